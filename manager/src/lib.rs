@@ -1,0 +1,1 @@
+//! Container manager: images, snapshots, container lifecycle and events.

@@ -1,0 +1,1 @@
+//! Wire definitions: the `.proto` files and the types generated from them.
