@@ -1,0 +1,101 @@
+//! What callers of the life cycle choose: plain data, no defaults hidden elsewhere.
+
+use std::path::PathBuf;
+
+use crate::spec::config::Process;
+
+/// Who manages cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupDriver {
+    /// Files of the cgroup file system, written directly.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus for a transient scope.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup.
+    Disabled,
+}
+
+/// Options of create and run.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    /// The container's id: letters, digits, `_`, `+`, `-` and `.`.
+    pub id: String,
+    /// Directory with config.json.
+    pub bundle: PathBuf,
+    /// Another file than `config.json` in the bundle.
+    pub config: Option<PathBuf>,
+    /// Unix socket that gets the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// Unix socket that gets a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// File that gets the pid.
+    pub pid_file: Option<PathBuf>,
+    /// Keep the old root: chroot instead of pivot_root(2) (for a ramdisk).
+    pub no_pivot: bool,
+    /// Keep the session keyring of the caller.
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 + LISTEN_FDS on the process inherits.
+    pub preserve_fds: u32,
+    /// Who manages cgroups.
+    pub cgroup: CgroupDriver,
+    /// Whether failing to make cgroups is a warning, as for an unprivileged caller; found out where `None`.
+    pub rootless: Option<bool>,
+}
+
+/// Options of run beyond those of create.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Return when the program runs.
+    pub detach: bool,
+    /// Do not delete the container after its end.
+    pub keep: bool,
+    /// Do not become the reaper of orphaned descendants.
+    pub no_subreaper: bool,
+}
+
+/// `--user` of exec, still as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User(pub String);
+
+/// Options of exec.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions<'a> {
+    /// The process as the caller described it; the other fields override it.
+    /// Where absent, the container's own process is the base, with `args` replaced.
+    pub process: Option<Process<'a>>,
+    /// Program and arguments; empty only with `process`.
+    pub args: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: Option<String>,
+    /// Further environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Allocate a terminal.
+    pub tty: bool,
+    /// `uid[:gid]`.
+    pub user: Option<User>,
+    /// Further groups.
+    pub additional_gids: Vec<u32>,
+    /// Further capabilities, `CAP_X`.
+    pub capabilities: Vec<String>,
+    /// Set no_new_privs.
+    pub no_new_privileges: bool,
+    /// AppArmor profile.
+    pub apparmor: Option<String>,
+    /// SELinux label.
+    pub process_label: Option<String>,
+    /// Return when the program runs.
+    pub detach: bool,
+    /// File that gets the pid.
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that gets the terminal's master.
+    pub console_socket: Option<PathBuf>,
+    /// Unix socket that gets a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// How many descriptors from 3 + LISTEN_FDS on the process inherits.
+    pub preserve_fds: u32,
+    /// Sub-cgroups to enter: `path`, or `controller,...:path` on cgroup v1.
+    pub cgroups: Vec<String>,
+    /// Enter a paused container; the process starts when it is resumed.
+    pub ignore_paused: bool,
+}

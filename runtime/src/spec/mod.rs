@@ -1,0 +1,14 @@
+//! config.json: its types, how it is read, and what is wrong with it.
+//!
+//! Belongs here: everything that can be said about a configuration from its
+//! text and, in [`validate`], from facts of the host. Does not: doing any of it.
+
+pub mod config;
+pub mod linux;
+pub mod parse;
+pub mod resources;
+pub mod seccomp;
+mod text;
+
+pub use config::Spec;
+pub use text::Text;
