@@ -58,3 +58,16 @@ pub struct State {
     /// Name of the user who created it.
     pub owner: String,
 }
+
+/// The state as the specification defines it, without what runc adds to its output.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SpecState<'a> {
+    pub oci_version: &'a str,
+    pub id: &'a str,
+    pub status: Status,
+    pub pid: i32,
+    pub bundle: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
+}
