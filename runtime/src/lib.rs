@@ -4,6 +4,9 @@
 
 pub mod container;
 pub mod error;
+pub mod hooks;
+pub mod network;
+pub mod process;
 pub mod spec;
 pub mod sys;
 
