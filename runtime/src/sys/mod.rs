@@ -6,4 +6,9 @@
 
 pub mod clone;
 pub mod mount;
+pub mod netdev;
 pub mod process;
+pub mod spawn;
+
+#[cfg(test)]
+pub(crate) mod testing;

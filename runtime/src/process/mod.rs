@@ -1,0 +1,10 @@
+//! Everything that a process of a container gets before execve(2), one small module a thing.
+//!
+//! Belongs here: for each property a pure `plan`, which turns the configuration
+//! into typed values and names what is wrong by its JSON path, and an `apply`,
+//! which the process itself calls. Does not: the order in which they are
+//! called, mounts, cgroups, seccomp.
+
+pub mod capabilities;
+pub mod identity;
+pub mod rlimits;
