@@ -4,6 +4,7 @@
 //! locks and roll-back. Does not: how a single step is done (`init`, `rootfs`,
 //! `cgroup`, `seccomp`), and nothing about command lines.
 
+pub mod checkpoint;
 mod create;
 mod delete;
 mod exec;

@@ -8,6 +8,7 @@ pub mod clone;
 pub mod mount;
 pub mod netdev;
 pub mod process;
+pub mod regex;
 pub mod spawn;
 
 #[cfg(test)]
