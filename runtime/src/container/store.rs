@@ -9,7 +9,7 @@
 //!     result       fifo: init tells `start` what went wrong
 //! ```
 
-use std::ffi::CString;
+use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -41,6 +41,8 @@ pub(crate) struct Store {
     root: OwnedFd,
     dir: OwnedFd,
     id: String,
+    /// Whether the lock is ours: asking the kernel would give it up.
+    locked: Cell<bool>,
 }
 
 /// Refuses ids that could be anything but one plain file name.
@@ -85,7 +87,7 @@ impl Store {
         }
         let store = open_dir(root_fd.as_fd(), Path::new(id))
             .context(|| format!("open({}/{id})", root.display()))
-            .map(|dir| Store { root: root_fd, dir, id: id.to_owned() })?;
+            .map(|dir| Store { root: root_fd, dir, id: id.to_owned(), locked: Cell::new(false) })?;
         store.lock()?;
         Ok(store)
     }
@@ -100,7 +102,7 @@ impl Store {
         };
         let Some(root_fd) = open(CWD, root)? else { return Ok(None) };
         let Some(dir) = open(root_fd.as_fd(), Path::new(id))? else { return Ok(None) };
-        Ok(Some(Store { root: root_fd, dir, id: id.to_owned() }))
+        Ok(Some(Store { root: root_fd, dir, id: id.to_owned(), locked: Cell::new(false) }))
     }
 
     /// The ids of all containers below `root`, sorted; none where `root` is missing.
@@ -132,6 +134,7 @@ impl Store {
                 Err(errno) => return Err(Error::system(format!("flock({})", self.id), errno)),
             }
         }
+        self.locked.set(true);
         // Removed while we waited: what we hold is not the container any more.
         let links = fstat(&self.dir).context(|| format!("fstat({})", self.id))?.st_nlink;
         if links == 0 { Err(does_not_exist()) } else { Ok(()) }
@@ -139,11 +142,15 @@ impl Store {
 
     /// Lets others change the container again.
     pub fn unlock(&self) {
+        self.locked.set(false);
         let _ = flock(&self.dir, FlockOperation::Unlock);
     }
 
-    /// Whether somebody is changing the container right now.
+    /// Whether somebody else is changing the container right now.
     pub fn is_locked(&self) -> bool {
+        if self.locked.get() {
+            return false;
+        }
         match flock(&self.dir, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {
                 let _ = flock(&self.dir, FlockOperation::Unlock);
@@ -215,9 +222,4 @@ impl Store {
 /// The error that callers match for an id that nobody has.
 pub(crate) fn does_not_exist() -> Error {
     Error::new(Kind::NotFound, "container does not exist")
-}
-
-/// A path as C wants it.
-pub(crate) fn c_string(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::new(Kind::InvalidArgument, format!("{text:?} contains a zero byte")))
 }

@@ -25,19 +25,55 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     }
 }
 
-fn close_on_exec_slowly(first: u32) -> Result<(), Errno> {
-    let entries = std::fs::read_dir("/proc/self/fd")
-        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    for entry in entries.flatten() {
-        if let Some(fd) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-            && fd >= first
-        {
-            // SAFETY: F_SETFD takes an integer; a descriptor closed meanwhile gives EBADF, which is fine.
-            unsafe { libc::fcntl(fd.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+/// Closes all descriptors from `first` on but those in `keep`. close_range(2).
+///
+/// For a process that is about to execute a program and uses no other
+/// descriptor any more: owners of the closed ones are never dropped in it.
+pub fn close_from_except(first: u32, keep: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept.into_iter().filter(|fd| *fd >= first).chain([u32::MAX]) {
+        let to = fd.saturating_sub(1);
+        if from <= to {
+            // SAFETY: no pointer is passed; by this function's contract nothing uses the descriptors.
+            let closed = check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) });
+            if closed.is_err() {
+                close_slowly(from, to);
+            }
         }
+        from = fd.saturating_add(1);
+    }
+}
+
+fn close_slowly(from: u32, to: u32) {
+    for fd in open_descriptors().unwrap_or_default().into_iter().filter(|fd| (from..=to).contains(fd)) {
+        // SAFETY: as in close_from_except; one closed meanwhile gives EBADF, which is fine.
+        unsafe { libc::close(fd.cast_signed()) };
+    }
+}
+
+/// Lets a program inherit the descriptors from 3 on, `count` of them. fcntl(2), F_SETFD.
+///
+/// # Errors
+/// `EBADF` for one that is not open.
+pub fn inherit(count: u32) -> Result<(), Errno> {
+    for fd in 3..3u32.saturating_add(count) {
+        // SAFETY: F_SETFD takes an integer.
+        check(unsafe { libc::fcntl(fd.cast_signed(), libc::F_SETFD, 0) }.into())?;
+    }
+    Ok(())
+}
+
+fn open_descriptors() -> Result<Vec<u32>, Errno> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn close_on_exec_slowly(first: u32) -> Result<(), Errno> {
+    for fd in open_descriptors()?.into_iter().filter(|fd| *fd >= first) {
+        // SAFETY: F_SETFD takes an integer; a descriptor closed meanwhile gives EBADF, which is fine.
+        unsafe { libc::fcntl(fd.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
 }
@@ -170,8 +206,13 @@ pub fn set_name(name: &std::ffi::CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// The real-time signals that the C library keeps for itself make SIGRTMIN a call. signal(7).
+/// The signal of that number, real-time ones included; `None` for a number that no signal has.
 #[must_use]
-pub fn realtime_signals() -> (i32, i32) {
-    (libc::SIGRTMIN(), libc::SIGRTMAX())
+pub fn signal(number: i32) -> Option<rustix::process::Signal> {
+    if !(1..=64).contains(&number) {
+        return None;
+    }
+    // SAFETY: the number is that of a signal; none is raised in or handled by this process here,
+    // it is only sent to others, so those that the C library keeps for itself do no harm.
+    Some(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
