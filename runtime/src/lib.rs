@@ -3,15 +3,20 @@
 //! [`spec`] reads and validates a configuration, [`container`] is the life cycle.
 //! ARCHITECTURE.md draws how data flows.
 
+pub mod cgroup;
+pub mod console;
 pub mod container;
 pub mod error;
 pub mod hooks;
 mod init;
+pub mod intel_rdt;
 mod namespaces;
 pub mod network;
 mod proc;
 pub mod process;
 pub mod protect;
+pub mod rootfs;
+pub mod seccomp;
 pub mod spec;
 pub mod sys;
 mod time;

@@ -1,0 +1,211 @@
+//! The configured mounts, one after the other.
+//!
+//! Belongs here: what a mount step of the plan does. Does not: how mounts are
+//! made and moved (`tree`), cgroup mounts.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{self, FileType, Mode};
+use rustix::io::Errno;
+
+use super::Rootfs;
+use super::plan::{MountStep, What, bindable_in_proc};
+use super::root_fd::{Found, Leaf, Links, file_type};
+use super::tree::{self, Changes, Depth, NewFilesystem};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
+
+/// Magic number of procfs, statfs(2).
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+impl Rootfs<'_> {
+    /// Makes all mounts of the plan; `sources` are those that the host's side has opened.
+    pub(super) fn mount_all(&mut self, sources: Vec<Option<OwnedFd>>) -> Result<()> {
+        let plan = self.plan;
+        let mut sources = sources.into_iter();
+        for step in &plan.mounts {
+            let source = sources.next().flatten();
+            self.mount(step, source).context(|| {
+                format!(
+                    "mounts[{}]: mount {:?} to {:?}",
+                    step.index,
+                    step.source_name(),
+                    step.destination
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, step: &MountStep<'_>, source: Option<OwnedFd>) -> Result<()> {
+        match &step.what {
+            What::Bind(path) => self.bind(step, path, source),
+            What::Filesystem { kind, source } => self.filesystem(step, kind, source),
+            What::Cgroup { .. } => Ok(()),
+            What::Remount => Ok(()),
+        }
+    }
+
+    /// The object to mount upon, made where missing.
+    fn destination(&self, step: &MountStep<'_>, leaf: Leaf) -> Result<Found> {
+        // An image that has a link at one of these wants the mount elsewhere,
+        // so that its own files pass for the kernel's (CVE-2019-19921).
+        let special = matches!(
+            step.what,
+            What::Filesystem {
+                kind: "proc" | "sysfs",
+                ..
+            }
+        ) || matches!(step.normal.as_str(), "/proc" | "/sys" | "/dev");
+        let links = if special {
+            Links::Refuse
+        } else {
+            Links::Follow
+        };
+        let mode = Mode::from_raw_mode(match leaf {
+            Leaf::Directory => 0o755,
+            Leaf::File => 0o644,
+        });
+        if step.options.dest_nofollow
+            && let Ok(fd) = self.root.resolve_nofollow(step.destination)
+        {
+            return Ok(Found { fd, created: false });
+        }
+        let found = self.root.make(step.destination, links, leaf, mode)?;
+        // A link may lead where the plan could not see it: into a procfs.
+        if !found.created
+            && step.normal != "/proc"
+            && !bindable_in_proc(&step.normal)
+            && is_procfs(found.fd.as_fd())?
+        {
+            return Err(Error::new(
+                Kind::InvalidConfig,
+                "the destination is part of the proc file system and cannot be mounted over",
+            ));
+        }
+        Ok(found)
+    }
+
+    fn bind(&mut self, step: &MountStep<'_>, path: &Path, source: Option<OwnedFd>) -> Result<()> {
+        let depth = match step.options.bind {
+            Bind::Rbind => Depth::All,
+            Bind::Bind | Bind::No => Depth::One,
+        };
+        let tree = match source {
+            Some(tree) => tree,
+            None => tree::clone_host_path(path, depth, !step.options.src_nofollow)
+                .context(|| format!("open_tree({path:?})"))?,
+        };
+        if step.normal == "/proc" && !is_procfs(tree.as_fd())? {
+            return Err(Error::new(
+                Kind::InvalidConfig,
+                format!("{path:?} is not a proc file system; only that can be at /proc"),
+            ));
+        }
+        let leaf = match file_type(tree.as_fd()).context(|| format!("fstat({path:?})"))? {
+            FileType::Directory => Leaf::Directory,
+            _ => Leaf::File,
+        };
+        let destination = self.destination(step, leaf)?;
+        let options = &step.options;
+        Changes::new(options.attributes, options.recursive, &options.propagation)
+            .apply(tree.as_fd())?;
+        attach(tree.as_fd(), &destination)
+    }
+
+    fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
+        let destination = self.destination(step, Leaf::Directory)?;
+        let later = step.read_only_later();
+        let mode;
+        let mut extra = None;
+        if kind == "tmpfs" && !destination.created && !has_data(&step.options, "mode") {
+            // The directory below says what its replacement looks like: the
+            // callers of runc rely on that.
+            let stat = fs::fstat(&destination.fd).context(|| "fstat(destination)")?;
+            mode = format!("{:o}", stat.st_mode & 0o7777);
+            extra = Some(("mode", mode.as_str()));
+        }
+        let new = NewFilesystem {
+            kind,
+            source,
+            options: &step.options,
+            extra,
+            label: if takes_label(kind) {
+                self.plan.label
+            } else {
+                ""
+            },
+            writable: later,
+        };
+        let tree = match new.make() {
+            Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {
+                Some(path) => self.host_instance(step, path).map_err(|_| error)?,
+                None => return Err(error),
+            },
+            result => result?,
+        };
+        let options = &step.options;
+        Changes::new(
+            Attributes::default(),
+            options.recursive,
+            &options.propagation,
+        )
+        .apply(tree.as_fd())?;
+        attach(tree.as_fd(), &destination)?;
+        if later {
+            self.read_only_later.push((step.index, tree));
+        }
+        Ok(())
+    }
+
+    /// The host's own instance, where the kernel refuses a new one: a user
+    /// namespace that does not own the network or IPC namespace.
+    fn host_instance(&self, step: &MountStep<'_>, path: &str) -> Result<OwnedFd> {
+        let tree = tree::clone_host_path(Path::new(path), Depth::All, true)
+            .context(|| format!("open_tree({path:?})"))?;
+        let attributes = Attributes {
+            set: step.options.attributes.set & !attr::ATIME,
+            clear: 0,
+        };
+        Changes::new(Attributes::default(), attributes, &[]).apply(tree.as_fd())?;
+        Ok(tree)
+    }
+}
+
+fn host_instance(kind: &str) -> Option<&'static str> {
+    match kind {
+        "sysfs" => Some("/sys"),
+        "mqueue" => Some("/dev/mqueue"),
+        _ => None,
+    }
+}
+
+fn attach(tree: BorrowedFd<'_>, destination: &Found) -> Result<()> {
+    tree::attach(tree, destination.fd.as_fd()).context(|| "move_mount(destination)")
+}
+
+fn has_data(options: &MountOptions<'_>, name: &str) -> bool {
+    options.data_items().any(|(key, _)| key == name)
+}
+
+/// Whether a file system takes a `context` option; those that have no files of
+/// their own get their labels from the policy.
+fn takes_label(kind: &str) -> bool {
+    !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
+}
+
+fn is_procfs(file: BorrowedFd<'_>) -> Result<bool> {
+    let magic = fs::fstatfs(file).context(|| "fstatfs")?.f_type;
+    Ok(u64::try_from(magic) == Ok(PROC_SUPER_MAGIC))
+}
+
+impl MountStep<'_> {
+    fn source_name(&self) -> String {
+        match &self.what {
+            What::Bind(path) => path.display().to_string(),
+            What::Filesystem { source, .. } | What::Cgroup { source } => (*source).to_owned(),
+            What::Remount => String::new(),
+        }
+    }
+}
