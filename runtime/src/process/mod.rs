@@ -8,3 +8,11 @@
 pub mod capabilities;
 pub mod identity;
 pub mod rlimits;
+pub mod affinity;
+pub mod io_priority;
+pub mod keyring;
+pub mod list;
+pub mod memory_policy;
+pub mod personality;
+pub mod procfs;
+pub mod scheduler;

@@ -76,3 +76,32 @@ pub(crate) fn unshare_net() {
     // SAFETY: changes only namespaces of the calling, single-threaded child.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
 }
+
+/// The I/O priority of the calling process: ioprio_get(2).
+pub(crate) fn ioprio_get() -> i64 {
+    // SAFETY: takes numbers only; 1 is IOPRIO_WHO_PROCESS, 0 this process.
+    unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }
+}
+
+/// The serial number of the session keyring: keyctl_get_keyring_ID(3).
+pub(crate) fn session_keyring() -> i64 {
+    // SAFETY: takes numbers only; 0 is KEYCTL_GET_KEYRING_ID, -3 KEY_SPEC_SESSION_KEYRING.
+    unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }
+}
+
+/// The mode of the memory policy of the calling process: get_mempolicy(2).
+pub(crate) fn memory_policy() -> i32 {
+    let mut mode = -1;
+    // SAFETY: writes one int into a local; the other arguments are empty.
+    unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, 0, 0, 0, 0) };
+    mode
+}
+
+/// Moves the calling process into a new mount namespace that shares nothing with the host's.
+pub(crate) fn private_mounts() {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    // SAFETY: changes only namespaces of the calling, single-threaded child.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).unwrap();
+}
