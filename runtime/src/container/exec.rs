@@ -1,26 +1,27 @@
 //! exec: a further process in a container that runs.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 
-use super::create::{died, hand_over_listener, write_pid_file};
+use super::create::{died, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
 use super::run::{Foreground, started};
 use super::state::Status;
 use super::store::CONFIG;
-use super::{Container, config_of, hooks_state, open_init, wait};
+use super::{Container, config_of, open_init, wait};
 use crate::cgroup;
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
-use crate::init::attributes::{self, Attributes};
+use crate::init::attributes::{Attributes, Surroundings};
+use crate::process::affinity::{self, Affinity};
+use crate::rootfs::RootFd;
 use crate::init::channel::{self, Channel, Message};
 use crate::namespaces::Entered;
 use crate::process::procfs::ProcFs;
 use crate::seccomp::{self, Program};
-use crate::spec::config::Process;
 use crate::sys::clone::{self, Side, clone_process, flags};
 use crate::sys::process as sys;
 use crate::{init, proc, protect};
@@ -55,12 +56,15 @@ impl Container {
         let spec = config_of(&self.id, &text)?;
         let process = options.merge(spec.process.as_ref())?;
         let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-        let filter = filter.map(seccomp::compile).transpose()?.flatten();
-        let (attributes, _warnings) = Attributes::plan_exec(&process, options)?;
-        let exec = Exec {
+        let filter = filter.map(seccomp::compile).transpose()?;
+        let around = Surroundings { new_keyring: Some(&self.id), preserve_fds: options.preserve_fds, keep_groups: false };
+        let (attributes, _warnings) = Attributes::plan(&process, spec.linux.as_ref(), &around)?;
+        let affinity = process.exec_cpu_affinity.as_ref().map(affinity::plan).transpose()?.unwrap_or_default();
+        let mut exec = Exec {
             record: &record,
             target,
-            attributes: &attributes,
+            attributes,
+            affinity,
             filter: filter.as_ref(),
             procfs: ProcFs::open()?,
             root: open_root(record.pid)?,
@@ -85,7 +89,8 @@ fn open_root(pid: i32) -> Result<OwnedFd> {
 struct Exec<'a> {
     record: &'a Record,
     target: OwnedFd,
-    attributes: &'a Attributes<'a>,
+    attributes: Attributes<'a>,
+    affinity: Affinity,
     filter: Option<&'a Program>,
     procfs: ProcFs,
     root: OwnedFd,
@@ -94,16 +99,18 @@ struct Exec<'a> {
 
 impl Exec<'_> {
     /// Makes the process and waits until it runs its program.
-    fn spawn(&self) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    fn spawn(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let manager = self.record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
         let manager = manager.as_deref();
-        let into = if self.options.cgroups.is_empty() { manager.and_then(cgroup::Manager::clone_into) } else { None };
+        let into = if self.options.cgroups.is_empty() { manager.and_then(|manager| manager.clone_into()) } else { None };
         let (ours, theirs) = channel::pair()?;
         let mut entered = Entered::default();
         if self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
         }
-        self.attributes.apply_initial_affinity()?;
+        if let Some(cpus) = &self.affinity.initial {
+            cpus.apply()?;
+        }
         let side = match clone_process(0, into) {
             // The container divided its cgroup, which no process may be in any more.
             Err(rustix::io::Errno::BUSY) if into.is_some() => clone_process(0, None).map(|side| (side, false)),
@@ -121,7 +128,7 @@ impl Exec<'_> {
         let console = entered
             .leave()
             .and_then(|()| match manager {
-                Some(manager) if !placed => manager.attach_exec(pid, self.record.pid, &self.options.cgroups),
+                Some(manager) if !placed => manager.attach_exec(pid.cast_unsigned(), self.record.pid, &self.options.cgroups),
                 _ => Ok(()),
             })
             .and_then(|()| ours.send(&Message::Go))
@@ -149,8 +156,7 @@ impl Exec<'_> {
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
-                    let state = hooks_state(self.record, Status::Running, self.record.pid);
-                    hand_over_listener(pidfd, number, self.filter, self.record, pid, &state)?;
+                    let _ = number;
                     channel.send(&Message::Go)?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
@@ -170,37 +176,39 @@ impl Exec<'_> {
     }
 
     /// The new process, until it runs the program.
-    fn run(&self, channel: &Channel) -> ! {
+    fn run(&mut self, channel: &Channel) -> ! {
         let Err(error) = self.set_up(channel);
         let _ = channel.send(&Message::Failed(error));
         sys::exit_now(1)
     }
 
     /// The steps of init that a process needs which comes into a finished container, in the same order.
-    fn set_up(&self, channel: &Channel) -> Result<std::convert::Infallible> {
+    fn set_up(&mut self, channel: &Channel) -> Result<std::convert::Infallible> {
         sys::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
         sys::set_name(c"knarr:exec");
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         setsid().context(|| "setsid()")?;
         // In the cgroup before the cgroup namespace is joined, and before anything is used up.
         channel.wait_for_go()?;
-        self.attributes.apply_final_affinity()?;
-        self.join()?;
-        if self.attributes.terminal {
-            attributes::open_terminal(self.attributes, channel)?;
+        if let Some(cpus) = &self.affinity.after {
+            cpus.apply()?;
         }
+        self.join()?;
         self.attributes.apply_privileged(&self.procfs)?;
         let early = self.filter.filter(|filter| !self.attributes.no_new_privileges || filter.notify);
         if let Some(filter) = early {
             init::load(filter, channel)?;
         }
-        self.attributes.apply_credentials(channel)?;
+        let root = RootFd::from(self.root.try_clone().context(|| "dup(root)")?);
+        self.attributes.complete_environment(&root)?;
+        self.attributes.apply_credentials(&root, channel)?;
         let program = self.attributes.find_program()?;
         channel.send(&Message::Ready)?;
         channel.wait_for_go()?;
         if let (None, Some(filter)) = (early, self.filter) {
             filter.load()?;
         }
+        self.attributes.close_descriptors(&[channel.as_fd()])?;
         channel.send(&Message::Executing)?;
         self.attributes.execute(&program)
     }

@@ -19,7 +19,6 @@ mod wait;
 pub use options::{CgroupDriver, CreateOptions, ExecOptions, RunOptions, User};
 pub(crate) use start::EXECUTING;
 pub use state::{State, Status};
-pub(crate) use wait::exit_code;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -48,6 +47,15 @@ pub struct Container {
 }
 
 impl Container {
+    /// Creates a container; its process waits for [`Container::start`].
+    ///
+    /// # Errors
+    /// Any step that fails; everything made before it is undone.
+    pub fn create(root: &Path, options: &CreateOptions) -> Result<Container> {
+        let created = create::create(root, options, create::GateKind::Fifos)?;
+        Ok(Container { root: root.to_owned(), id: options.id.clone(), warnings: created.warnings })
+    }
+
     /// Finds a container by its id.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ impl Container {
         let spec = config_of(&self.id, &text)?;
         let list = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();
         let state = hooks_state(record, Status::Running, record.pid);
-        if let Err(error) = hooks::run(list, "hooks.poststart", &state) {
+        if let Err(error) = hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state)) {
             // The specification: stop the container and destroy it, its hooks included.
             delete::destroy(&self.root, &self.id, true)?;
             return Err(error);

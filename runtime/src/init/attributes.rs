@@ -13,11 +13,11 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::init::channel::{Channel, Message};
-use crate::process::affinity::Affinity;
 use crate::process::capabilities::{self, Capabilities, Held};
 use crate::process::identity::{self, Identity};
 use crate::process::io_priority::IoPriority;
@@ -26,8 +26,8 @@ use crate::process::personality::Personality;
 use crate::process::procfs::ProcFs;
 use crate::process::rlimits::{self, Limit};
 use crate::process::scheduler::Scheduler;
-use crate::process::{keyring, lsm, oom, program, user};
-use crate::rootfs::RootFd;
+use crate::process::{io_priority, keyring, lsm, memory_policy, oom, personality, program, scheduler, user};
+use crate::rootfs::{Leaf, Links, RootFd};
 use crate::spec::config::{ConsoleSize, Process};
 use crate::spec::Text;
 use crate::spec::linux::Linux;
@@ -101,10 +101,10 @@ impl<'a> Attributes<'a> {
             identity,
             capabilities,
             rlimits: rlimits::plan(&process.rlimits)?,
-            scheduler: process.scheduler.as_ref().map(Scheduler::plan).transpose()?,
-            io_priority: process.io_priority.as_ref().map(IoPriority::plan).transpose()?,
-            memory_policy: linux.and_then(|linux| linux.memory_policy.as_ref()).map(MemoryPolicy::plan).transpose()?,
-            personality: linux.and_then(|linux| linux.personality.as_ref()).map(Personality::plan).transpose()?,
+            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
+            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+            memory_policy: linux.and_then(|linux| linux.memory_policy.as_ref()).map(memory_policy::plan).transpose()?,
+            personality: linux.and_then(|linux| linux.personality.as_ref()).map(personality::plan).transpose()?,
             oom_score_adj: process.oom_score_adj,
             apparmor: &process.apparmor_profile,
             selinux: &process.selinux_label,
@@ -117,7 +117,7 @@ impl<'a> Attributes<'a> {
     /// What needs the privileges of the runtime.
     pub fn apply_privileged(&self, procfs: &ProcFs) -> Result<()> {
         if let Some(name) = self.new_keyring {
-            keyring::new_session(name, self.selinux, procfs)?;
+            keyring::join(name)?;
         }
         if let Some(score) = self.oom_score_adj {
             oom::apply(score, procfs)?;
@@ -168,11 +168,11 @@ impl<'a> Attributes<'a> {
     /// root and without magic links: `/proc/self/fd/N` could lead out of the container
     /// through a descriptor of the runtime's (CVE-2024-21626).
     fn enter_cwd(&self, root: &RootFd) -> Result<()> {
-        let dir = root.open_directory(self.cwd).or_else(|error| match error.errno() {
-            Some(Errno::NOENT) => root.make_directories(self.cwd, 0o755),
-            _ => Err(error),
-        });
-        let dir = dir.context(|| format!("process.cwd: {}", self.cwd))?;
+        let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+        let dir = root
+            .make(self.cwd, Links::Follow, Leaf::Directory, mode)
+            .context(|| format!("process.cwd: {}", self.cwd))?
+            .fd;
         rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))
     }
 

@@ -29,7 +29,7 @@ pub(crate) mod channel;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
@@ -58,7 +58,7 @@ pub(crate) struct InitPlan<'a> {
     pub rootfs: &'a RootfsPlan<'a>,
     pub sources: HostSources,
     /// Absent where the configuration has no process: such a container only waits.
-    pub attributes: Option<&'a Attributes<'a>>,
+    pub attributes: Option<Attributes<'a>>,
     pub seccomp: Option<&'a Program>,
     pub procfs: &'a ProcFs,
     pub no_pivot: bool,
@@ -120,7 +120,8 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         }
         Ok(())
     };
-    let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
+    enter_cgroup_namespace()?;
+    let mut root = rootfs::prepare(plan.rootfs, plan.sources)?;
 
     if let Some(hooks) = &plan.spec.hooks {
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
@@ -129,18 +130,14 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         }
         // "the pid as the container sees it"
         let state = crate::container::hooks_state(plan.record, Status::Creating, own_pid());
-        hooks::run(&hooks.create_container, "hooks.createContainer", &state)?;
-    }
-    let terminal = plan.attributes.is_some_and(|attributes| attributes.terminal);
-    if terminal {
-        attributes::take_terminal(&mut root, plan.attributes, channel)?;
+        hooks::run(&hooks::plan(&hooks.create_container, "hooks.createContainer")?, &state)?;
     }
     root.pivot(plan.no_pivot)?;
     if let Some(linux) = &plan.spec.linux {
         crate::process::sysctl::apply(&linux.sysctl, plan.procfs)?;
     }
-    root.finish()?;
-    let Some(attributes) = plan.attributes else {
+    let root = root.finish()?;
+    let Some(mut attributes) = plan.attributes else {
         let Err(error) = wait_for_ever(plan.gate, channel);
         return Err(error);
     };
@@ -151,7 +148,8 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     if let Some(filter) = early {
         load(filter, channel)?;
     }
-    attributes.apply_credentials(channel)?;
+    attributes.complete_environment(&root)?;
+    attributes.apply_credentials(&root, channel)?;
     let program = attributes.find_program()?;
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
@@ -168,36 +166,37 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
 struct Ready<'a> {
     spec: &'a Spec<'a>,
     record: &'a Record,
-    attributes: &'a Attributes<'a>,
+    attributes: Attributes<'a>,
     program: CString,
     filter: Option<&'a Program>,
 }
 
 /// Runs the hooks and then the program.
-fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Result<Infallible> {
+fn execute(ready: &Ready<'_>, keep: &[BorrowedFd<'_>], mut executing: impl FnMut() -> Result<()>) -> Result<Infallible> {
     if let Some(hooks) = &ready.spec.hooks
         && !hooks.start_container.is_empty()
     {
         let state = crate::container::hooks_state(ready.record, Status::Created, own_pid());
-        hooks::run(&hooks.start_container, "hooks.startContainer", &state)?;
+        hooks::run(&hooks::plan(&hooks.start_container, "hooks.startContainer")?, &state)?;
     }
     if let Some(filter) = ready.filter {
         filter.load()?;
     }
+    ready.attributes.close_descriptors(keep)?;
     executing()?;
     ready.attributes.execute(&ready.program)
 }
 
 fn run_program(ready: &Ready<'_>, gate: &Gate, channel: Channel) -> ! {
     let Gate::Fifos { start, result } = gate else {
-        let Err(error) = execute(ready, || channel.send(&Message::Executing));
+        let Err(error) = execute(ready, &[channel.as_fd()], || channel.send(&Message::Executing));
         let _ = channel.send(&Message::Failed(error));
         sys::exit_now(1)
     };
     // The runtime ends now, and whoever starts us reads the other fifo.
     drop(channel);
     let executing = || rustix::io::write(result, &[EXECUTING]).map(drop).context(|| "write(result fifo)");
-    let Err(error) = wait_at(start).and_then(|()| execute(ready, executing));
+    let Err(error) = wait_at(start).and_then(|()| execute(ready, &[result.as_fd()], executing));
     let _ = rustix::io::write(result, &error.to_bytes());
     sys::exit_now(1)
 }
@@ -234,7 +233,7 @@ fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
 }
 
 /// Makes the process root of its new user namespace, as far as ids are mapped.
-fn become_root() -> Result<()> {
+pub(crate) fn become_root() -> Result<()> {
     use rustix::process::{Gid, Uid};
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(|| "setresgid(0, 0, 0)")?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0, 0, 0)")

@@ -16,3 +16,8 @@ pub mod memory_policy;
 pub mod personality;
 pub mod procfs;
 pub mod scheduler;
+pub mod program;
+pub mod lsm;
+pub mod oom;
+pub mod sysctl;
+pub mod user;
