@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod error;
+pub mod seccomp;
 pub mod spec;
 pub mod sys;
 
