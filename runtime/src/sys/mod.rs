@@ -16,3 +16,4 @@ pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod seccomp;
