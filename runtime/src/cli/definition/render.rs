@@ -9,7 +9,6 @@ use super::{Command, Flag, Kind, flags};
 #[must_use]
 pub fn program(name: &'static str) -> clap::Command {
     let mut program = clap::Command::new(name)
-        .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(DETAILS)
         .disable_help_flag(true)
