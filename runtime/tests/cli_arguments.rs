@@ -1,4 +1,10 @@
 //! Argument styles, usage errors, exit codes, help and version: what needs no container.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::tests_outside_test_module,
+    reason = "the whole file is a test"
+)]
 
 mod cli_support;
 

@@ -1,4 +1,10 @@
 //! What a failure writes, where, and in which form.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::tests_outside_test_module,
+    reason = "the whole file is a test"
+)]
 
 mod cli_support;
 

@@ -106,6 +106,9 @@ fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {
     if std::ptr::eq(command, &commands::EXEC) {
         *failure = EXEC_FAILED;
     }
+    globals
+        .log
+        .write(Level::Debug, &format!("{program} {}", command.name));
     action(globals, &matches)
 }
 
