@@ -106,9 +106,10 @@ fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {
     if std::ptr::eq(command, &commands::EXEC) {
         *failure = EXEC_FAILED;
     }
-    globals
-        .log
-        .write(Level::Debug, &format!("{program} {}", command.name));
+    if globals.log.enabled(Level::Debug) {
+        let message = format!("{} below {}", command.name, globals.root().display());
+        globals.log.write(Level::Debug, &message);
+    }
     action(globals, &matches)
 }
 

@@ -1,4 +1,5 @@
 //! Runs the built program the way callers do and looks at what comes out.
+#![allow(dead_code, reason = "no test file needs all of it")]
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -42,7 +43,6 @@ pub fn knarr<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Run {
 }
 
 /// Runs the program with `--root ROOT` and the words of `line`.
-#[allow(dead_code, reason = "not every test file has containers")]
 pub fn below(root: &Path, line: &str) -> Run {
     program()
         .arg("--root")
