@@ -34,7 +34,7 @@ use knarr_runtime::error::{Context, Error, Kind, Result};
 
 use knarr_runtime::sys::regex::Regex;
 
-use definition::{Command, commands, flags};
+use definition::{Command, Positional, commands, flags};
 use globals::{Globals, Next};
 use log::Level;
 use parse::{Matches, Order};
@@ -78,7 +78,7 @@ fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {
     let Some((command, action)) = find(word) else {
         return Err(unknown(program, word));
     };
-    let order = if command.takes_rest() {
+    let order = if takes_rest(command) {
         Order::FlagsFirst
     } else {
         Order::Mixed
@@ -105,6 +105,10 @@ fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {
     }
     if std::ptr::eq(command, &commands::EXEC) {
         *failure = EXEC_FAILED;
+    }
+    if globals.log.enabled(Level::Debug) {
+        let message = format!("{} below {}", command.name, globals.root().display());
+        globals.log.write(Level::Debug, &message);
     }
     action(globals, &matches)
 }
@@ -151,8 +155,24 @@ fn unknown(program: &str, word: &OsStr) -> Error {
     )
 }
 
+/// Whether what follows the first positional argument belongs to another program.
+fn takes_rest(command: &Command) -> bool {
+    command.positionals.iter().any(|positional| positional.rest)
+}
+
+/// How few and how many positional arguments a command takes.
+fn arity(command: &Command) -> (usize, usize) {
+    let required = |positional: &&Positional| positional.required;
+    let least = command.positionals.iter().filter(required).count();
+    if takes_rest(command) {
+        (least, usize::MAX)
+    } else {
+        (least, command.positionals.len())
+    }
+}
+
 fn check_arity(program: &str, command: &Command, given: usize) -> Result<()> {
-    let (least, most) = command.arity();
+    let (least, most) = arity(command);
     if (least..=most).contains(&given) {
         return Ok(());
     }
@@ -217,5 +237,41 @@ fn print_json<T: serde::Serialize>(value: &T, pretty: bool) -> Result<()> {
             print(&text)
         }
         Err(error) => Err(Error::new(Kind::System, format!("write JSON: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_code_and_every_flag_a_name_of_its_own() {
+        for command in commands::ALL {
+            let (found, _) = find(OsStr::new(command.name)).unwrap();
+            assert!(std::ptr::eq(found, command), "{}", command.name);
+            let mut names: Vec<String> = command
+                .flags
+                .iter()
+                .flat_map(|flag| {
+                    std::iter::once(flag.long.to_owned()).chain(flag.short.map(String::from))
+                })
+                .collect();
+            names.sort();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn clap_accepts_the_tables() {
+        definition::render::program("knarr").debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_fit() {
+        assert_eq!(exit_code(0), 0);
+        assert_eq!(exit_code(137), 137);
+        assert_eq!(exit_code(-1), 255);
     }
 }

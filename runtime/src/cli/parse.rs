@@ -325,8 +325,7 @@ pub fn boolean(text: &str) -> Option<bool> {
 }
 
 /// An integer as Go reads it: with a sign, a prefix for the base, and `_` between digits.
-#[must_use]
-pub fn integer(text: &str) -> Option<i64> {
+fn integer(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -357,8 +356,7 @@ pub fn integer(text: &str) -> Option<i64> {
 }
 
 /// A duration as Go reads it: numbers with units, such as `1h15m30.5s`.
-#[must_use]
-pub fn duration(text: &str) -> Option<Duration> {
+fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);
@@ -392,8 +390,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A decimal number with an optional fraction, times `unit`, rounded down.
-#[must_use]
-pub fn scaled(number: &str, unit: u64) -> Option<u64> {
+fn scaled(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) {
@@ -409,4 +406,152 @@ pub fn scaled(number: &str, unit: u64) -> Option<u64> {
         value = value.checked_add(place.checked_mul(u64::from(digit - b'0'))?)?;
     }
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::definition::{commands, flags};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn flags_stand_after_the_id_where_no_other_program_is_named() {
+        let args = words("x --force -- -f");
+        let mut matches = Matches::default();
+        let used = parse(commands::DELETE.flags, Order::Mixed, &args, &mut matches).unwrap();
+        assert_eq!(used, args.len());
+        assert!(matches.on(&flags::FORCE));
+        assert_eq!(matches.positionals, ["x", "-f"]);
+    }
+
+    #[test]
+    fn another_programs_flags_are_left_alone() {
+        let args = words("-t -e A=1 --env B=2=3 -g 010 --user=1:2 x ls -t --env");
+        let mut matches = Matches::default();
+        let used = parse(commands::EXEC.flags, Order::FlagsFirst, &args, &mut matches).unwrap();
+        assert_eq!(used, 8);
+        assert!(matches.on(&flags::TTY));
+        assert_eq!(matches.texts(&flags::ENV), ["A=1", "B=2=3"]);
+        assert_eq!(
+            matches.numbers(&flags::ADDITIONAL_GIDS).ok(),
+            Some(vec![8_u32])
+        );
+        assert_eq!(matches.text(&flags::USER), Some("1:2"));
+        assert!(!matches.on(&flags::DETACH));
+    }
+
+    #[test]
+    fn switches_of_one_letter_may_stand_together() {
+        let args = words("-td x");
+        let mut matches = Matches::default();
+        parse(commands::EXEC.flags, Order::FlagsFirst, &args, &mut matches).unwrap();
+        assert!(matches.on(&flags::TTY) && matches.on(&flags::DETACH));
+        let args = words("-te x");
+        assert!(parse(commands::EXEC.flags, Order::FlagsFirst, &args, &mut matches).is_err());
+    }
+
+    #[test]
+    fn the_last_value_counts() {
+        let args = words("--tty --tty=false --cwd /a -cwd=/b");
+        let mut matches = Matches::default();
+        parse(commands::EXEC.flags, Order::FlagsFirst, &args, &mut matches).unwrap();
+        assert!(matches.has(&flags::TTY) && !matches.on(&flags::TTY));
+        assert_eq!(matches.filled(&flags::CWD).as_deref(), Some("/b"));
+    }
+
+    #[test]
+    fn reads_integers_as_go_does() {
+        for (text, value) in [
+            ("0", 0),
+            ("-0", 0),
+            ("+7", 7),
+            ("017", 15),
+            ("0o17", 15),
+            ("0x1F", 31),
+            ("0b101", 5),
+            ("1_000", 1000),
+            ("0_7", 7),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+        ] {
+            assert_eq!(integer(text), Some(value), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            "+",
+            "--1",
+            "+-1",
+            "1.0",
+            "0x",
+            "0b2",
+            "08",
+            "_1",
+            "1_",
+            "1__0",
+            "1 ",
+            "\u{665}",
+            "9223372036854775808",
+        ] {
+            assert_eq!(integer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_durations_as_go_does() {
+        for (text, nanos) in [
+            ("5s", 5_000_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            ("100ms", 100_000_000),
+            (".5us", 500),
+            ("1\u{b5}s2ns", 1002),
+            ("0", 0),
+            ("+0s", 0),
+        ] {
+            assert_eq!(duration(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5x",
+            "1.2.3s",
+            ".s",
+            "5s5",
+            "1d",
+            "99999999999h",
+        ] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-+0-9a-fxob_.\u{b5}nsmh]{0,12}|.*") {
+            let _ = (integer(&text), duration(&text), boolean(&text));
+        }
+
+        #[test]
+        fn decimal_integers_survive(number: i64) {
+            prop_assert_eq!(integer(&number.to_string()), Some(number));
+        }
+
+        #[test]
+        fn any_arguments_are_read_or_refused(args: Vec<Vec<u8>>, command in 0..commands::ALL.len()) {
+            use std::os::unix::ffi::OsStringExt;
+            let args: Vec<OsString> = args.into_iter().map(OsString::from_vec).collect();
+            let mut matches = Matches::default();
+            for order in [Order::Mixed, Order::FlagsFirst] {
+                if let Ok(used) = parse(commands::ALL[command].flags, order, &args, &mut matches) {
+                    prop_assert!(used <= args.len());
+                }
+            }
+        }
+    }
 }

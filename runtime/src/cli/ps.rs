@@ -17,7 +17,8 @@ pub fn ps(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     let format = format(matches)?;
     let pids = container.pids()?;
     if format == Format::Json {
-        print_json(&pids, false)?;
+        // As in list: an empty list is null in Go.
+        print_json(&(!pids.is_empty()).then_some(pids), false)?;
         return Ok(0);
     }
     let options = match matches.positionals.get(1..) {

@@ -8,7 +8,7 @@ use knarr_runtime::spec::resources::{BlockIo, Cpu, Memory, Pids, Resources};
 use super::Outcome;
 use super::definition::{Flag, flags};
 use super::globals::Globals;
-use super::parse::{Matches, scaled};
+use super::parse::Matches;
 
 /// `update`
 pub fn update(globals: &Globals, matches: &Matches<'_>) -> Outcome {
@@ -45,7 +45,10 @@ fn from_flags<'a>(matches: &Matches<'a>) -> Result<Resources<'a>> {
         mems: matches.text(&flags::CPUSET_MEMS).unwrap_or("").into(),
         idle: decimal(matches, &flags::CPU_IDLE)?,
     };
-    let weight = matches.narrow(&flags::BLKIO_WEIGHT)?;
+    // The documented default of 0 stands for no change.
+    let weight = matches
+        .narrow(&flags::BLKIO_WEIGHT)?
+        .filter(|weight| *weight != 0);
     let pids = matches.number(&flags::PIDS_LIMIT);
     Ok(Resources {
         memory: (memory != Memory::default()).then_some(memory),
@@ -109,24 +112,25 @@ fn size(text: &str) -> Option<i64> {
         "p" | "pi" => 50,
         _ => return None,
     };
-    // A fraction of a binary unit is no round number of tenths: multiply first.
     i64::try_from(scaled_binary(number, shift)?).ok()
 }
 
+/// A decimal number with an optional fraction, times 2 to the power of `shift`, rounded down.
 fn scaled_binary(number: &str, shift: u32) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole = scaled(whole, 1)?.checked_mul(1 << shift)?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole = whole.parse::<u64>().ok()?.checked_mul(1 << shift)?;
     if fraction.is_empty() {
         return Some(whole);
     }
-    let digits = &fraction[..fraction.len().min(6)];
-    let scale = 10_u64.pow(u32::try_from(digits.len()).ok()?);
-    // Six digits times 2^50 fit into 128 bits with room to spare.
-    let part = u128::from(scaled(digits, 1)?) * (1_u128 << shift) / u128::from(scale);
-    fraction
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| whole.checked_add(u64::try_from(part).ok()?))?
+    // Nine digits say more than any size needs, and nine digits times 2^50 fit into 128 bits.
+    let fraction = &fraction[..fraction.len().min(9)];
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let part = u128::from(fraction.parse::<u64>().ok()?) * (1 << shift) / scale;
+    whole.checked_add(u64::try_from(part).ok()?)
 }
 
 #[cfg(test)]
@@ -152,6 +156,7 @@ mod tests {
         for text in [
             "",
             "M",
+            ".5",
             "-5",
             "1x",
             "1.2.3",

@@ -123,22 +123,3 @@ pub struct Command {
     /// Its positional arguments, in order.
     pub positionals: &'static [Positional],
 }
-
-impl Command {
-    /// How few and how many positional arguments it takes.
-    #[must_use]
-    pub fn arity(&self) -> (usize, usize) {
-        let least = self.positionals.iter().filter(|p| p.required).count();
-        if self.takes_rest() {
-            (least, usize::MAX)
-        } else {
-            (least, self.positionals.len())
-        }
-    }
-
-    /// Whether what follows the first positional argument belongs to another program.
-    #[must_use]
-    pub fn takes_rest(&self) -> bool {
-        self.positionals.iter().any(|p| p.rest)
-    }
-}

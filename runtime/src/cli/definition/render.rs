@@ -9,7 +9,6 @@ use super::{Command, Flag, Kind, flags};
 #[must_use]
 pub fn program(name: &'static str) -> clap::Command {
     let mut program = clap::Command::new(name)
-        .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(DETAILS)
         .disable_help_flag(true)
@@ -17,7 +16,7 @@ pub fn program(name: &'static str) -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .override_usage(format!("{name} [OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]"))
-        .args(flags::GLOBALS.iter().map(|flag| argument(flag)));
+        .args(arguments(&flags::GLOBALS));
     for definition in ALL {
         program = program.subcommand(command(definition, None));
     }
@@ -31,7 +30,7 @@ pub fn command(definition: &'static Command, program: Option<&str>) -> clap::Com
         .about(definition.about)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args(definition.flags.iter().map(|flag| argument(flag)))
+        .args(arguments(definition.flags))
         .arg(argument(&flags::HELP));
     if let Some(program) = program {
         command = command.bin_name(format!("{program} {}", definition.name));
@@ -56,11 +55,15 @@ pub fn command(definition: &'static Command, program: Option<&str>) -> clap::Com
     command
 }
 
+fn arguments(flags: &'static [&'static Flag]) -> impl Iterator<Item = Arg> {
+    flags
+        .iter()
+        .filter(|flag| !flag.hidden)
+        .map(|flag| argument(flag))
+}
+
 fn argument(flag: &'static Flag) -> Arg {
-    let mut arg = Arg::new(flag.long)
-        .long(flag.long)
-        .help(flag.help)
-        .hide(flag.hidden);
+    let mut arg = Arg::new(flag.long).long(flag.long).help(flag.help);
     if let Some(short) = flag.short {
         arg = arg.short(short);
     }
