@@ -56,20 +56,31 @@ impl Namespaces {
         let mut namespaces = Namespaces::default();
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             let field = || format!("linux.namespaces[{index}]");
-            let Some((_, _, flag)) = KINDS.iter().find(|(name, _, _)| namespace.kind == *name) else {
-                return Err(Error::config(field(), format!("unknown namespace type {:?}", namespace.kind)));
+            let Some((_, _, flag)) = KINDS.iter().find(|(name, _, _)| namespace.kind == *name)
+            else {
+                return Err(Error::config(
+                    field(),
+                    format!("unknown namespace type {:?}", namespace.kind),
+                ));
             };
             if namespace.path.is_empty() {
                 namespaces.make |= flag;
                 continue;
             }
             let path = namespace.path.as_str();
-            let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
-                .context(|| format!("{}.path: open({path})", field()))?;
+            let fd = open(
+                path,
+                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+                Mode::empty(),
+            )
+            .context(|| format!("{}.path: open({path})", field()))?;
             if clone::namespace_type(fd.as_fd()) != Ok(*flag) {
                 return Err(Error::config(
                     format!("{}.path", field()),
-                    format!("{path} is no namespace of type {:?}; give the path of one, such as /proc/PID/ns/...", namespace.kind),
+                    format!(
+                        "{path} is no namespace of type {:?}; give the path of one, such as /proc/PID/ns/...",
+                        namespace.kind
+                    ),
                 ));
             }
             if *flag == flags::NEWUSER {
@@ -80,7 +91,11 @@ impl Namespaces {
         }
         for (clock, offset) in &linux.time_offsets {
             use std::fmt::Write;
-            let _ = writeln!(namespaces.time_offsets, "{clock} {} {}", offset.secs, offset.nanosecs);
+            let _ = writeln!(
+                namespaces.time_offsets,
+                "{clock} {} {}",
+                offset.secs, offset.nanosecs
+            );
         }
         if namespaces.make & flags::NEWUSER != 0 {
             namespaces.uid_mappings.clone_from(&linux.uid_mappings);
@@ -92,7 +107,11 @@ impl Namespaces {
     /// All kinds that are made or joined, as clone flags.
     pub fn all(&self) -> u64 {
         let joined = self.join.iter().fold(0, |all, (flag, _)| all | flag);
-        let user = if self.join_user.is_some() { flags::NEWUSER } else { 0 };
+        let user = if self.join_user.is_some() {
+            flags::NEWUSER
+        } else {
+            0
+        };
         self.make | joined | user
     }
 
@@ -104,7 +123,11 @@ impl Namespaces {
     /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the
     /// cgroup that its maker is in, and the time namespace where offsets were prepared.
     pub fn clone_flags(&self) -> u64 {
-        let prepared = if self.time_offsets.is_empty() { 0 } else { flags::NEWTIME };
+        let prepared = if self.time_offsets.is_empty() {
+            0
+        } else {
+            flags::NEWTIME
+        };
         self.make & !(flags::NEWCGROUP | prepared)
     }
 
@@ -149,11 +172,16 @@ impl Entered {
                 continue;
             }
             let path = format!("/proc/self/ns/{name}");
-            let fd = open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open({path})"))?;
+            let fd = open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("open({path})"))?;
             if kind == flags::NEWNS {
                 let place = |path: &str| {
-                    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                        .context(|| format!("open({path})"))
+                    open(
+                        path,
+                        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    )
+                    .context(|| format!("open({path})"))
                 };
                 self.places = Some((place("/")?, place(".")?));
             }
@@ -172,7 +200,8 @@ impl Entered {
 
     fn go_back(&mut self) -> Result<()> {
         while let Some((flag, fd)) = self.back.pop() {
-            clone::setns(fd.as_fd(), flag).context(|| format!("cannot leave a namespace: setns({})", names(flag)))?;
+            clone::setns(fd.as_fd(), flag)
+                .context(|| format!("cannot leave a namespace: setns({})", names(flag)))?;
         }
         if let Some((root, cwd)) = self.places.take() {
             rustix::process::fchdir(&root).context(|| "fchdir(old root)")?;
@@ -221,7 +250,8 @@ pub(crate) fn write_id_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) ->
     match write_id_map(pid, "gid_map", "newgidmap", gids) {
         // An unprivileged process must first give up setgroups(2).
         Err(error) if error.errno() == Some(rustix::io::Errno::PERM) => {
-            std::fs::write(format!("/proc/{pid}/setgroups"), "deny").context(|| format!("write(/proc/{pid}/setgroups)"))?;
+            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")
+                .context(|| format!("write(/proc/{pid}/setgroups)"))?;
             write_id_map(pid, "gid_map", "newgidmap", gids)
         }
         other => other,
@@ -235,25 +265,37 @@ fn write_id_map(pid: i32, file: &str, helper: &str, mappings: &[IdMapping]) -> R
     let mut map = String::new();
     for mapping in mappings {
         use std::fmt::Write;
-        let _ = writeln!(map, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
+        let _ = writeln!(
+            map,
+            "{} {} {}",
+            mapping.container_id, mapping.host_id, mapping.size
+        );
     }
     let path = format!("/proc/{pid}/{file}");
-    let Err(error) = std::fs::write(&path, &map) else { return Ok(()) };
+    let Err(error) = std::fs::write(&path, &map) else {
+        return Ok(());
+    };
     let error = Err(error).context(|| format!("write({path}, {map:?})"));
     if rustix::process::geteuid().is_root() || !has_helper(helper) {
         return error;
     }
     let mut command = std::process::Command::new(helper);
-    command.arg(pid.to_string()).args(map.split_ascii_whitespace());
+    command
+        .arg(pid.to_string())
+        .args(map.split_ascii_whitespace());
     let output = command.output().context(|| format!("exec({helper})"))?;
     if output.status.success() {
         return Ok(());
     }
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(Kind::System, format!("{helper} {pid}: {reason}")))
+    Err(Error::new(
+        Kind::System,
+        format!("{helper} {pid}: {reason}"),
+    ))
 }
 
 fn has_helper(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
         || Path::new("/usr/bin").join(name).exists()
 }

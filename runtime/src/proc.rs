@@ -14,7 +14,9 @@ use crate::error::{Context, Error, Kind, Result};
 /// `EFBIG` for a longer one, and what read(2) says.
 pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut contents = Vec::new();
-    let read = std::fs::File::from(fd).take(limit as u64 + 1).read_to_end(&mut contents)?;
+    let read = std::fs::File::from(fd)
+        .take(limit as u64 + 1)
+        .read_to_end(&mut contents)?;
     if read > limit {
         return Err(Errno::FBIG.into());
     }
@@ -56,19 +58,24 @@ fn parse_stat(stat: &[u8]) -> Option<Identity> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Identity { start_time, alive: !matches!(state, "Z" | "X" | "x") })
+    Some(Identity {
+        start_time,
+        alive: !matches!(state, "Z" | "X" | "x"),
+    })
 }
 
 /// The name of a user of the host, or the number where it has none.
 pub(crate) fn user_name(uid: u32) -> String {
-    let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|passwd| {
-        let wanted = uid.to_string();
-        passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)? == wanted).then(|| name.to_owned())
-        })
-    });
+    let name = std::fs::read_to_string("/etc/passwd")
+        .ok()
+        .and_then(|passwd| {
+            let wanted = uid.to_string();
+            passwd.lines().find_map(|line| {
+                let mut fields = line.split(':');
+                let name = fields.next()?;
+                (fields.nth(1)? == wanted).then(|| name.to_owned())
+            })
+        });
     name.unwrap_or_else(|| uid.to_string())
 }
 
@@ -77,12 +84,17 @@ pub(crate) fn user_name(uid: u32) -> String {
 /// # Errors
 /// `InvalidArgument` where it has more.
 pub(crate) fn require_one_thread() -> Result<()> {
-    let links = rustix::fs::stat("/proc/self/task").context(|| "stat(/proc/self/task)")?.st_nlink;
+    let links = rustix::fs::stat("/proc/self/task")
+        .context(|| "stat(/proc/self/task)")?
+        .st_nlink;
     // One for the name, one for ".", one for each thread.
     if links > 3 {
         return Err(Error::new(
             Kind::InvalidArgument,
-            format!("a process with {} threads cannot make containers: do it from one with a single thread", links - 2),
+            format!(
+                "a process with {} threads cannot make containers: do it from one with a single thread",
+                links - 2
+            ),
         ));
     }
     Ok(())
@@ -97,7 +109,13 @@ mod tests {
         let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         for command in ["sh", "a) Z 1 2", ") ) )", ""] {
             let line = format!("7 ({command}){tail}");
-            assert_eq!(parse_stat(line.as_bytes()), Some(Identity { start_time: 4711, alive: true }));
+            assert_eq!(
+                parse_stat(line.as_bytes()),
+                Some(Identity {
+                    start_time: 4711,
+                    alive: true
+                })
+            );
         }
         assert_eq!(parse_stat(b"7 (sh"), None);
         assert_eq!(parse_stat(b""), None);

@@ -85,8 +85,12 @@ fn read_only_clone() -> Result<OwnedFd> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     )
     .context(|| "open_tree(/proc/self/exe)")?;
-    let read_only = sys::mount::MountAttr { attr_set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), ..Default::default() };
-    sys::mount::mount_setattr(tree.as_fd(), false, &read_only).context(|| "mount_setattr(MOUNT_ATTR_RDONLY)")?;
+    let read_only = sys::mount::MountAttr {
+        attr_set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
+        ..Default::default()
+    };
+    sys::mount::mount_setattr(tree.as_fd(), false, &read_only)
+        .context(|| "mount_setattr(MOUNT_ATTR_RDONLY)")?;
     Ok(tree)
 }
 

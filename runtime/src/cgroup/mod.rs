@@ -135,21 +135,44 @@ pub trait Manager: std::fmt::Debug {
     fn record(&self) -> Record;
 
     /// x
-    fn clone_into(&self) -> Option<std::os::fd::BorrowedFd<'_>> { None }
+    fn clone_into(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
     /// x
-    fn attach_exec(&self, pid: u32, _init: i32, _sub: &[String]) -> Result<()> { self.attach(pid) }
+    fn attach_exec(&self, pid: u32, _init: i32, _sub: &[String]) -> Result<()> {
+        self.attach(pid)
+    }
     /// x
-    fn update(&self, _r: &Resources<'_>) -> Result<()> { Ok(()) }
+    fn update(&self, _r: &Resources<'_>) -> Result<()> {
+        Ok(())
+    }
     /// x
-    fn freeze(&self) -> Result<()> { Ok(()) }
+    fn freeze(&self) -> Result<()> {
+        Ok(())
+    }
     /// x
-    fn thaw(&self) -> Result<()> { Ok(()) }
+    fn thaw(&self) -> Result<()> {
+        Ok(())
+    }
     /// x
-    fn is_frozen(&self) -> Result<bool> { Ok(false) }
+    fn is_frozen(&self) -> Result<bool> {
+        Ok(false)
+    }
     /// x
-    fn kill_all(&self, signal: rustix::process::Signal) -> Result<()> { for p in self.pids()? { let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(p.cast_signed()).ok_or_else(|| Error::new(Kind::State, "x"))?, signal); } Ok(()) }
+    fn kill_all(&self, signal: rustix::process::Signal) -> Result<()> {
+        for p in self.pids()? {
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_raw(p.cast_signed())
+                    .ok_or_else(|| Error::new(Kind::State, "x"))?,
+                signal,
+            );
+        }
+        Ok(())
+    }
     /// x
-    fn stats(&self) -> Result<Stats> { Ok(Stats) }
+    fn stats(&self) -> Result<Stats> {
+        Ok(Stats)
+    }
 }
 /// x
 #[derive(Debug, Serialize)]

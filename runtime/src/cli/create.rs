@@ -24,6 +24,7 @@ pub fn options(globals: &Globals, matches: &Matches<'_>) -> Result<CreateOptions
         preserve_fds: matches.narrow(&flags::PRESERVE_FDS)?.unwrap_or(0),
         cgroup: globals.cgroup,
         rootless: globals.rootless,
+        detach: matches.on(&flags::DETACH),
     })
 }
 
@@ -45,7 +46,8 @@ pub fn run_options(matches: &Matches<'_>) -> RunOptions {
 pub fn create(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     protect()?;
     let options = options(globals, matches)?;
-    Container::create(&globals.root_for_create()?, &options)?;
+    let container = Container::create(&globals.root_for_create()?, &options)?;
+    super::warn(globals, &container.warnings);
     Ok(0)
 }
 
@@ -53,6 +55,8 @@ pub fn create(globals: &Globals, matches: &Matches<'_>) -> Outcome {
 pub fn run(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     protect()?;
     let options = options(globals, matches)?;
-    let code = Container::run(&globals.root_for_create()?, &options, &run_options(matches))?;
+    let (code, warnings) =
+        Container::run(&globals.root_for_create()?, &options, &run_options(matches))?;
+    super::warn(globals, &warnings);
     Ok(exit_code(code))
 }

@@ -16,17 +16,19 @@ pub fn delete(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     let root = globals.root();
     let force = matches.on(&flags::FORCE);
     if matches.on(&flags::REGEX) {
-        return super::each_match(&root, id, |id| one(&root, id, force));
+        return super::each_match(&root, id, |id| one(globals, &root, id, force));
     }
-    one(&root, id, force)?;
+    one(globals, &root, id, force)?;
     Ok(0)
 }
 
-fn one(root: &Path, id: &str, force: bool) -> Result<()> {
-    if force {
+fn one(globals: &Globals, root: &Path, id: &str, force: bool) -> Result<()> {
+    let warnings = if force {
         // Also what a killed create left half-made, which cannot be loaded.
-        Container::force_delete(root, id)
+        Container::force_delete(root, id)?
     } else {
-        Container::load(root, id)?.delete(false)
-    }
+        Container::load(root, id)?.delete(false)?
+    };
+    super::warn(globals, &warnings);
+    Ok(())
 }

@@ -196,6 +196,13 @@ fn protect() -> Result<()> {
     knarr_runtime::protect::reexec()
 }
 
+/// Tells what the library had to say that is no error.
+fn warn(globals: &Globals, warnings: &[String]) {
+    for warning in warnings {
+        globals.log.write(Level::Warning, warning);
+    }
+}
+
 /// The exit code for what the library returns: a code from 0 to 255.
 fn exit_code(code: i32) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::PidfdGetfdFlags;
 
 use super::options::{CgroupDriver, CreateOptions};
 use super::record::{self, Record};
@@ -16,14 +17,16 @@ use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
 use super::{hooks_state, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
-use crate::init::channel::{self, Channel, Message};
 use crate::init::attributes::{Attributes, Surroundings};
+use crate::init::channel::{self, Channel, Message};
 use crate::init::{self, Gate, InitPlan};
 use crate::namespaces::{self, Namespaces};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::{self, HostSources};
+use crate::seccomp::listener::{self, ContainerProcessState};
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
+use crate::spec::seccomp::Seccomp;
 use crate::spec::{self, Spec};
 use crate::sys::clone::{Side, clone_process, flags};
 use crate::{console, hooks, intel_rdt, proc, protect, seccomp, time};
@@ -58,9 +61,16 @@ impl Bundle {
         let path = absolute(&dir)?;
         let (file, name) = match &options.config {
             Some(config) => (config.clone(), config.display().to_string()),
-            None => (PathBuf::from("config.json"), path.join("config.json").display().to_string()),
+            None => (
+                PathBuf::from("config.json"),
+                path.join("config.json").display().to_string(),
+            ),
         };
-        let at = if options.config.is_some() { CWD } else { dir.as_fd() };
+        let at = if options.config.is_some() {
+            CWD
+        } else {
+            dir.as_fd()
+        };
         let text = spec::parse::read_file(at, &file).context(|| name.clone())?;
         Ok(Bundle { path, name, text })
     }
@@ -128,8 +138,19 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let (spec, warnings) = bundle.spec(options)?;
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
-    let mut undo = Undo { cgroup: None, init: None, rdt: None, pid_file: None };
-    let mut builder = Builder { options, bundle: &bundle, spec: &spec, store: &store, warnings };
+    let mut undo = Undo {
+        cgroup: None,
+        init: None,
+        rdt: None,
+        pid_file: None,
+    };
+    let mut builder = Builder {
+        options,
+        bundle: &bundle,
+        spec: &spec,
+        store: &store,
+        warnings,
+    };
     match builder.build(gate, &mut undo) {
         Ok(parts) => Ok(Created {
             record: parts.record,
@@ -145,7 +166,8 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             // The specification: a hook that fails ends in destroying the container, with its hooks.
             if failed_hook && let (Some(record), Some(hooks)) = (record, &spec.hooks) {
                 let state = hooks_state(&record, Status::Stopped, 0);
-                let left = hooks::plan(&hooks.poststop, "hooks.poststop").map(|hooks| hooks::run_all(&hooks, &state));
+                let left = hooks::plan(&hooks.poststop, "hooks.poststop")
+                    .map(|hooks| hooks::run_all(&hooks, &state));
                 let left = left.unwrap_or_default();
                 return Err(left.into_iter().fold(error, Error::and_also));
             }
@@ -156,11 +178,18 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
 
 /// Refuses terminals that nobody would get, before anything is made.
 fn check_console(spec: &Spec<'_>, options: &CreateOptions, gate: GateKind) -> Result<()> {
-    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    let terminal = spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
     let detached = gate == GateKind::Fifos || options.detach;
     let why = match (terminal, &options.console_socket) {
-        (true, None) if detached => "process.terminal: a detached container needs --console-socket for its terminal",
-        (false, Some(_)) => "--console-socket: the configuration asks for no terminal (process.terminal)",
+        (true, None) if detached => {
+            "process.terminal: a detached container needs --console-socket for its terminal"
+        }
+        (false, Some(_)) => {
+            "--console-socket: the configuration asks for no terminal (process.terminal)"
+        }
         _ => return Ok(()),
     };
     Err(Error::new(Kind::InvalidArgument, why))
@@ -183,10 +212,20 @@ struct Parts {
 
 impl Builder<'_> {
     /// Does all steps. A failure comes with the record once the container could have hooks to run.
-    fn build(&mut self, gate: GateKind, undo: &mut Undo) -> std::result::Result<Parts, (Error, Option<Record>)> {
+    fn build(
+        &mut self,
+        gate: GateKind,
+        undo: &mut Undo,
+    ) -> std::result::Result<Parts, (Error, Option<Record>)> {
         let mut record = self.record();
         let built = self.steps(gate, undo, &mut record);
-        built.map(|(pidfd, channel, console)| Parts { record: record.clone(), pidfd, channel, console })
+        built
+            .map(|(pidfd, channel, console)| Parts {
+                record: record.clone(),
+                pidfd,
+                channel,
+                console,
+            })
             .map_err(|error| (error, Some(record)))
     }
 
@@ -212,7 +251,8 @@ impl Builder<'_> {
                     preserve_fds: self.options.preserve_fds,
                     keep_groups: false,
                 };
-                let (attributes, warnings) = Attributes::plan(process, spec.linux.as_ref(), &around)?;
+                let (attributes, warnings) =
+                    Attributes::plan(process, spec.linux.as_ref(), &around)?;
                 self.warnings.extend(warnings);
                 Some(attributes)
             }
@@ -273,7 +313,10 @@ impl Builder<'_> {
             Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
             Err(errno) => {
                 let what = namespaces::names(namespaces.clone_flags());
-                return Err(Error::system(format!("linux.namespaces: clone3({what})"), errno));
+                return Err(Error::system(
+                    format!("linux.namespaces: clone3({what})"),
+                    errno,
+                ));
             }
         };
         drop(theirs);
@@ -290,7 +333,7 @@ impl Builder<'_> {
         record.pid = pid;
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send(&Message::Go)?;
-        let console = self.accompany(&ours, record, pidfd.as_fd(), filter.as_ref())?;
+        let console = self.accompany(&ours, record, pidfd.as_fd())?;
         if let Some(socket) = &self.options.pidfd_socket {
             console::send_fd(socket, pidfd.as_fd(), b"pidfd")?;
         }
@@ -310,7 +353,6 @@ impl Builder<'_> {
         channel: &Channel,
         record: &Record,
         pidfd: BorrowedFd<'_>,
-        filter: Option<&seccomp::Program>,
     ) -> Result<Option<OwnedFd>> {
         let mut kept = None;
         loop {
@@ -321,7 +363,10 @@ impl Builder<'_> {
                     let state = hooks_state(record, Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
                         hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
-                        hooks::run(&hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?, &state)?;
+                        hooks::run(
+                            &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
+                            &state,
+                        )?;
                     }
                     channel.send(&Message::Go)?;
                 }
@@ -330,7 +375,19 @@ impl Builder<'_> {
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
-                    let _ = (number, filter, pidfd);
+                    let seccomp = self
+                        .spec
+                        .linux
+                        .as_ref()
+                        .and_then(|linux| linux.seccomp.as_ref());
+                    hand_over_listener(
+                        pidfd,
+                        number,
+                        seccomp,
+                        record,
+                        Status::Creating,
+                        record.pid,
+                    )?;
                     channel.send(&Message::Go)?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
@@ -349,7 +406,12 @@ impl Builder<'_> {
             rootfs: String::new(),
             created: time::now_rfc3339(),
             owner: rustix::process::geteuid().as_raw(),
-            annotations: self.spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            annotations: self
+                .spec
+                .annotations
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             pid: 0,
             start_time: 0,
             ready: false,
@@ -359,16 +421,54 @@ impl Builder<'_> {
             driver: self.options.cgroup,
             cgroup: None,
             rdt: None,
-            poststart: self.spec.hooks.as_ref().is_some_and(|hooks| !hooks.poststart.is_empty()),
-            poststop: self.spec.hooks.as_ref().is_some_and(|hooks| !hooks.poststop.is_empty()),
+            poststart: self
+                .spec
+                .hooks
+                .as_ref()
+                .is_some_and(|hooks| !hooks.poststart.is_empty()),
+            poststop: self
+                .spec
+                .hooks
+                .as_ref()
+                .is_some_and(|hooks| !hooks.poststop.is_empty()),
         }
     }
+}
+
+/// Takes the seccomp listener out of a process and passes it to whom the configuration names.
+///
+/// It is taken and not sent: the filter is in force there, and may well hold sendmsg(2) back
+/// for this very listener.
+pub(super) fn hand_over_listener(
+    process: BorrowedFd<'_>,
+    number: i32,
+    profile: Option<&Seccomp<'_>>,
+    record: &Record,
+    status: Status,
+    pid: i32,
+) -> Result<()> {
+    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
+        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let Some(profile) = profile else {
+        return Ok(());
+    };
+    let state = ContainerProcessState {
+        oci_version: &record.oci_version,
+        fds: listener::FDS,
+        pid,
+        metadata: &profile.listener_metadata,
+        state: super::spec_state(record, status, record.pid),
+    };
+    listener::send(listener.as_fd(), &profile.listener_path, &state)
 }
 
 /// The error for an init that ended without a word.
 pub(super) fn died(pidfd: BorrowedFd<'_>) -> Error {
     let code = wait::reap(pidfd).unwrap_or(255);
-    Error::new(Kind::System, format!("the container's process ended while it was set up, with code {code}"))
+    Error::new(
+        Kind::System,
+        format!("the container's process ended while it was set up, with code {code}"),
+    )
 }
 
 /// Writes the pid file as a whole: a reader finds all of it or none.
@@ -376,6 +476,7 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    std::fs::write(&temporary, pid.to_string()).context(|| format!("pid file: write({})", temporary.display()))?;
+    std::fs::write(&temporary, pid.to_string())
+        .context(|| format!("pid file: write({})", temporary.display()))?;
     std::fs::rename(&temporary, path).context(|| format!("pid file: rename({})", path.display()))
 }

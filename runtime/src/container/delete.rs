@@ -40,7 +40,9 @@ impl Container {
 
 /// Destroys a container and runs its poststop hooks; returns their failures.
 pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
-    let Some(store) = Store::open(root, id)? else { return Err(super::store::does_not_exist()) };
+    let Some(store) = Store::open(root, id)? else {
+        return Err(super::store::does_not_exist());
+    };
     store.lock()?;
     let record = match store.read(STATE)? {
         Some(json) => match Record::from_json(id, &json) {
@@ -53,15 +55,26 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
         None if force => return store.remove().map(|()| Vec::new()),
         None => return Err(super::store::does_not_exist()),
     };
-    let container = Container { root: root.to_owned(), id: id.to_owned(), warnings: Vec::new() };
+    let container = Container {
+        root: root.to_owned(),
+        id: id.to_owned(),
+        warnings: Vec::new(),
+    };
     let status = container.status(&store, &record)?;
     if status != Status::Stopped && !force {
         return Err(Error::new(
             Kind::WrongState,
-            format!("cannot delete container {id} that is not stopped: {}", status.as_str()),
+            format!(
+                "cannot delete container {id} that is not stopped: {}",
+                status.as_str()
+            ),
         ));
     }
-    let mut manager = record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
+    let mut manager = record
+        .cgroup
+        .as_ref()
+        .map(cgroup::from_record)
+        .transpose()?;
     end_processes(&record, manager.as_deref())?;
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
@@ -74,14 +87,26 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     if let Some(error) = failures.into_iter().next() {
         return Err(error);
     }
-    let config = if record.poststop { store.read(CONFIG)?.unwrap_or_default() } else { Vec::new() };
+    let config = if record.poststop {
+        store.read(CONFIG)?.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     store.remove()?;
     let mut warnings = Vec::new();
     if record.poststop {
         let spec = config_of(id, &config)?;
-        let list = spec.hooks.as_ref().map(|hooks| hooks.poststop.as_slice()).unwrap_or_default();
+        let list = spec
+            .hooks
+            .as_ref()
+            .map(|hooks| hooks.poststop.as_slice())
+            .unwrap_or_default();
         let state = hooks_state(&record, Status::Stopped, 0);
-        warnings.extend(hooks::run_all(&hooks::plan(list, "hooks.poststop")?, &state).iter().map(ToString::to_string));
+        warnings.extend(
+            hooks::run_all(&hooks::plan(list, "hooks.poststop")?, &state)
+                .iter()
+                .map(ToString::to_string),
+        );
     }
     Ok(warnings)
 }
@@ -103,7 +128,11 @@ fn end_processes(record: &Record, manager: Option<&dyn cgroup::Manager>) -> Resu
     {
         return Err(Error::new(
             Kind::WrongState,
-            format!("container {} did not end within {} s of SIGKILL", record.id, KILL_WAIT / 1000),
+            format!(
+                "container {} did not end within {} s of SIGKILL",
+                record.id,
+                KILL_WAIT / 1000
+            ),
         ));
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 
-use super::create::{died, write_pid_file};
+use super::create::{died, hand_over_listener, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
 use super::run::{Foreground, started};
@@ -16,12 +16,13 @@ use crate::cgroup;
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::{Attributes, Surroundings};
-use crate::process::affinity::{self, Affinity};
-use crate::rootfs::RootFd;
 use crate::init::channel::{self, Channel, Message};
 use crate::namespaces::Entered;
+use crate::process::affinity::{self, Affinity};
 use crate::process::procfs::ProcFs;
+use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
+use crate::spec::seccomp::Seccomp;
 use crate::sys::clone::{self, Side, clone_process, flags};
 use crate::sys::process as sys;
 use crate::{init, proc, protect};
@@ -46,31 +47,51 @@ impl Container {
                 ));
             }
             Status::Creating | Status::Stopped => {
-                return Err(Error::new(Kind::WrongState, "cannot exec in a stopped container"));
+                return Err(Error::new(
+                    Kind::WrongState,
+                    "cannot exec in a stopped container",
+                ));
             }
         }
         let Some(target) = open_init(&record)? else {
-            return Err(Error::new(Kind::WrongState, "cannot exec in a stopped container"));
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot exec in a stopped container",
+            ));
         };
         let text = store.read(CONFIG)?.unwrap_or_default();
         let spec = config_of(&self.id, &text)?;
         let process = options.merge(spec.process.as_ref())?;
-        let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-        let filter = filter.map(seccomp::compile).transpose()?;
-        let around = Surroundings { new_keyring: Some(&self.id), preserve_fds: options.preserve_fds, keep_groups: false };
+        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let filter = profile.map(seccomp::compile).transpose()?;
+        let around = Surroundings {
+            new_keyring: Some(&self.id),
+            preserve_fds: options.preserve_fds,
+            keep_groups: false,
+        };
         let (attributes, _warnings) = Attributes::plan(&process, spec.linux.as_ref(), &around)?;
-        let affinity = process.exec_cpu_affinity.as_ref().map(affinity::plan).transpose()?.unwrap_or_default();
+        let affinity = process
+            .exec_cpu_affinity
+            .as_ref()
+            .map(affinity::plan)
+            .transpose()?
+            .unwrap_or_default();
         let mut exec = Exec {
             record: &record,
             target,
             attributes,
             affinity,
             filter: filter.as_ref(),
+            profile,
             procfs: ProcFs::open()?,
             root: open_root(record.pid)?,
             options,
         };
-        let foreground = if options.detach { None } else { Some(Foreground::begin()?) };
+        let foreground = if options.detach {
+            None
+        } else {
+            Some(Foreground::begin()?)
+        };
         let (pidfd, console) = exec.spawn()?;
         match foreground {
             Some(foreground) => foreground.wait(pidfd.as_fd(), console),
@@ -82,7 +103,12 @@ impl Container {
 /// The root directory of init: where it is not the root of its mount namespace, joining that is not enough.
 fn open_root(pid: i32) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/root");
-    open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open({path})"))
+    open(
+        &path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .context(|| format!("open({path})"))
 }
 
 /// All that is known before the process exists.
@@ -92,6 +118,7 @@ struct Exec<'a> {
     attributes: Attributes<'a>,
     affinity: Affinity,
     filter: Option<&'a Program>,
+    profile: Option<&'a Seccomp<'a>>,
     procfs: ProcFs,
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
@@ -100,9 +127,18 @@ struct Exec<'a> {
 impl Exec<'_> {
     /// Makes the process and waits until it runs its program.
     fn spawn(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
-        let manager = self.record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
+        let manager = self
+            .record
+            .cgroup
+            .as_ref()
+            .map(cgroup::from_record)
+            .transpose()?;
         let manager = manager.as_deref();
-        let into = if self.options.cgroups.is_empty() { manager.and_then(|manager| manager.clone_into()) } else { None };
+        let into = if self.options.cgroups.is_empty() {
+            manager.and_then(|manager| manager.clone_into())
+        } else {
+            None
+        };
         let (ours, theirs) = channel::pair()?;
         let mut entered = Entered::default();
         if self.record.namespaces & flags::NEWPID != 0 {
@@ -113,7 +149,9 @@ impl Exec<'_> {
         }
         let side = match clone_process(0, into) {
             // The container divided its cgroup, which no process may be in any more.
-            Err(rustix::io::Errno::BUSY) if into.is_some() => clone_process(0, None).map(|side| (side, false)),
+            Err(rustix::io::Errno::BUSY) if into.is_some() => {
+                clone_process(0, None).map(|side| (side, false))
+            }
             side => side.map(|side| (side, into.is_some())),
         };
         let (pid, pidfd, placed) = match side {
@@ -128,7 +166,9 @@ impl Exec<'_> {
         let console = entered
             .leave()
             .and_then(|()| match manager {
-                Some(manager) if !placed => manager.attach_exec(pid.cast_unsigned(), self.record.pid, &self.options.cgroups),
+                Some(manager) if !placed => {
+                    manager.attach_exec(pid.cast_unsigned(), self.record.pid, &self.options.cgroups)
+                }
                 _ => Ok(()),
             })
             .and_then(|()| ours.send(&Message::Go))
@@ -145,7 +185,12 @@ impl Exec<'_> {
         }
     }
 
-    fn accompany(&self, channel: &Channel, pid: i32, pidfd: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    fn accompany(
+        &self,
+        channel: &Channel,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>> {
         let mut kept = None;
         loop {
             match channel.receive()? {
@@ -156,7 +201,14 @@ impl Exec<'_> {
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
-                    let _ = number;
+                    hand_over_listener(
+                        pidfd,
+                        number,
+                        self.profile,
+                        self.record,
+                        Status::Running,
+                        pid,
+                    )?;
                     channel.send(&Message::Go)?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
@@ -186,7 +238,8 @@ impl Exec<'_> {
     fn set_up(&mut self, channel: &Channel) -> Result<std::convert::Infallible> {
         sys::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
         sys::set_name(c"knarr:exec");
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         setsid().context(|| "setsid()")?;
         // In the cgroup before the cgroup namespace is joined, and before anything is used up.
         channel.wait_for_go()?;
@@ -195,7 +248,9 @@ impl Exec<'_> {
         }
         self.join()?;
         self.attributes.apply_privileged(&self.procfs)?;
-        let early = self.filter.filter(|filter| !self.attributes.no_new_privileges || filter.notify);
+        let early = self
+            .filter
+            .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
         if let Some(filter) = early {
             init::load(filter, channel)?;
         }
@@ -236,6 +291,10 @@ impl Exec<'_> {
         }
         rustix::process::fchdir(&self.root).context(|| "fchdir(root of the container)")?;
         rustix::process::chroot(".").context(|| "chroot(root of the container)")?;
-        if user != 0 { init::become_root() } else { Ok(()) }
+        if user != 0 {
+            init::become_root()
+        } else {
+            Ok(())
+        }
     }
 }

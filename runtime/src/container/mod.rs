@@ -53,7 +53,13 @@ impl Container {
     /// Any step that fails; everything made before it is undone.
     pub fn create(root: &Path, options: &CreateOptions) -> Result<Container> {
         let created = create::create(root, options, create::GateKind::Fifos)?;
-        Ok(Container { root: root.to_owned(), id: options.id.clone(), warnings: created.warnings })
+        // By name: init has a copy of the descriptor until it has closed what is not its own.
+        created.store.unlock();
+        Ok(Container {
+            root: root.to_owned(),
+            id: options.id.clone(),
+            warnings: created.warnings,
+        })
     }
 
     /// Finds a container by its id.
@@ -62,7 +68,11 @@ impl Container {
     /// `NotFound` ("container does not exist").
     pub fn load(root: &Path, id: &str) -> Result<Container> {
         match Store::open(root, id)? {
-            Some(_) => Ok(Container { root: root.to_owned(), id: id.to_owned(), warnings: Vec::new() }),
+            Some(_) => Ok(Container {
+                root: root.to_owned(),
+                id: id.to_owned(),
+                warnings: Vec::new(),
+            }),
             None => Err(store::does_not_exist()),
         }
     }
@@ -73,7 +83,10 @@ impl Container {
     /// A root directory that cannot be read; a missing one is an empty list.
     pub fn list(root: &Path) -> Result<Vec<State>> {
         let ids = Store::ids(root)?;
-        Ok(ids.iter().filter_map(|id| Container::load(root, id).ok()?.state().ok()).collect())
+        Ok(ids
+            .iter()
+            .filter_map(|id| Container::load(root, id).ok()?.state().ok())
+            .collect())
     }
 
     /// The state as the specification defines it.
@@ -83,7 +96,11 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         let (store, record) = self.open()?;
         let status = self.status(&store, &record)?;
-        let pid = if status == Status::Stopped { 0 } else { record.pid };
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            record.pid
+        };
         Ok(state_of(&record, status, pid))
     }
 
@@ -98,7 +115,11 @@ impl Container {
         let signal = checked_signal(signal)?;
         let (store, record) = self.open()?;
         let everybody = all || (signal == Some(Signal::KILL) && !record.private_pid);
-        let manager = record.cgroup.as_ref().map(cgroup::from_record).transpose()?;
+        let manager = record
+            .cgroup
+            .as_ref()
+            .map(cgroup::from_record)
+            .transpose()?;
         let init = open_init(&record)?;
         if let (true, Some(manager), Some(signal)) = (everybody, &manager, signal) {
             manager.kill_all(signal)?;
@@ -108,13 +129,20 @@ impl Container {
         }
         let _ = store;
         let Some(init) = init else {
-            return if all { Ok(()) } else { Err(Error::new(Kind::WrongState, "container not running")) };
+            return if all {
+                Ok(())
+            } else {
+                Err(Error::new(Kind::WrongState, "container not running"))
+            };
         };
         let Some(signal) = signal else { return Ok(()) };
         match pidfd_send_signal(&init, signal) {
             Ok(()) => Ok(()),
             Err(Errno::SRCH) => Err(Error::new(Kind::WrongState, "container not running")),
-            Err(errno) => Err(Error::system(format!("pidfd_send_signal({})", record.pid), errno)),
+            Err(errno) => Err(Error::system(
+                format!("pidfd_send_signal({})", record.pid),
+                errno,
+            )),
         }
     }
 
@@ -146,7 +174,12 @@ impl Container {
     ///
     /// # Errors
     /// `WrongState` for a stopped container; values that cannot be set, the earlier ones are put back.
-    pub fn update(&self, resources: &Resources<'_>, l3_cache: Option<&str>, mem_bw: Option<&str>) -> Result<()> {
+    pub fn update(
+        &self,
+        resources: &Resources<'_>,
+        l3_cache: Option<&str>,
+        mem_bw: Option<&str>,
+    ) -> Result<()> {
         let (store, record) = self.open_locked()?;
         if self.status(&store, &record)? == Status::Stopped {
             return Err(Error::new(Kind::WrongState, "container not running"));
@@ -206,7 +239,11 @@ impl Container {
     fn status(&self, store: &Store, record: &Record) -> Result<Status> {
         if !record.ready {
             // Somebody who is not there any more left it half-made.
-            return Ok(if store.is_locked() { Status::Creating } else { Status::Stopped });
+            return Ok(if store.is_locked() {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
         }
         if !is_alive(record)? {
             return Ok(Status::Stopped);
@@ -218,7 +255,11 @@ impl Container {
         }
         // Somebody waits at the fifo until the program runs.
         let waits = store.open_fifo(START_FIFO, OFlags::WRONLY)?.is_some();
-        Ok(if waits { Status::Created } else { Status::Running })
+        Ok(if waits {
+            Status::Created
+        } else {
+            Status::Running
+        })
     }
 
     fn manager(&self, record: &Record) -> Result<Box<dyn cgroup::Manager>> {
@@ -236,7 +277,10 @@ fn wrong_state(verb: &str, status: Status) -> Error {
     if status == Status::Stopped {
         return Error::new(Kind::WrongState, "container not running");
     }
-    Error::new(Kind::WrongState, format!("cannot {verb} a container in the {} state", status.as_str()))
+    Error::new(
+        Kind::WrongState,
+        format!("cannot {verb} a container in the {} state", status.as_str()),
+    )
 }
 
 /// Signal 0 only asks whether the process is there.
@@ -246,12 +290,18 @@ fn checked_signal(signal: i32) -> Result<Option<Signal>> {
     }
     crate::sys::process::signal(signal)
         .map(Some)
-        .ok_or_else(|| Error::new(Kind::InvalidArgument, format!("unknown signal {signal}: 1 to 64 exist")))
+        .ok_or_else(|| {
+            Error::new(
+                Kind::InvalidArgument,
+                format!("unknown signal {signal}: 1 to 64 exist"),
+            )
+        })
 }
 
 fn is_alive(record: &Record) -> Result<bool> {
     Ok(record.pid > 0
-        && proc::identity(record.pid)?.is_some_and(|found| found.alive && found.start_time == record.start_time))
+        && proc::identity(record.pid)?
+            .is_some_and(|found| found.alive && found.start_time == record.start_time))
 }
 
 /// A descriptor for init; `None` where it has ended.
@@ -284,16 +334,20 @@ fn state_of(record: &Record, status: Status, pid: i32) -> State {
 }
 
 /// The state as hooks and seccomp listeners get it: what the specification defines and no more.
-pub(crate) fn hooks_state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
-    let state = state::SpecState {
+fn spec_state(record: &Record, status: Status, pid: i32) -> state::SpecState<'_> {
+    state::SpecState {
         oci_version: &record.oci_version,
         id: &record.id,
         status,
         pid,
         bundle: &record.bundle,
         annotations: &record.annotations,
-    };
-    serde_json::to_vec(&state).unwrap_or_default()
+    }
+}
+
+/// That state as JSON.
+pub(crate) fn hooks_state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
+    serde_json::to_vec(&spec_state(record, status, pid)).unwrap_or_default()
 }
 
 /// Parses the stored configuration of a container.

@@ -146,9 +146,14 @@ impl<'a> ExecOptions<'a> {
                 process.user.gid = gid;
             }
         }
-        process.user.additional_gids.extend_from_slice(&self.additional_gids);
+        process
+            .user
+            .additional_gids
+            .extend_from_slice(&self.additional_gids);
         if !self.capabilities.is_empty() {
-            let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+            let sets = process
+                .capabilities
+                .get_or_insert_with(Capabilities::default);
             // Not inheritable, and so not ambient either (CVE-2022-29162).
             for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
                 set.extend(self.capabilities.iter().cloned().map(Text::from));

@@ -67,14 +67,19 @@ impl Record {
         let damaged = |why: &dyn std::fmt::Display| {
             Error::new(
                 Kind::State,
-                format!("state of container {id} is damaged ({why}): remove the container with delete --force"),
+                format!(
+                    "state of container {id} is damaged ({why}): remove the container with delete --force"
+                ),
             )
         };
-        let Versioned { version } = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        let Versioned { version } =
+            serde_json::from_slice(json).map_err(|error| damaged(&error))?;
         if version != VERSION {
             return Err(Error::new(
                 Kind::State,
-                format!("state of container {id} has version {version}, this program knows version {VERSION}: use the program that made it"),
+                format!(
+                    "state of container {id} has version {version}, this program knows version {VERSION}: use the program that made it"
+                ),
             ));
         }
         let record: Record = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
@@ -86,6 +91,11 @@ impl Record {
 
     /// The record as it is written.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(Kind::State, format!("state of container {}: {error}", self.id)))
+        serde_json::to_vec(self).map_err(|error| {
+            Error::new(
+                Kind::State,
+                format!("state of container {}: {error}", self.id),
+            )
+        })
     }
 }

@@ -23,31 +23,58 @@ impl Container {
     /// # Errors
     /// As [`Container::create`] and [`Container::start`]; a container that could
     /// not be started is gone.
-    pub fn run(root: &Path, options: &CreateOptions, run: &RunOptions) -> Result<(i32, Vec<String>)> {
+    pub fn run(
+        root: &Path,
+        options: &CreateOptions,
+        run: &RunOptions,
+    ) -> Result<(i32, Vec<String>)> {
         let mut options = options.clone();
         options.detach = run.detach;
         if !run.detach && !run.no_subreaper {
             let own = rustix::process::getpid();
-            rustix::process::set_child_subreaper(Some(own)).context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+            rustix::process::set_child_subreaper(Some(own))
+                .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         // From before the process exists on, so that neither its end nor a signal for it is missed.
-        let foreground = if run.detach { None } else { Some(Foreground::begin()?) };
+        let foreground = if run.detach {
+            None
+        } else {
+            Some(Foreground::begin()?)
+        };
         let created = create::create(root, &options, GateKind::Channel)?;
-        let container =
-            Container { root: root.to_owned(), id: options.id.clone(), warnings: created.warnings.clone() };
+        let container = Container {
+            root: root.to_owned(),
+            id: options.id.clone(),
+            warnings: created.warnings.clone(),
+        };
         let started = started(&created.channel, created.pidfd.as_fd())
             .and_then(|()| container.after_start(&created.store, &created.record));
         created.store.unlock();
         if let Err(error) = started {
             let left = delete::destroy(root, &options.id, true).err();
-            return Err(left.into_iter().filter(|e| e.kind() != Kind::NotFound).fold(error, Error::and_also));
+            return Err(left
+                .into_iter()
+                .filter(|e| e.kind() != Kind::NotFound)
+                .fold(error, Error::and_also));
         }
-        let Created { pidfd, console, store, mut warnings, .. } = created;
+        let Created {
+            pidfd,
+            console,
+            store,
+            mut warnings,
+            ..
+        } = created;
         drop(store);
-        let Some(foreground) = foreground else { return Ok((0, warnings)) };
+        let Some(foreground) = foreground else {
+            return Ok((0, warnings));
+        };
         let code = foreground.wait(pidfd.as_fd(), console)?;
         if !run.keep {
-            warnings.extend(delete::destroy(root, &options.id, true)?.iter().map(ToString::to_string));
+            warnings.extend(
+                delete::destroy(root, &options.id, true)?
+                    .iter()
+                    .map(ToString::to_string),
+            );
         }
         Ok((code, warnings))
     }
@@ -63,7 +90,11 @@ pub(super) fn started(channel: &Channel, pidfd: BorrowedFd<'_>) -> Result<()> {
             // execve closed it.
             None if executing => return Ok(()),
             None => return Err(create::died(pidfd)),
-            Some(_) => return Err(crate::init::channel::unexpected("a message after the set-up")),
+            Some(_) => {
+                return Err(crate::init::channel::unexpected(
+                    "a message after the set-up",
+                ));
+            }
         }
     }
 }

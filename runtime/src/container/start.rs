@@ -45,7 +45,10 @@ impl Container {
         let result = store.open_fifo(RESULT_FIFO, OFlags::RDONLY)?;
         let gate = store.open_fifo(START_FIFO, OFlags::WRONLY)?;
         let (Some(result), Some(gate)) = (result, gate) else {
-            return Err(Error::new(Kind::WrongState, "cannot start a container whose process has ended"));
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot start a container whose process has ended",
+            ));
         };
         rustix::io::write(&gate, b"G").context(|| "write(start fifo)")?;
         drop(gate);
@@ -63,9 +66,15 @@ impl Container {
         store.unlock();
         let text = store.read(CONFIG)?.unwrap_or_default();
         let spec = config_of(&self.id, &text)?;
-        let list = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();
+        let list = spec
+            .hooks
+            .as_ref()
+            .map(|hooks| hooks.poststart.as_slice())
+            .unwrap_or_default();
         let state = hooks_state(record, Status::Running, record.pid);
-        if let Err(error) = hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state)) {
+        if let Err(error) =
+            hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
+        {
             // The specification: stop the container and destroy it, its hooks included.
             delete::destroy(&self.root, &self.id, true)?;
             return Err(error);
@@ -87,7 +96,10 @@ fn outcome(result: OwnedFd) -> Result<()> {
     // Something is there, but perhaps not all of it: from here on reading may wait for the rest.
     rustix::fs::fcntl_setfl(&result, OFlags::empty()).context(|| "fcntl(result fifo)")?;
     let mut report = Vec::new();
-    std::fs::File::from(result).take(MAX_REPORT).read_to_end(&mut report).context(|| "read(result fifo)")?;
+    std::fs::File::from(result)
+        .take(MAX_REPORT)
+        .read_to_end(&mut report)
+        .context(|| "read(result fifo)")?;
     judge(&report)
 }
 
@@ -96,7 +108,10 @@ pub(super) fn judge(report: &[u8]) -> Result<()> {
     match report {
         [EXECUTING] => Ok(()),
         [EXECUTING, error @ ..] => Err(Error::from_bytes(error)),
-        [] => Err(Error::new(Kind::WrongState, "the container's process ended before it ran its program")),
+        [] => Err(Error::new(
+            Kind::WrongState,
+            "the container's process ended before it ran its program",
+        )),
         error => Err(Error::from_bytes(error)),
     }
 }

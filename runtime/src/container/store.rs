@@ -15,7 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat, openat, renameat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat,
+    openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -33,7 +34,9 @@ pub(crate) const CONFIG: &str = "config.json";
 /// The largest record that is read, in bytes.
 const MAX_FILE: usize = 32 << 20;
 
-const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const DIR_FLAGS: OFlags = OFlags::DIRECTORY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
 
 /// An open state directory.
 #[derive(Debug)]
@@ -53,7 +56,9 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     }
     Err(Error::new(
         Kind::InvalidArgument,
-        format!("invalid id format: {id:?}: an id has 1 to 255 characters of a-z, A-Z, 0-9, '_', '+', '-' and '.'"),
+        format!(
+            "invalid id format: {id:?}: an id has 1 to 255 characters of a-z, A-Z, 0-9, '_', '+', '-' and '.'"
+        ),
     ))
 }
 
@@ -81,13 +86,26 @@ impl Store {
         match mkdirat(&root_fd, id, Mode::RWXU) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id}")));
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("container with given ID already exists: {id}"),
+                ));
             }
-            Err(errno) => return Err(Error::system(format!("mkdir({}/{id})", root.display()), errno)),
+            Err(errno) => {
+                return Err(Error::system(
+                    format!("mkdir({}/{id})", root.display()),
+                    errno,
+                ));
+            }
         }
         let store = open_dir(root_fd.as_fd(), Path::new(id))
             .context(|| format!("open({}/{id})", root.display()))
-            .map(|dir| Store { root: root_fd, dir, id: id.to_owned(), locked: Cell::new(false) })?;
+            .map(|dir| Store {
+                root: root_fd,
+                dir,
+                id: id.to_owned(),
+                locked: Cell::new(false),
+            })?;
         store.lock()?;
         Ok(store)
     }
@@ -98,11 +116,23 @@ impl Store {
         let open = |at: BorrowedFd<'_>, path: &Path| match open_dir(at, path) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Error::system(format!("open({}/{id})", root.display()), errno)),
+            Err(errno) => Err(Error::system(
+                format!("open({}/{id})", root.display()),
+                errno,
+            )),
         };
-        let Some(root_fd) = open(CWD, root)? else { return Ok(None) };
-        let Some(dir) = open(root_fd.as_fd(), Path::new(id))? else { return Ok(None) };
-        Ok(Some(Store { root: root_fd, dir, id: id.to_owned(), locked: Cell::new(false) }))
+        let Some(root_fd) = open(CWD, root)? else {
+            return Ok(None);
+        };
+        let Some(dir) = open(root_fd.as_fd(), Path::new(id))? else {
+            return Ok(None);
+        };
+        Ok(Some(Store {
+            root: root_fd,
+            dir,
+            id: id.to_owned(),
+            locked: Cell::new(false),
+        }))
     }
 
     /// The ids of all containers below `root`, sorted; none where `root` is missing.
@@ -136,8 +166,14 @@ impl Store {
         }
         self.locked.set(true);
         // Removed while we waited: what we hold is not the container any more.
-        let links = fstat(&self.dir).context(|| format!("fstat({})", self.id))?.st_nlink;
-        if links == 0 { Err(does_not_exist()) } else { Ok(()) }
+        let links = fstat(&self.dir)
+            .context(|| format!("fstat({})", self.id))?
+            .st_nlink;
+        if links == 0 {
+            Err(does_not_exist())
+        } else {
+            Ok(())
+        }
     }
 
     /// Lets others change the container again.
@@ -163,18 +199,24 @@ impl Store {
     /// Replaces a file as a whole.
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .context(|| format!("open({}/{temporary})", self.id))?;
-        std::fs::File::from(fd).write_all(contents).context(|| format!("write({}/{temporary})", self.id))?;
-        renameat(&self.dir, &temporary, &self.dir, name).context(|| format!("rename({}/{name})", self.id))
+        std::fs::File::from(fd)
+            .write_all(contents)
+            .context(|| format!("write({}/{temporary})", self.id))?;
+        renameat(&self.dir, &temporary, &self.dir, name)
+            .context(|| format!("rename({}/{name})", self.id))
     }
 
     /// Reads a file; `None` where it is missing.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         match openat(&self.dir, name, flags, Mode::empty()) {
-            Ok(fd) => crate::proc::read_bounded(fd, MAX_FILE).context(|| format!("read({}/{name})", self.id)).map(Some),
+            Ok(fd) => crate::proc::read_bounded(fd, MAX_FILE)
+                .context(|| format!("read({}/{name})", self.id))
+                .map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Error::system(format!("open({}/{name})", self.id), errno)),
         }
@@ -184,8 +226,13 @@ impl Store {
     pub fn make_fifo(&self, name: &str) -> Result<OwnedFd> {
         mknodat(&self.dir, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .context(|| format!("mkfifo({}/{name})", self.id))?;
-        openat(&self.dir, name, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
-            .context(|| format!("open({}/{name})", self.id))
+        openat(
+            &self.dir,
+            name,
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .context(|| format!("open({}/{name})", self.id))
     }
 
     /// Opens one side of a fifo without waiting: `None` where it is missing or nobody reads it.
@@ -205,12 +252,16 @@ impl Store {
 
     /// Removes the directory and what is in it.
     pub fn remove(&self) -> Result<()> {
-        for entry in Dir::read_from(&self.dir).context(|| format!("readdir({})", self.id))?.flatten() {
+        for entry in Dir::read_from(&self.dir)
+            .context(|| format!("readdir({})", self.id))?
+            .flatten()
+        {
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
-            unlinkat(&self.dir, name, AtFlags::empty()).context(|| format!("unlink({}/{name:?})", self.id))?;
+            unlinkat(&self.dir, name, AtFlags::empty())
+                .context(|| format!("unlink({}/{name:?})", self.id))?;
         }
         match unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -10,9 +10,15 @@ use crate::error::{Error, Result};
 
 /// Waits until a process has ended, at most `millis` milliseconds; whether it has.
 pub(super) fn ended_within(pidfd: BorrowedFd<'_>, millis: i64) -> Result<bool> {
-    let timeout = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
+    let timeout = Timespec {
+        tv_sec: millis / 1000,
+        tv_nsec: millis % 1000 * 1_000_000,
+    };
     loop {
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
+        match poll(
+            &mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)],
+            Some(&timeout),
+        ) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::system("poll(pidfd)", errno)),
@@ -33,7 +39,10 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> Result<i32> {
 
 /// The code a shell gives for how a process ended.
 pub(crate) fn exit_code(status: &WaitIdStatus) -> i32 {
-    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255)
+    status
+        .exit_status()
+        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+        .unwrap_or(255)
 }
 
 /// Ends a child at once and takes its status.

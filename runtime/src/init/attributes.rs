@@ -26,10 +26,12 @@ use crate::process::personality::Personality;
 use crate::process::procfs::ProcFs;
 use crate::process::rlimits::{self, Limit};
 use crate::process::scheduler::Scheduler;
-use crate::process::{io_priority, keyring, lsm, memory_policy, oom, personality, program, scheduler, user};
+use crate::process::{
+    io_priority, keyring, lsm, memory_policy, oom, personality, program, scheduler, user,
+};
 use crate::rootfs::{Leaf, Links, RootFd};
-use crate::spec::config::{ConsoleSize, Process};
 use crate::spec::Text;
+use crate::spec::config::{ConsoleSize, Process};
 use crate::spec::linux::Linux;
 use crate::sys::process as sys;
 
@@ -95,16 +97,37 @@ impl<'a> Attributes<'a> {
             console_size: process.console_size,
             no_new_privileges: process.no_new_privileges,
             args: c_strings("process.args", &process.args)?,
-            has_home: process.env.iter().any(|variable| variable.starts_with("HOME=")),
+            has_home: process
+                .env
+                .iter()
+                .any(|variable| variable.starts_with("HOME=")),
             env,
-            cwd: if process.cwd.is_empty() { "/" } else { &process.cwd },
+            cwd: if process.cwd.is_empty() {
+                "/"
+            } else {
+                &process.cwd
+            },
             identity,
             capabilities,
             rlimits: rlimits::plan(&process.rlimits)?,
-            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
-            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
-            memory_policy: linux.and_then(|linux| linux.memory_policy.as_ref()).map(memory_policy::plan).transpose()?,
-            personality: linux.and_then(|linux| linux.personality.as_ref()).map(personality::plan).transpose()?,
+            scheduler: process
+                .scheduler
+                .as_ref()
+                .map(scheduler::plan)
+                .transpose()?,
+            io_priority: process
+                .io_priority
+                .as_ref()
+                .map(io_priority::plan)
+                .transpose()?,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy.as_ref())
+                .map(memory_policy::plan)
+                .transpose()?,
+            personality: linux
+                .and_then(|linux| linux.personality.as_ref())
+                .map(personality::plan)
+                .transpose()?,
             oom_score_adj: process.oom_score_adj,
             apparmor: &process.apparmor_profile,
             selinux: &process.selinux_label,
@@ -195,8 +218,12 @@ impl<'a> Attributes<'a> {
     /// A program named `/proc/self/fd/N/...` could start from them.
     pub fn close_descriptors(&self, keep: &[BorrowedFd<'_>]) -> Result<()> {
         sys::close_from_except(3 + self.preserve_fds, keep);
-        sys::inherit(self.preserve_fds)
-            .context(|| format!("--preserve-fds: descriptors 3 to {} must be open", 2 + self.preserve_fds))
+        sys::inherit(self.preserve_fds).context(|| {
+            format!(
+                "--preserve-fds: descriptors 3 to {} must be open",
+                2 + self.preserve_fds
+            )
+        })
     }
 
     /// Executes the program.
@@ -225,7 +252,12 @@ fn c_strings(field: &str, list: &[Text<'_>]) -> Result<Vec<CString>> {
     for (index, text) in list.iter().enumerate() {
         match CString::new(text.as_bytes()) {
             Ok(text) => strings.push(text),
-            Err(_) => return Err(Error::config(format!("{field}[{index}]"), "contains a zero byte")),
+            Err(_) => {
+                return Err(Error::config(
+                    format!("{field}[{index}]"),
+                    "contains a zero byte",
+                ));
+            }
         }
     }
     Ok(strings)

@@ -33,8 +33,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
 use crate::error::{Context, Error, Kind, Result};
@@ -71,8 +71,13 @@ pub(crate) struct Channel(OwnedFd);
 
 /// Makes the two ends.
 pub(crate) fn pair() -> Result<(Channel, Channel)> {
-    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .context(|| "socketpair()")?;
+    let (a, b) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .context(|| "socketpair()")?;
     Ok((Channel(a), Channel(b)))
 }
 
@@ -99,7 +104,9 @@ impl Channel {
     }
 
     fn send_raw(&self, tag: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let body = body.get(..body.len().min(MAX_MESSAGE - 1)).unwrap_or_default();
+        let body = body
+            .get(..body.len().min(MAX_MESSAGE - 1))
+            .unwrap_or_default();
         let Some(fd) = fd else {
             let mut packet = Vec::with_capacity(1 + body.len());
             packet.push(tag);
@@ -124,12 +131,22 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         });
         let read = match received {
             Ok(received) => received.bytes,
             Err(Errno::CONNRESET) => return Ok(None),
-            Err(errno) => return Err(Error::system("recvmsg(the other side of the set-up)", errno)),
+            Err(errno) => {
+                return Err(Error::system(
+                    "recvmsg(the other side of the set-up)",
+                    errno,
+                ));
+            }
         };
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
@@ -158,9 +175,10 @@ impl Channel {
         let mut tag = [0u8; 1];
         match retry(|| rustix::io::read(&self.0, &mut tag)) {
             Ok(1) if tag == *b"G" => Ok(()),
-            Ok(0) | Err(Errno::CONNRESET) => {
-                Err(Error::new(Kind::System, "the runtime ended while the container was set up"))
-            }
+            Ok(0) | Err(Errno::CONNRESET) => Err(Error::new(
+                Kind::System,
+                "the runtime ended while the container was set up",
+            )),
             Ok(_) => Err(unexpected("another message than Go")),
             Err(errno) => Err(Error::system("read(the other side of the set-up)", errno)),
         }
@@ -171,7 +189,9 @@ fn number(body: &[u8]) -> i32 {
     <[u8; 4]>::try_from(body).map_or(0, i32::from_le_bytes)
 }
 
-fn retry<T>(mut call: impl FnMut() -> std::result::Result<T, Errno>) -> std::result::Result<T, Errno> {
+fn retry<T>(
+    mut call: impl FnMut() -> std::result::Result<T, Errno>,
+) -> std::result::Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}
@@ -182,7 +202,10 @@ fn retry<T>(mut call: impl FnMut() -> std::result::Result<T, Errno>) -> std::res
 
 /// The error for a message that cannot come at that point.
 pub(crate) fn unexpected(what: &str) -> Error {
-    Error::new(Kind::System, format!("the set-up of the container got out of step: {what}"))
+    Error::new(
+        Kind::System,
+        format!("the set-up of the container got out of step: {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -197,10 +220,19 @@ mod tests {
         a.send(&Message::Pid(12)).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Pid(12))));
         let file = std::fs::File::open("/dev/null").unwrap();
-        a.send(&Message::Console(file.into(), b"/dev/pts/0".to_vec())).unwrap();
-        assert!(matches!(b.receive().unwrap(), Some(Message::Console(_, name)) if name == b"/dev/pts/0"));
-        a.send(&Message::Failed(Error::new(Kind::Hook, "x".repeat(1 << 20)))).unwrap();
-        assert!(matches!(b.receive().unwrap(), Some(Message::Failed(error)) if error.kind() == Kind::Hook));
+        a.send(&Message::Console(file.into(), b"/dev/pts/0".to_vec()))
+            .unwrap();
+        assert!(
+            matches!(b.receive().unwrap(), Some(Message::Console(_, name)) if name == b"/dev/pts/0")
+        );
+        a.send(&Message::Failed(Error::new(
+            Kind::Hook,
+            "x".repeat(1 << 20),
+        )))
+        .unwrap();
+        assert!(
+            matches!(b.receive().unwrap(), Some(Message::Failed(error)) if error.kind() == Kind::Hook)
+        );
     }
 
     #[test]

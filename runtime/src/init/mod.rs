@@ -130,7 +130,10 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         }
         // "the pid as the container sees it"
         let state = crate::container::hooks_state(plan.record, Status::Creating, own_pid());
-        hooks::run(&hooks::plan(&hooks.create_container, "hooks.createContainer")?, &state)?;
+        hooks::run(
+            &hooks::plan(&hooks.create_container, "hooks.createContainer")?,
+            &state,
+        )?;
     }
     root.pivot(plan.no_pivot)?;
     if let Some(linux) = &plan.spec.linux {
@@ -144,13 +147,21 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     attributes.apply_privileged(plan.procfs)?;
     // Without no_new_privs only CAP_SYS_ADMIN may load a filter, and that is about to go. A
     // listener must be handed over while there is somebody to take it.
-    let early = plan.seccomp.filter(|filter| !attributes.no_new_privileges || filter.notify);
+    let early = plan
+        .seccomp
+        .filter(|filter| !attributes.no_new_privileges || filter.notify);
     if let Some(filter) = early {
         load(filter, channel)?;
     }
     attributes.complete_environment(&root)?;
     attributes.apply_credentials(&root, channel)?;
     let program = attributes.find_program()?;
+    // Whatever else is open belongs to the runtime: it must not live on in a container that waits.
+    let mut keep = vec![channel.as_fd()];
+    if let Gate::Fifos { start, result } = plan.gate {
+        keep.extend([start.as_fd(), result.as_fd()]);
+    }
+    attributes.close_descriptors(&keep)?;
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
     Ok(Ready {
@@ -172,12 +183,19 @@ struct Ready<'a> {
 }
 
 /// Runs the hooks and then the program.
-fn execute(ready: &Ready<'_>, keep: &[BorrowedFd<'_>], mut executing: impl FnMut() -> Result<()>) -> Result<Infallible> {
+fn execute(
+    ready: &Ready<'_>,
+    keep: &[BorrowedFd<'_>],
+    mut executing: impl FnMut() -> Result<()>,
+) -> Result<Infallible> {
     if let Some(hooks) = &ready.spec.hooks
         && !hooks.start_container.is_empty()
     {
         let state = crate::container::hooks_state(ready.record, Status::Created, own_pid());
-        hooks::run(&hooks::plan(&hooks.start_container, "hooks.startContainer")?, &state)?;
+        hooks::run(
+            &hooks::plan(&hooks.start_container, "hooks.startContainer")?,
+            &state,
+        )?;
     }
     if let Some(filter) = ready.filter {
         filter.load()?;
@@ -189,13 +207,19 @@ fn execute(ready: &Ready<'_>, keep: &[BorrowedFd<'_>], mut executing: impl FnMut
 
 fn run_program(ready: &Ready<'_>, gate: &Gate, channel: Channel) -> ! {
     let Gate::Fifos { start, result } = gate else {
-        let Err(error) = execute(ready, &[channel.as_fd()], || channel.send(&Message::Executing));
+        let Err(error) = execute(ready, &[channel.as_fd()], || {
+            channel.send(&Message::Executing)
+        });
         let _ = channel.send(&Message::Failed(error));
         sys::exit_now(1)
     };
     // The runtime ends now, and whoever starts us reads the other fifo.
     drop(channel);
-    let executing = || rustix::io::write(result, &[EXECUTING]).map(drop).context(|| "write(result fifo)");
+    let executing = || {
+        rustix::io::write(result, &[EXECUTING])
+            .map(drop)
+            .context(|| "write(result fifo)")
+    };
     let Err(error) = wait_at(start).and_then(|()| execute(ready, &[result.as_fd()], executing));
     let _ = rustix::io::write(result, &error.to_bytes());
     sys::exit_now(1)
@@ -215,7 +239,9 @@ fn wait_at(start: &OwnedFd) -> Result<()> {
 
 /// Loads a filter, and hands its listener to the runtime, which passes it on.
 pub(crate) fn load(filter: &Program, channel: &Channel) -> Result<()> {
-    let Some(listener) = filter.load()? else { return Ok(()) };
+    let Some(listener) = filter.load()? else {
+        return Ok(());
+    };
     channel.send(&Message::Notify(listener.as_raw_fd()))?;
     channel.wait_for_go()
 }
@@ -229,14 +255,19 @@ fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
             wait_at(start)?;
         }
     }
-    Err(Error::new(Kind::WrongState, "cannot start a container whose configuration has no process"))
+    Err(Error::new(
+        Kind::WrongState,
+        "cannot start a container whose configuration has no process",
+    ))
 }
 
 /// Makes the process root of its new user namespace, as far as ids are mapped.
 pub(crate) fn become_root() -> Result<()> {
     use rustix::process::{Gid, Uid};
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(|| "setresgid(0, 0, 0)")?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(|| "setresuid(0, 0, 0)")
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
+        .context(|| "setresgid(0, 0, 0)")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
+        .context(|| "setresuid(0, 0, 0)")
 }
 
 fn names(spec: &Spec<'_>) -> Result<()> {

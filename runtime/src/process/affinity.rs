@@ -87,9 +87,15 @@ mod tests {
     #[test]
     fn says_which_list_is_wrong() {
         let text = plan(&spec("0", "3-x")).unwrap_err().to_string();
-        assert!(text.starts_with("process.execCPUAffinity.final: "), "{text}");
+        assert!(
+            text.starts_with("process.execCPUAffinity.final: "),
+            "{text}"
+        );
         let text = plan(&spec(" ,", "")).unwrap_err().to_string();
-        assert!(text.starts_with("process.execCPUAffinity.initial: "), "{text}");
+        assert!(
+            text.starts_with("process.execCPUAffinity.initial: "),
+            "{text}"
+        );
         let error = in_child(|| {
             plan(&spec("", "8000"))?.after.unwrap().apply()?;
             Ok(String::new())

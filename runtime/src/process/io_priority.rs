@@ -90,7 +90,10 @@ mod tests {
             (spec("IOPRIO_CLASS_BE", -1), "priority"),
         ] {
             let text = plan(&spec).unwrap_err().to_string();
-            assert!(text.starts_with(&format!("process.ioPriority.{place}: ")), "{text}");
+            assert!(
+                text.starts_with(&format!("process.ioPriority.{place}: ")),
+                "{text}"
+            );
         }
     }
 }

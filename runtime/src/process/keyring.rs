@@ -19,13 +19,14 @@ const PERMISSIONS: u32 = 0x3f1b_0000;
 /// nothing to leave then.
 pub fn join(container_id: &str) -> Result<()> {
     let name = CString::new(format!("_ses.{container_id}")).map_err(|_| {
-        Error::new(Kind::InvalidArgument, "the container's id contains a NUL byte")
+        Error::new(
+            Kind::InvalidArgument,
+            "the container's id contains a NUL byte",
+        )
     })?;
     let serial = match join_session(&name) {
         Err(Errno::NOSYS) => return Ok(()),
-        result => {
-            result.context(|| format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})"))?
-        }
+        result => result.context(|| format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})"))?,
     };
     match set_permissions(serial, PERMISSIONS) {
         // The keyring of a user of this namespace that somebody else of it joined before.

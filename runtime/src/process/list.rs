@@ -74,7 +74,18 @@ mod tests {
         assert_eq!(words("0-3,7"), Ok(vec![0x8f]));
         assert_eq!(words(" 1 , ,64-65,"), Ok(vec![2, 3]));
         assert_eq!(words(""), Ok(vec![]));
-        for bad in ["a", "1-", "-1", "+1", "3-1", "1-2-3", "65536", "99999999999", "0x1", "1 2"] {
+        for bad in [
+            "a",
+            "1-",
+            "-1",
+            "+1",
+            "3-1",
+            "1-2-3",
+            "65536",
+            "99999999999",
+            "0x1",
+            "1 2",
+        ] {
             assert!(words(bad).is_err(), "{bad}");
         }
     }

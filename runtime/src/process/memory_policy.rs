@@ -126,7 +126,11 @@ mod tests {
     use super::*;
     use crate::sys::testing::{in_child, memory_policy};
 
-    fn spec(mode: &'static str, nodes: &'static str, flags: &[&'static str]) -> linux::MemoryPolicy<'static> {
+    fn spec(
+        mode: &'static str,
+        nodes: &'static str,
+        flags: &[&'static str],
+    ) -> linux::MemoryPolicy<'static> {
         linux::MemoryPolicy {
             mode: mode.into(),
             nodes: nodes.into(),
@@ -142,7 +146,12 @@ mod tests {
         }
         for (mode, nodes, flags, expected) in [
             ("MPOL_DEFAULT", "", &[][..], 0),
-            ("MPOL_PREFERRED", "", &[], 1 /* or 4, since Linux 5.14 */),
+            (
+                "MPOL_PREFERRED",
+                "",
+                &[],
+                1, /* or 4, since Linux 5.14 */
+            ),
             ("MPOL_PREFERRED", "0", &[], 1),
             ("MPOL_BIND", "0", &["MPOL_F_STATIC_NODES"], 2 | 1 << 15),
             ("MPOL_BIND", "0", &["MPOL_F_RELATIVE_NODES"], 2 | 1 << 14),
@@ -157,7 +166,10 @@ mod tests {
                 Ok(memory_policy().to_string())
             });
             let seen: i32 = seen.unwrap().parse().unwrap();
-            assert!(seen == expected || (expected == 1 && seen == 4), "{mode}: {seen}");
+            assert!(
+                seen == expected || (expected == 1 && seen == 4),
+                "{mode}: {seen}"
+            );
         }
     }
 
@@ -185,10 +197,20 @@ mod tests {
             (spec("MPOL_PREFERRED_MANY", "", &[]), "nodes"),
             (spec("MPOL_BIND", "1-0", &[]), "nodes"),
             (spec("MPOL_BIND", "0", &["MPOL_F_LOOSE"]), "flags[0]"),
-            (spec("MPOL_BIND", "0", &["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]), "flags"),
+            (
+                spec(
+                    "MPOL_BIND",
+                    "0",
+                    &["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"],
+                ),
+                "flags",
+            ),
         ] {
             let text = plan(&spec).unwrap_err().to_string();
-            assert!(text.starts_with(&format!("linux.memoryPolicy.{place}: ")), "{text}");
+            assert!(
+                text.starts_with(&format!("linux.memoryPolicy.{place}: ")),
+                "{text}"
+            );
         }
     }
 }

@@ -5,19 +5,19 @@
 //! which the process itself calls. Does not: the order in which they are
 //! called, mounts, cgroups, seccomp.
 
+pub mod affinity;
 pub mod capabilities;
 pub mod identity;
-pub mod rlimits;
-pub mod affinity;
 pub mod io_priority;
 pub mod keyring;
 pub mod list;
+pub mod lsm;
 pub mod memory_policy;
+pub mod oom;
 pub mod personality;
 pub mod procfs;
-pub mod scheduler;
 pub mod program;
-pub mod lsm;
-pub mod oom;
+pub mod rlimits;
+pub mod scheduler;
 pub mod sysctl;
 pub mod user;

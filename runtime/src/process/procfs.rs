@@ -29,8 +29,8 @@ impl ProcFs {
     /// A /proc that is missing, is no procfs, or shows a part of one only.
     pub fn open() -> Result<ProcFs> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(CWD, "/proc", flags, Mode::empty())
-            .context(|| "openat(\"/proc\", O_PATH)")?;
+        let fd =
+            openat(CWD, "/proc", flags, Mode::empty()).context(|| "openat(\"/proc\", O_PATH)")?;
         ProcFs::from_fd(fd)
     }
 
@@ -54,8 +54,7 @@ impl ProcFs {
     /// # Errors
     /// Those of openat2(2), and a file that is not on procfs.
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(&self.0, path, flags, Mode::empty(), resolve)
             .context(|| format!("openat2(\"/proc/{path}\")"))?;
@@ -100,8 +99,7 @@ impl ProcFs {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         loop {
-            let count =
-                read(&file, &mut buffer).context(|| format!("read(\"/proc/{path}\")"))?;
+            let count = read(&file, &mut buffer).context(|| format!("read(\"/proc/{path}\")"))?;
             if count == 0 {
                 return Ok(bytes);
             }

@@ -63,14 +63,22 @@ pub fn plan(spec: &config::Scheduler<'_>) -> Result<Scheduler> {
         ))
     };
     if spec.nice != 0 && !matches!(name, "SCHED_OTHER" | "SCHED_BATCH") {
-        return refuse("nice", &spec.nice, "is for SCHED_OTHER and SCHED_BATCH only");
+        return refuse(
+            "nice",
+            &spec.nice,
+            "is for SCHED_OTHER and SCHED_BATCH only",
+        );
     }
     if !(-20..=19).contains(&spec.nice) {
         return refuse("nice", &spec.nice, "is not between -20 and 19");
     }
     let real_time = matches!(name, "SCHED_FIFO" | "SCHED_RR");
     if spec.priority != 0 && !real_time {
-        return refuse("priority", &spec.priority, "is for SCHED_FIFO and SCHED_RR only");
+        return refuse(
+            "priority",
+            &spec.priority,
+            "is for SCHED_FIFO and SCHED_RR only",
+        );
     }
     let priority = match u32::try_from(spec.priority) {
         Ok(priority @ 1..=99) if real_time => priority,
@@ -150,7 +158,13 @@ mod tests {
                 .find_map(|line| line.strip_prefix(field)?.split(':').nth(1))
                 .map_or_else(String::new, |value| value.trim().to_owned())
         };
-        [value("policy"), value("prio"), value("dl.runtime"), value("dl.deadline")].join(" ")
+        [
+            value("policy"),
+            value("prio"),
+            value("dl.runtime"),
+            value("dl.deadline"),
+        ]
+        .join(" ")
     }
 
     #[test]
@@ -169,11 +183,35 @@ mod tests {
             ..spec("SCHED_DEADLINE")
         };
         for (spec, expected) in [
-            (config::Scheduler { nice: 5, ..spec("SCHED_BATCH") }, "3 125  "),
-            (config::Scheduler { nice: -3, ..spec("SCHED_OTHER") }, "0 117  "),
+            (
+                config::Scheduler {
+                    nice: 5,
+                    ..spec("SCHED_BATCH")
+                },
+                "3 125  ",
+            ),
+            (
+                config::Scheduler {
+                    nice: -3,
+                    ..spec("SCHED_OTHER")
+                },
+                "0 117  ",
+            ),
             (spec("SCHED_IDLE"), "5 120  "),
-            (config::Scheduler { priority: 7, ..spec("SCHED_FIFO") }, "1 92  "),
-            (config::Scheduler { priority: 1, ..spec("SCHED_RR") }, "2 98  "),
+            (
+                config::Scheduler {
+                    priority: 7,
+                    ..spec("SCHED_FIFO")
+                },
+                "1 92  ",
+            ),
+            (
+                config::Scheduler {
+                    priority: 1,
+                    ..spec("SCHED_RR")
+                },
+                "2 98  ",
+            ),
             (deadline, "6 -1 10000000 20000000"),
         ] {
             let name = spec.policy.to_string();
@@ -219,16 +257,61 @@ mod tests {
         for (spec, place) in [
             (spec("SCHED_NOISE"), "policy"),
             (spec("SCHED_FIFO"), "priority"),
-            (config::Scheduler { priority: 100, ..spec("SCHED_RR") }, "priority"),
-            (config::Scheduler { priority: -1, ..spec("SCHED_RR") }, "priority"),
-            (config::Scheduler { priority: 1, ..spec("SCHED_OTHER") }, "priority"),
-            (config::Scheduler { nice: 20, ..spec("SCHED_OTHER") }, "nice"),
-            (config::Scheduler { nice: 1, ..spec("SCHED_IDLE") }, "nice"),
-            (config::Scheduler { period: 1, ..spec("SCHED_OTHER") }, "period"),
-            (config::Scheduler { flags: vec!["X".into()], ..spec("SCHED_OTHER") }, "flags[0]"),
+            (
+                config::Scheduler {
+                    priority: 100,
+                    ..spec("SCHED_RR")
+                },
+                "priority",
+            ),
+            (
+                config::Scheduler {
+                    priority: -1,
+                    ..spec("SCHED_RR")
+                },
+                "priority",
+            ),
+            (
+                config::Scheduler {
+                    priority: 1,
+                    ..spec("SCHED_OTHER")
+                },
+                "priority",
+            ),
+            (
+                config::Scheduler {
+                    nice: 20,
+                    ..spec("SCHED_OTHER")
+                },
+                "nice",
+            ),
+            (
+                config::Scheduler {
+                    nice: 1,
+                    ..spec("SCHED_IDLE")
+                },
+                "nice",
+            ),
+            (
+                config::Scheduler {
+                    period: 1,
+                    ..spec("SCHED_OTHER")
+                },
+                "period",
+            ),
+            (
+                config::Scheduler {
+                    flags: vec!["X".into()],
+                    ..spec("SCHED_OTHER")
+                },
+                "flags[0]",
+            ),
         ] {
             let text = plan(&spec).unwrap_err().to_string();
-            assert!(text.starts_with(&format!("process.scheduler.{place}: ")), "{text}");
+            assert!(
+                text.starts_with(&format!("process.scheduler.{place}: ")),
+                "{text}"
+            );
         }
     }
 }

@@ -4,7 +4,6 @@
 //! (runtime-spec, config-linux.md, section The Container Process State). Does
 //! not: getting the descriptor out of the container's process.
 
-use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,7 +14,7 @@ use rustix::net::{
 };
 use serde::Serialize;
 
-use crate::container::state::Status;
+use crate::container::state::SpecState;
 use crate::error::{Context, Error, Kind, Result};
 
 /// What the agent gets beside the descriptor.
@@ -33,30 +32,11 @@ pub struct ContainerProcessState<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub metadata: &'a str,
     /// The container.
-    pub state: State<'a>,
+    pub state: SpecState<'a>,
 }
 
 /// The names of the descriptors that [`send`] sends.
 pub const FDS: &[&str] = &["seccompFd"];
-
-/// The state of a container with the properties of the specification (runtime.md, section State).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct State<'a> {
-    /// Version of the specification.
-    pub oci_version: &'a str,
-    /// The container's id.
-    pub id: &'a str,
-    /// `creating` for the container's own process, `running` for an exec.
-    pub status: Status,
-    /// Pid of init as the runtime sees it.
-    pub pid: i32,
-    /// Absolute path of the bundle.
-    pub bundle: &'a str,
-    /// The annotations of the configuration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<&'a BTreeMap<String, String>>,
-}
 
 /// Sends `fd` and `state` over a connection of their own to the socket `path`.
 ///

@@ -24,11 +24,7 @@ fn result(value: libc::c_long) -> io::Result<libc::c_long> {
 pub fn join_session(name: &CStr) -> io::Result<i32> {
     // SAFETY: the kernel reads a string at the pointer, which ends with NUL.
     let serial = result(unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            name.as_ptr(),
-        )
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
     })?;
     i32::try_from(serial).map_err(|_| Errno::OVERFLOW)
 }

@@ -14,6 +14,6 @@ pub mod regex;
 pub mod sched;
 pub mod spawn;
 
+pub mod seccomp;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod seccomp;

@@ -30,7 +30,10 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 /// For a process that is about to execute a program and uses no other
 /// descriptor any more: owners of the closed ones are never dropped in it.
 pub fn close_from_except(first: u32, keep: &[BorrowedFd<'_>]) {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
     kept.sort_unstable();
     let mut from = first;
     for fd in kept.into_iter().filter(|fd| *fd >= first).chain([u32::MAX]) {
@@ -47,7 +50,11 @@ pub fn close_from_except(first: u32, keep: &[BorrowedFd<'_>]) {
 }
 
 fn close_slowly(from: u32, to: u32) {
-    for fd in open_descriptors().unwrap_or_default().into_iter().filter(|fd| (from..=to).contains(fd)) {
+    for fd in open_descriptors()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|fd| (from..=to).contains(fd))
+    {
         // SAFETY: as in close_from_except; one closed meanwhile gives EBADF, which is fine.
         unsafe { libc::close(fd.cast_signed()) };
     }
@@ -66,8 +73,12 @@ pub fn inherit(count: u32) -> Result<(), Errno> {
 }
 
 fn open_descriptors() -> Result<Vec<u32>, Errno> {
-    let entries = std::fs::read_dir("/proc/self/fd").map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
 }
 
 fn close_on_exec_slowly(first: u32) -> Result<(), Errno> {

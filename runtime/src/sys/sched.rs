@@ -91,7 +91,11 @@ pub fn personality(domain: u32) -> io::Result<()> {
 /// Those of the call; `ENOSYS` for a kernel without NUMA.
 pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> io::Result<()> {
     // The kernel reads one bit less than it is told.
-    let count = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let count = if nodes.is_empty() {
+        0
+    } else {
+        nodes.len() * 64 + 1
+    };
     let pointer = if nodes.is_empty() {
         std::ptr::null()
     } else {
