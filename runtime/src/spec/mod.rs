@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod linux;
+pub mod mount_options;
 pub mod parse;
 pub mod resources;
 pub mod seccomp;
