@@ -7,6 +7,7 @@ pub mod config;
 pub mod linux;
 pub mod mount_options;
 pub mod parse;
+mod path;
 pub mod resources;
 pub mod seccomp;
 mod text;
