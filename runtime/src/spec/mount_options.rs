@@ -492,6 +492,16 @@ pub fn is_data(option: &str) -> bool {
     lookup(option).is_none()
 }
 
+/// The propagation that `text` names, as an option or as `rootfsPropagation`
+/// (callers write the recursive names there too).
+#[must_use]
+pub fn parse_propagation(text: &str) -> Option<Propagation> {
+    match find(&OPTIONS, text)? {
+        Action::Propagation(kind, recursive) => Some(Propagation { kind, recursive }),
+        _ => None,
+    }
+}
+
 /// Parses the options of one mount. Every text is accepted: what no table has
 /// is [`MountOptions::data`].
 #[must_use]
