@@ -4,6 +4,7 @@
 //! text and, in [`validate`], from facts of the host. Does not: doing any of it.
 
 pub mod config;
+pub mod features;
 pub mod linux;
 pub mod mount_options;
 pub mod names;
@@ -12,6 +13,7 @@ mod path;
 pub mod ranges;
 pub mod resources;
 pub mod seccomp;
+pub mod template;
 mod text;
 pub mod validate;
 
