@@ -51,6 +51,16 @@ impl Host {
         Host::default()
     }
 
+    /// A host of another kind than this one, for tests of what follows from it.
+    #[cfg(test)]
+    pub(crate) fn assume(euid: u32, layout: CgroupLayout) -> Host {
+        Host {
+            euid: OnceCell::from(euid),
+            cgroup_layout: OnceCell::from(layout),
+            ..Host::default()
+        }
+    }
+
     /// The effective user id of this process.
     pub fn euid(&self) -> u32 {
         *self

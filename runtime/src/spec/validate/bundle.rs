@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, readlinkat, statat,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat, openat2,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -14,7 +15,9 @@ use super::namespaces::is_new;
 use super::{Context, Finding, Key, Quoted, Report, Severity, hooks, sysctl_path, validate};
 use crate::host::{CgroupLayout, Host, read_small};
 use crate::spec::Spec;
+use crate::spec::config::{Mount, Process};
 use crate::spec::linux::Linux;
+use crate::spec::names::{NAMESPACES as KINDS, capability_number};
 use crate::spec::parse::{parse_located, read_file};
 use crate::spec::resources::Resources;
 
@@ -86,6 +89,10 @@ fn files(spec: &Spec<'_>, bundle: &Path, host: &Host, report: &mut Report) {
     if let Some(root) = spec.root.as_ref().filter(|root| !root.path.is_empty()) {
         directory(&bundle.join(&*root.path), &root.path, report);
     }
+    if let (Some(process), Some(root)) = (&spec.process, &spec.root) {
+        program(spec, process, &bundle.join(&*root.path), report);
+        newest_capability(process, report);
+    }
     let file_systems = read_small("/proc/filesystems");
     for (at, mount) in spec.mounts.iter().enumerate() {
         let bind = mount
@@ -104,7 +111,7 @@ fn files(spec: &Spec<'_>, bundle: &Path, host: &Host, report: &mut Report) {
             }
         } else if let Some(known) = &file_systems
             && !mount.kind.is_empty()
-            && mount.kind != "cgroup"
+            && !matches!(&*mount.kind, "cgroup" | "none" | "bind")
             && !known
                 .lines()
                 .any(|line| line.rsplit('\t').next() == Some(&*mount.kind))
@@ -140,6 +147,77 @@ fn files(spec: &Spec<'_>, bundle: &Path, host: &Host, report: &mut Report) {
     }
     if let Some(linux) = &spec.linux {
         linux_files(spec, linux, host, report);
+    }
+}
+
+/// Whether the program is in the root file system, as far as that can be seen
+/// before anything is mounted.
+fn program(spec: &Spec<'_>, process: &Process<'_>, root: &Path, report: &mut Report) {
+    let Some(name) = process.args.first() else {
+        return;
+    };
+    let Ok(root) = openat(
+        CWD,
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return;
+    };
+    let present = |path: &Path| {
+        // Symbolic links of the container count from its root.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
+    };
+    let mounted = |path: &Path| {
+        let hides = |mount: &Mount<'_>| path.starts_with(Path::new("/").join(&*mount.destination));
+        spec.mounts.iter().any(hides)
+    };
+    let cwd = Path::new("/").join(&*process.cwd);
+    let search = process
+        .env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="));
+    let candidates: Vec<PathBuf> = if name.contains('/') {
+        vec![cwd.join(&**name)]
+    } else {
+        let search =
+            search.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        search
+            .split(':')
+            .map(|part| cwd.join(part).join(&**name))
+            .collect()
+    };
+    if !candidates.iter().any(|path| mounted(path) || present(path)) {
+        report.warn(
+            format_args!("process.args[0]"),
+            format_args!("{} is not in the root file system", Quoted(name)),
+            "config.md#process",
+            "install the program there, or correct its name or PATH",
+        );
+    }
+}
+
+/// Capabilities that are newer than the kernel.
+fn newest_capability(process: &Process<'_>, report: &mut Report) {
+    let Some(sets) = &process.capabilities else {
+        return;
+    };
+    let Some(last) =
+        read_small("/proc/sys/kernel/cap_last_cap").and_then(|text| text.trim().parse::<u8>().ok())
+    else {
+        return;
+    };
+    for (at, name) in sets.bounding.iter().enumerate() {
+        if capability_number(name).is_some_and(|number| number > last) {
+            report.warn(
+                format_args!("process.capabilities.bounding[{at}]"),
+                format_args!("this kernel does not know {name}, and will not grant it"),
+                "config.md#linux-process",
+                "remove it, or use a newer kernel",
+            );
+        }
     }
 }
 
@@ -179,7 +257,7 @@ fn linux_files(spec: &Spec<'_>, linux: &Linux<'_>, host: &Host, report: &mut Rep
     const NAMESPACES: &str = "config-linux.md#namespaces";
     for (at, namespace) in linux.namespaces.iter().enumerate() {
         let kind = &*namespace.kind;
-        if !super::super::names::NAMESPACES.contains(&kind) {
+        if !KINDS.contains(&kind) {
             continue;
         }
         if !host.has_namespace(kind) {
@@ -357,4 +435,130 @@ fn controllers(resources: &Resources<'_>, host: &Host, report: &mut Report) {
 
 fn text(errno: Errno) -> String {
     crate::error::errno_text(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn bundle(config: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("rootfs/bin")).unwrap();
+        fs::write(directory.path().join("rootfs/bin/sh"), "").unwrap();
+        fs::write(directory.path().join("config.json"), config).unwrap();
+        directory
+    }
+
+    /// A configuration with one more member.
+    fn with(member: &str) -> String {
+        format!(
+            r#"{{"ociVersion": "1.3.0", "root": {{"path": "rootfs"}},
+            "process": {{"cwd": "/", "args": ["sh"], "env": ["PATH=/bin"]}},
+            "linux": {{"namespaces": [{{"type": "mount"}}, {{"type": "user", "path": "/proc/self/ns/user"}}]}}{member}}}"#
+        )
+    }
+
+    fn paths(findings: &[Finding]) -> Vec<&str> {
+        findings.iter().map(|finding| &*finding.path).collect()
+    }
+
+    #[test]
+    fn a_good_bundle_has_no_findings_by_directory_and_by_file() {
+        let bundle = bundle(&with(""));
+        assert_eq!(check_bundle(bundle.path(), false), []);
+        assert_eq!(check_bundle(&bundle.path().join("config.json"), false), []);
+    }
+
+    #[test]
+    fn unreadable_configurations_are_findings() {
+        let directory = bundle("{\"process\": {\"args\": 1}}");
+        let found = check_bundle(directory.path(), false);
+        assert_eq!(paths(&found), ["process.args"]);
+        assert!(found[0].message.contains("(line 1 column 22)"), "{found:?}");
+        fs::remove_file(directory.path().join("config.json")).unwrap();
+        let found = check_bundle(directory.path(), false);
+        assert_eq!(found[0].severity, Severity::Error);
+        assert!(
+            found[0].message.contains("no such file or directory"),
+            "{found:?}"
+        );
+        symlink("config.json", directory.path().join("config.json")).unwrap();
+        let found = check_bundle(directory.path(), false);
+        assert!(found[0].message.contains("symbolic links"), "{found:?}");
+    }
+
+    #[test]
+    fn missing_files_of_the_host_are_named() {
+        let directory = bundle(&with(
+            r#", "mounts": [
+                {"destination": "/a", "source": "rootfs", "options": ["rbind"]},
+                {"destination": "/b", "source": "nothing", "options": ["rbind"]},
+                {"destination": "/c", "type": "nosuchfs"}],
+            "hooks": {
+                "prestart": [{"path": "/bin/sh"}, {"path": "/nonexistent/hook"}],
+                "startContainer": [{"path": "/only/inside"}]}"#,
+        ));
+        let found = check_bundle(directory.path(), false);
+        assert_eq!(
+            paths(&found),
+            [
+                "mounts[1].source",
+                "mounts[2].type",
+                "hooks.prestart[1].path"
+            ],
+            "{found:#?}"
+        );
+        fs::remove_file(directory.path().join("rootfs/bin/sh")).unwrap();
+        let found = check_bundle(directory.path(), false);
+        assert_eq!(found[0].path, "process.args[0]");
+        fs::remove_dir_all(directory.path().join("rootfs")).unwrap();
+        let found = check_bundle(directory.path(), false);
+        assert_eq!(found[0].path, "root.path");
+        fs::write(directory.path().join("rootfs"), "").unwrap();
+        let found = check_bundle(directory.path(), false);
+        assert!(found[0].message.contains("not a directory"));
+    }
+
+    #[test]
+    fn namespace_files_are_of_the_right_type() {
+        let linux = |kind: &str, path: &str| {
+            format!(
+                r#"{{"ociVersion": "1.3.0", "root": {{"path": "rootfs"}}, "linux": {{"namespaces": [
+                {{"type": "{kind}", "path": "{path}"}}, {{"type": "cgroup", "path": "/proc/self/ns/cgroup"}}]}}}}"#
+            )
+        };
+        let judge = |kind: &str, path: &str| check_bundle(bundle(&linux(kind, path)).path(), false);
+        let errors = |found: &[Finding]| -> Vec<String> {
+            let ours = |finding: &&Finding| finding.path == "linux.namespaces[0].path";
+            found.iter().filter(ours).map(ToString::to_string).collect()
+        };
+        assert_eq!(errors(&judge("network", "/proc/self/ns/net")), [""; 0]);
+        assert!(errors(&judge("network", "/proc/self/ns/uts"))[0].contains("but a uts namespace"));
+        assert!(errors(&judge("pid", "/etc/passwd"))[0].contains("but another file"));
+        assert!(errors(&judge("pid", "/proc/self/ns/none"))[0].contains("no such file"));
+    }
+
+    #[test]
+    fn missing_controllers_are_named() {
+        let host = Host::new();
+        let directory = bundle(
+            r#"{"ociVersion": "1.3.0", "root": {"path": "rootfs"},
+            "linux": {"resources": {"rdma": {"mlx5_1": {"hcaHandles": 3}}}}}"#,
+        );
+        let found = check_bundle(directory.path(), false);
+        let known = [
+            "/proc/self/cgroup",
+            "/sys/fs/cgroup/cgroup.controllers",
+            "/sys/fs/cgroup/unified/cgroup.controllers",
+        ]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| text.contains("rdma"));
+        let named = found
+            .iter()
+            .any(|finding| finding.path == "linux.resources.rdma");
+        assert_eq!(named, !known, "{:?}: {found:#?}", host.cgroup_layout());
+    }
 }

@@ -8,6 +8,7 @@ use super::sysctl::is_network;
 use super::{Key, Quoted, Report};
 use crate::host::{CgroupLayout, Host};
 use crate::spec::Spec;
+use crate::spec::config::Process;
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 
@@ -18,31 +19,7 @@ const UNIFIED: &str = "config-linux.md#unified";
 
 pub(super) fn check(spec: &Spec<'_>, host: &Host, report: &mut Report) {
     if let Some(process) = &spec.process {
-        if !process.apparmor_profile.is_empty()
-            && process.apparmor_profile != "unconfined"
-            && !host.apparmor()
-        {
-            report.error(
-                format_args!("process.apparmorProfile"),
-                format_args!(
-                    "{} cannot be applied: AppArmor is not enabled on this host",
-                    Quoted(&process.apparmor_profile)
-                ),
-                LINUX_PROCESS,
-                "remove the profile, or boot with AppArmor",
-            );
-        }
-        if !process.selinux_label.is_empty() && !host.selinux() {
-            report.error(
-                format_args!("process.selinuxLabel"),
-                format_args!(
-                    "{} cannot be applied: SELinux is not enabled on this host",
-                    Quoted(&process.selinux_label)
-                ),
-                LINUX_PROCESS,
-                "remove the label, or boot with SELinux",
-            );
-        }
+        check_process(process, host, report);
     }
     if host.euid() != 0 && !has(spec, "user") {
         report.error(
@@ -57,6 +34,32 @@ pub(super) fn check(spec: &Spec<'_>, host: &Host, report: &mut Report) {
     }
     if let Some(linux) = &spec.linux {
         check_linux(linux, host, report);
+    }
+}
+
+pub(super) fn check_process(process: &Process<'_>, host: &Host, report: &mut Report) {
+    let profile = &*process.apparmor_profile;
+    if !profile.is_empty() && profile != "unconfined" && !host.apparmor() {
+        report.error(
+            format_args!("process.apparmorProfile"),
+            format_args!(
+                "{} cannot be applied: AppArmor is not enabled on this host",
+                Quoted(profile)
+            ),
+            LINUX_PROCESS,
+            "remove the profile, or boot with AppArmor",
+        );
+    }
+    if !process.selinux_label.is_empty() && !host.selinux() {
+        report.error(
+            format_args!("process.selinuxLabel"),
+            format_args!(
+                "{} cannot be applied: SELinux is not enabled on this host",
+                Quoted(&process.selinux_label)
+            ),
+            LINUX_PROCESS,
+            "remove the label, or boot with SELinux",
+        );
     }
 }
 
@@ -192,5 +195,114 @@ pub(super) fn check_resources(resources: &Resources<'_>, host: &Host, report: &m
             "config-linux.md#memory",
             "set memory.limit too, or memory.swap.max in unified",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::parse::parse;
+    use crate::spec::validate::{Context, Finding, Severity, validate};
+
+    fn judge(host: &Host, linux: &str) -> Vec<Finding> {
+        let text = format!(
+            r#"{{"ociVersion": "1.3.0", "root": {{"path": "rootfs"}}, "linux": {{{linux}}}}}"#
+        );
+        let spec: Spec<'_> = parse("config.json", text.as_bytes()).unwrap();
+        let context = Context {
+            host: Some(host),
+            systemd_cgroup: false,
+        };
+        validate(&spec, &context)
+    }
+
+    // A machine has one layout of cgroups; the others are assumed.
+    #[test]
+    fn what_cgroup_v2_lacks_is_refused_there_and_only_there() {
+        for (resources, path) in [
+            (r#""memory": {"kernel": 1}"#, "memory.kernel"),
+            (r#""memory": {"kernelTCP": 1}"#, "memory.kernelTCP"),
+            (r#""memory": {"swappiness": 0}"#, "memory.swappiness"),
+            (
+                r#""memory": {"disableOOMKiller": true}"#,
+                "memory.disableOOMKiller",
+            ),
+            (r#""memory": {"swap": 10}"#, "memory.swap"),
+            (r#""cpu": {"realtimeRuntime": 1}"#, "cpu.realtimeRuntime"),
+            (r#""cpu": {"realtimePeriod": 1}"#, "cpu.realtimePeriod"),
+            (r#""blockIO": {"leafWeight": 10}"#, "blockIO.leafWeight"),
+            (r#""network": {"classID": 1}"#, "network.classID"),
+            (
+                r#""network": {"priorities": [{"name": "lo", "priority": 1}]}"#,
+                "network.priorities",
+            ),
+        ] {
+            let linux = format!(r#""resources": {{{resources}}}"#);
+            let found = judge(&Host::assume(0, CgroupLayout::V2), &linux);
+            assert_eq!(found.len(), 1, "{found:#?}");
+            assert_eq!(found[0].path, format!("linux.resources.{path}"));
+            for layout in [CgroupLayout::V1, CgroupLayout::Hybrid] {
+                assert_eq!(judge(&Host::assume(0, layout), &linux), []);
+            }
+        }
+        let harmless = r#""resources": {"memory": {"kernel": -1, "kernelTCP": 0, "disableOOMKiller": false,
+            "limit": -1, "swap": -1, "useHierarchy": true}, "network": {"classID": 0}}"#;
+        assert_eq!(judge(&Host::assume(0, CgroupLayout::V2), harmless), []);
+        let unified = r#""resources": {"unified": {"memory.high": "1"}}"#;
+        assert_eq!(judge(&Host::assume(0, CgroupLayout::V2), unified), []);
+        assert_eq!(judge(&Host::assume(0, CgroupLayout::Hybrid), unified), []);
+        let found = judge(&Host::assume(0, CgroupLayout::V1), unified);
+        assert_eq!(found[0].path, "linux.resources.unified");
+    }
+
+    #[test]
+    fn a_user_without_privileges_needs_a_user_namespace() {
+        let user = Host::assume(1000, CgroupLayout::V2);
+        let found = judge(&user, r#""namespaces": [{"type": "pid"}]"#);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Error));
+        let mapped = r#""namespaces": [{"type": "user"}, {"type": "network"}],
+            "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]"#;
+        assert_eq!(judge(&user, mapped), []);
+        let found = judge(
+            &user,
+            &format!(r#"{mapped}, "netDevices": {{"eth0": {{}}}}"#),
+        );
+        assert_eq!(found[0].path, "linux.netDevices");
+    }
+
+    #[test]
+    fn the_network_of_the_host_is_protected() {
+        let host = Host::new();
+        let linux = |path: &str| {
+            format!(
+                r#""namespaces": [{{"type": "network", "path": "{path}"}}, {{"type": "user", "path": "/proc/self/ns/user"}}],
+                "sysctl": {{"net.ipv4.ip_forward": "1"}}"#
+            )
+        };
+        let found = judge(&host, &linux("/proc/self/ns/net"));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].message.contains("network namespace of the host"));
+        assert_eq!(judge(&host, &linux("/proc/self/ns/uts")), []);
+    }
+
+    #[test]
+    fn security_modules_and_resctrl_must_be_there() {
+        let host = Host::new();
+        let found = judge(
+            &host,
+            r#""mountLabel": "system_u:object_r:x:s0", "intelRdt": {}"#,
+        );
+        let expected = [
+            ("linux.mountLabel", host.selinux()),
+            ("linux.intelRdt", host.resctrl()),
+        ];
+        for (path, there) in expected {
+            assert_eq!(
+                found.iter().any(|finding| finding.path == path),
+                !there,
+                "{path}"
+            );
+        }
     }
 }

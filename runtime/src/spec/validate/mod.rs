@@ -235,11 +235,14 @@ pub fn validate(spec: &Spec<'_>, context: &Context<'_>) -> Vec<Finding> {
     report.0
 }
 
-/// Judges the process of an exec, whose container exists.
+/// Judges the process of an exec, whose container exists; paths begin with `process`.
 #[must_use]
-pub fn validate_process(process: &Process<'_>) -> Vec<Finding> {
+pub fn validate_process(process: &Process<'_>, context: &Context<'_>) -> Vec<Finding> {
     let mut report = Report::default();
     process::check(process, &mut report);
+    if let Some(host) = context.host {
+        host::check_process(process, host, &mut report);
+    }
     report.0
 }
 
