@@ -355,6 +355,12 @@ mod tests {
         }
     }
 
+    /// Valid members that oci-spec 0.10 does not take, or loses: object and member.
+    const REFUSED_BY_OCI_SPEC: &[(&str, &str)] = &[
+        // It has names of its own for the flags.
+        ("/process/scheduler", "flags"),
+    ];
+
     /// What remains of a configuration when everything that says nothing is removed.
     fn core(value: Value) -> Option<Value> {
         match value {
@@ -377,17 +383,40 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_of_every_field_is_valid_and_nothing_of_it_is_lost() {
+        let text = include_bytes!("data/everything.json");
+        let spec: Spec<'_> = parse("everything.json", text).unwrap();
+        let none: [knarr_runtime::spec::validate::Finding; 0] = [];
+        assert_eq!(validate(&spec, &Context::default()), none);
+        let written: Value = serde_json::from_slice(text).unwrap();
+        let mut found = Vec::new();
+        let ours = core(serde_json::to_value(spec).unwrap()).unwrap();
+        differences(&ours, &core(written).unwrap(), "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
+    #[test]
     fn oci_spec_reads_the_same_values() {
-        let mut files = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/docker.json")];
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let mut files = json_files(&data);
         if let Some(specification) = specification() {
             files.extend(json_files(&specification.join("schema/test/config/good")));
         }
         let mut compared = 0;
         for path in files {
-            let text = fs::read(&path).unwrap();
-            let Ok(theirs) = serde_json::from_slice::<oci_spec::runtime::Spec>(&text) else {
-                eprintln!("not compared: oci-spec refuses {}", path.display());
-                continue;
+            let mut value = document(&path);
+            for (place, name) in REFUSED_BY_OCI_SPEC {
+                if let Some(Value::Object(members)) = value.pointer_mut(place) {
+                    members.remove(*name);
+                }
+            }
+            let text = value.to_string().into_bytes();
+            let theirs = match serde_json::from_slice::<oci_spec::runtime::Spec>(&text) {
+                Ok(theirs) => theirs,
+                Err(error) => {
+                    eprintln!("not compared: oci-spec refuses {}: {error}", path.display());
+                    continue;
+                }
             };
             let ours: Spec<'_> = parse("config.json", &text).unwrap();
             let mut ours = core(serde_json::to_value(ours).unwrap()).unwrap();
@@ -409,6 +438,6 @@ mod tests {
             assert!(found.is_empty(), "{}: {found:#?}", path.display());
             compared += 1;
         }
-        assert!(compared > 0);
+        assert!(compared >= 2, "neither of our own files was compared");
     }
 }

@@ -501,3 +501,82 @@ fn messages_are_bounded() {
     let found = changed(&[("process/cwd", json!("x".repeat(1 << 20)))]);
     assert!(found[0].to_string().len() < 300);
 }
+
+/// The places of all values in a document, as for [`Value::pointer`].
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                places(member, &format!("{at}/{name}"), found);
+            }
+        }
+        Value::Array(list) => {
+            for (index, item) in list.iter().enumerate() {
+                places(item, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Every value of a configuration that has every field, replaced by each of
+/// some odd ones: nothing panics, and what is found is a line that helps.
+#[test]
+fn any_value_anywhere_is_survived() {
+    let everything: Value =
+        serde_json::from_slice(include_bytes!("../../../tests/data/everything.json")).unwrap();
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(u32::MAX),
+        json!(1.5),
+        json!(""),
+        json!("/"),
+        json!("\0\n\u{1F600}%,-:=.."),
+        json!("a".repeat(5000)),
+        json!([]),
+        json!({}),
+        json!([[], {}, null, ""]),
+        json!({"": {}, "..": "\n"}),
+    ];
+    let mut all = Vec::new();
+    places(&everything, "", &mut all);
+    let host = Host::assume(1000, crate::host::CgroupLayout::V2);
+    let (mut judged, mut refused) = (0, 0);
+    for place in &all {
+        for value in &odd {
+            let mut document = everything.clone();
+            *document.pointer_mut(place).unwrap() = value.clone();
+            let text = document.to_string();
+            let lines: Vec<String> = match parse::<Spec<'_>>("config.json", text.as_bytes()) {
+                Ok(spec) => {
+                    judged += 1;
+                    let context = Context {
+                        host: Some(&host),
+                        systemd_cgroup: place.len() % 2 == 0,
+                    };
+                    let found = validate(&spec, &context);
+                    assert!(found.iter().all(|finding| !finding.path.is_empty()
+                        && !finding.help.is_empty()
+                        && finding.clause.contains(".md#")));
+                    found.iter().map(Finding::to_string).collect()
+                }
+                Err(error) => {
+                    refused += 1;
+                    vec![error.to_string()]
+                }
+            };
+            for line in lines {
+                assert!(line.len() < 1000 && !line.contains('\n'), "{place}: {line}");
+            }
+        }
+    }
+    assert!(judged > 1000 && refused > 1000, "{judged} {refused}");
+}
