@@ -36,7 +36,7 @@ pub(super) fn check(
     }
     sysctl::check(spec, linux, report);
     if let Some(value) = &linux.seccomp {
-        seccomp::check(spec, value, report);
+        seccomp::check(value, report);
     }
     let propagation = &*linux.rootfs_propagation;
     if !propagation.is_empty() && parse_propagation(propagation).is_none() {

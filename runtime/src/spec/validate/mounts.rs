@@ -62,6 +62,22 @@ fn one(spec: &Spec<'_>, at: usize, mount: &Mount<'_>, report: &mut Report) {
             "write an absolute path",
         );
     }
+    if !mount.destination.is_empty()
+        && mount
+            .destination
+            .split('/')
+            .all(|part| matches!(part, "" | "." | ".."))
+    {
+        report.error(
+            format_args!("mounts[{at}].destination"),
+            format_args!(
+                "{} is the root file system itself",
+                Quoted(&mount.destination)
+            ),
+            MOUNTS,
+            "set root.path instead",
+        );
+    }
     report.no_nul(
         format_args!("mounts[{at}].destination"),
         &mount.destination,
@@ -70,7 +86,7 @@ fn one(spec: &Spec<'_>, at: usize, mount: &Mount<'_>, report: &mut Report) {
     report.no_nul(format_args!("mounts[{at}].source"), &mount.source, MOUNTS);
     report.no_nul(format_args!("mounts[{at}].type"), &mount.kind, POSIX);
 
-    let (mut bind, mut idmap, mut changes, mut copyup) = (false, false, false, false);
+    let (mut bind, mut idmap, mut remount, mut copyup) = (false, false, false, false);
     let mut data = None;
     for (number, option) in mount.options.iter().enumerate() {
         report.no_nul(
@@ -82,46 +98,62 @@ fn one(spec: &Spec<'_>, at: usize, mount: &Mount<'_>, report: &mut Report) {
             "bind" | "rbind" => bind = true,
             "idmap" | "ridmap" => idmap = true,
             "tmpcopyup" => copyup = true,
-            // Options that change a mount that is there.
-            "remount" | "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate"
-            | "unbindable" | "runbindable" => changes |= true,
+            "remount" => remount = true,
             option if data.is_none() && !option.is_empty() && is_data(option) => {
                 data = Some(number);
             }
             _ => {}
         }
     }
-    if bind {
-        if mount.source.is_empty() && !mount.options.iter().any(|option| option == "remount") {
-            report.error(
-                format_args!("mounts[{at}].source"),
-                format_args!("is missing or empty: a bind mount needs the path to bind"),
-                MOUNTS,
-                "write the path of the file or directory",
-            );
-        }
-        if let Some((number, option)) =
-            data.and_then(|number| Some((number, mount.options.get(number)?)))
-        {
-            report.error(
-                format_args!("mounts[{at}].options[{number}]"),
-                format_args!(
-                    "{} is no mount option, and a bind mount has no options of a file system",
-                    Quoted(option)
-                ),
-                OPTIONS,
-                "correct or remove it",
-            );
-        }
-    } else if !changes && matches!(&*mount.kind, "" | "none" | "bind") {
-        report.error(
-            format_args!("mounts[{at}].type"),
-            format_args!(
-                "{} is no file system, and the options have neither bind nor rbind",
-                Quoted(&mount.kind)
+    if !bind && !remount {
+        let help = "name the file system, or add the option rbind";
+        match &*mount.kind {
+            // Nothing else can be meant.
+            "bind" => {
+                bind = true;
+                report.warn(
+                    format_args!("mounts[{at}].type"),
+                    format_args!("says bind, but the options have neither bind nor rbind"),
+                    POSIX,
+                    "add the option bind",
+                );
+            }
+            "" => report.error(
+                format_args!("mounts[{at}].type"),
+                format_args!("is missing or empty, and the options have neither bind nor rbind"),
+                POSIX,
+                help,
             ),
-            POSIX,
-            "name the file system, or add the option rbind",
+            "none" => report.error(
+                format_args!("mounts[{at}].type"),
+                format_args!("none is no file system, and the options have neither bind nor rbind"),
+                POSIX,
+                help,
+            ),
+            _ => {}
+        }
+    }
+    if bind && !remount && mount.source.is_empty() {
+        report.error(
+            format_args!("mounts[{at}].source"),
+            format_args!("is missing or empty: a bind mount needs the path to bind"),
+            MOUNTS,
+            "write the path of the file or directory",
+        );
+    }
+    if bind
+        && !remount
+        && let Some((number, option)) =
+            data.and_then(|number| Some((number, mount.options.get(number)?)))
+    {
+        report.error(
+            format_args!("mounts[{at}].options[{number}]"),
+            format_args!(
+                "{} is no mount option, and a bind mount has no options of a file system",
+                Quoted(option)
+            ),
+            OPTIONS,
+            "correct or remove it",
         );
     }
     if copyup && (bind || mount.kind != "tmpfs") {
@@ -131,6 +163,16 @@ fn one(spec: &Spec<'_>, at: usize, mount: &Mount<'_>, report: &mut Report) {
             OPTIONS,
             "remove it",
         );
+    }
+    let mapped = idmap || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if mapped && !bind {
+        report.error(
+            format_args!("mounts[{at}]"),
+            format_args!("a mount with an id mapping must be a bind mount"),
+            POSIX,
+            "remove the mapping, or bind a directory that is mounted on the host",
+        );
+        return;
     }
     match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
         (false, false) => {}

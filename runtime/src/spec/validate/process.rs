@@ -27,10 +27,10 @@ pub(super) fn check(process: &Process<'_>, report: &mut Report) {
     }
     for (at, variable) in process.env.iter().enumerate() {
         report.no_nul(format_args!("process.env[{at}]"), variable, PROCESS);
-        if !variable.as_bytes().contains(&b'=') {
-            report.warn(
+        if variable.find('=').is_none_or(|at| at == 0) {
+            report.error(
                 format_args!("process.env[{at}]"),
-                format_args!("{} has no =, programs will not find it", Quoted(variable)),
+                format_args!("{} is no variable of an environment", Quoted(variable)),
                 PROCESS,
                 "write NAME=value",
             );
@@ -127,11 +127,9 @@ fn user(user: &User, report: &mut Report) {
     if let Some(umask) = user.umask
         && umask > 0o777
     {
-        report.warn(
+        report.error(
             format_args!("process.user.umask"),
-            format_args!(
-                "{umask} (octal {umask:o}) has bits beyond octal 777, which have no effect"
-            ),
+            format_args!("{umask} (octal {umask:o}) has bits beyond octal 777"),
             USER,
             "write a decimal number up to 511",
         );

@@ -123,12 +123,22 @@ pub(super) fn check(resources: &Resources<'_>, report: &mut Report) {
     }
     for (file, value) in &resources.unified {
         let key = Key(file);
-        if file.is_empty() || file.contains(['/', '\0', '\n']) || matches!(&**file, "." | "..") {
+        // Every file of a cgroup has the name of its controller before a dot.
+        if !file.contains('.') || file.contains(['/', '\0', '\n']) || matches!(&**file, "." | "..")
+        {
             report.error(
                 format_args!("linux.resources.unified{key}"),
                 format_args!("{} is not the name of a file in a cgroup", Quoted(file)),
                 UNIFIED,
                 "write the file's name alone, such as memory.high",
+            );
+        }
+        if matches!(&**file, "cgroup.procs" | "cgroup.threads") {
+            report.error(
+                format_args!("linux.resources.unified{key}"),
+                format_args!("moves processes, and is no limit"),
+                UNIFIED,
+                "remove it",
             );
         }
         report.no_nul(format_args!("linux.resources.unified{key}"), value, UNIFIED);

@@ -1,7 +1,6 @@
 //! `linux.seccomp`.
 
 use super::{Quoted, Report};
-use crate::spec::Spec;
 use crate::spec::names::{SECCOMP_ACTIONS, SECCOMP_ARCHS, SECCOMP_FLAGS, SECCOMP_OPERATORS};
 use crate::spec::seccomp::Seccomp;
 
@@ -12,7 +11,7 @@ const MAX_ERRNO: u32 = 4095;
 /// `SCMP_ACT_TRACE` hands 16 bits to the tracer.
 const MAX_TRACE: u32 = 65535;
 
-pub(super) fn check(spec: &Spec<'_>, seccomp: &Seccomp<'_>, report: &mut Report) {
+pub(super) fn check(seccomp: &Seccomp<'_>, report: &mut Report) {
     let path = format_args!("linux.seccomp.defaultAction");
     report.one_of(
         path,
@@ -35,7 +34,17 @@ pub(super) fn check(spec: &Spec<'_>, seccomp: &Seccomp<'_>, report: &mut Report)
         let path = format_args!("linux.seccomp.flags[{at}]");
         report.one_of(path, flag, &SECCOMP_FLAGS, "seccomp flag", CLAUSE);
     }
-    let mut notify = seccomp.default_action == "SCMP_ACT_NOTIFY";
+    if seccomp.default_action == "SCMP_ACT_NOTIFY" {
+        report.error(
+            format_args!("linux.seccomp.defaultAction"),
+            format_args!(
+                "SCMP_ACT_NOTIFY would hold the system calls that hand the listener its descriptor"
+            ),
+            CLAUSE,
+            "use it for single system calls",
+        );
+    }
+    let mut notify = false;
     for (at, rule) in seccomp.syscalls.iter().enumerate() {
         if rule.names.is_empty() {
             report.error(
@@ -102,12 +111,7 @@ pub(super) fn check(spec: &Spec<'_>, seccomp: &Seccomp<'_>, report: &mut Report)
             "set listenerPath, or remove the metadata",
         );
     }
-    // crun's callers name the listener in an annotation.
-    let receiver = spec
-        .annotations
-        .iter()
-        .any(|(key, value)| key == "run.oci.seccomp.receiver" && !value.is_empty());
-    if notify && seccomp.listener_path.is_empty() && !receiver {
+    if notify && seccomp.listener_path.is_empty() {
         report.error(
             format_args!("linux.seccomp.listenerPath"),
             format_args!("is missing: SCMP_ACT_NOTIFY needs a listener that answers"),

@@ -165,7 +165,8 @@ fn process() {
         "NUL",
     );
     error("process/env", json!(["A=\0"]), "process.env[0]", "NUL");
-    warning("process/env", json!(["A"]), "process.env[0]", "has no =");
+    error("process/env", json!(["A"]), "process.env[0]", "NAME=value");
+    error("process/env", json!(["=A"]), "process.env[0]", "NAME=value");
     error(
         "process/user/uid",
         json!(u32::MAX),
@@ -178,7 +179,7 @@ fn process() {
         "process.user.additionalGids[1]",
         "reserves",
     );
-    warning(
+    error(
         "process/user/umask",
         json!(1024),
         "process.user.umask",
@@ -396,7 +397,37 @@ fn root_and_mounts() {
         "mounts[1].type",
         "neither bind nor rbind",
     );
-    passes("mounts/1/options", json!(["rshared"]));
+    error(
+        "mounts/1/options",
+        json!(["rshared"]),
+        "mounts[1].type",
+        "missing",
+    );
+    passes("mounts/1/options", json!(["remount", "ro"]));
+    warning(
+        "mounts/1",
+        json!({"destination": "/x", "source": "x", "type": "bind"}),
+        "mounts[1].type",
+        "add the option bind",
+    );
+    error(
+        "mounts/1",
+        json!({"destination": "/x", "source": "x", "type": "none"}),
+        "mounts[1].type",
+        "none is no file system",
+    );
+    error(
+        "mounts/1/destination",
+        json!("/./"),
+        "mounts[1].destination",
+        "root.path",
+    );
+    error(
+        "mounts/0/options",
+        json!(["idmap"]),
+        "mounts[0]",
+        "must be a bind mount",
+    );
     passes("mounts/0/options", json!(["hidepid=2", "x-anything"]));
     warning(
         "mounts/0/options",
@@ -492,7 +523,7 @@ fn errors_become_one_error_and_warnings_stay() {
         error.to_string(),
         "config.json: process.cwd: \"x\" is not absolute; write an absolute path (config.md#process); and 1 more, see knarr validate"
     );
-    let found = changed(&[("process/env", json!(["A"]))]);
+    let found = changed(&[("mounts/0/destination", json!("proc"))]);
     assert_eq!(refuse_errors(found.clone()).unwrap(), found);
 }
 

@@ -485,7 +485,12 @@ fn seccomp() {
             "nobody to send",
         ),
         (
-            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}),
+            "defaultAction",
+            "would hold",
+        ),
+        (
+            rule(json!({"names": ["a"], "action": "SCMP_ACT_NOTIFY"})),
             "listenerPath",
             "needs a listener",
         ),
