@@ -105,21 +105,43 @@ fn file_type_name(kind: FileType) -> &'static str {
     }
 }
 
+/// A syntax or type error and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Located {
+    /// JSON path of the value; empty for the document.
+    pub(super) path: String,
+    /// What is wrong.
+    pub(super) reason: String,
+    /// From 1; 0 if unknown.
+    pub(super) line: usize,
+    /// From 1, in bytes.
+    pub(super) column: usize,
+}
+
 /// Parses `text`, the contents of the file `name`.
 ///
 /// # Errors
 /// `InvalidConfig` with the JSON path, the reason, line and column:
 /// `config.json: linux.resources.memory.limit: invalid type: string "1g", expected i64 (line 3 column 20)`.
 pub fn parse<'a, T: Deserialize<'a>>(name: &str, text: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| located(name, text, &error))
+    parse_located(text).map_err(|error| located_error(name, &error))
+}
+
+/// Parses `text`.
+///
+/// # Errors
+/// The first error and its place.
+pub(super) fn parse_located<'a, T: Deserialize<'a>>(
+    text: &'a [u8],
+) -> std::result::Result<T, Located> {
+    serde_json::from_slice(text).map_err(|error| locate(text, &error))
 }
 
 #[cold]
-fn located(name: &str, text: &[u8], error: &serde_json::Error) -> Error {
+fn locate(text: &[u8], error: &serde_json::Error) -> Located {
     let (line, column) = (error.line(), error.column());
-    let path = path_at(text, offset(text, line, column));
     let mut reason = error.to_string();
-    // serde_json ends with the place; it stands last here too, in brackets.
+    // serde_json ends with the place, which has fields of its own here.
     if let Some(end) = reason.rfind(" at line ") {
         reason.truncate(end);
     }
@@ -130,13 +152,27 @@ fn located(name: &str, text: &[u8], error: &serde_json::Error) -> Error {
         reason.truncate(end.unwrap_or(0));
         reason.push_str("...");
     }
-    let mut message = format!("{name}: ");
-    if !path.is_empty() {
-        let _ = write!(message, "{path}: ");
+    Located {
+        path: path_at(text, offset(text, line, column)),
+        reason,
+        line,
+        column,
     }
-    let _ = write!(message, "{reason}");
-    if line > 0 {
-        let _ = write!(message, " (line {line} column {column})");
+}
+
+#[cold]
+fn located_error(name: &str, located: &Located) -> Error {
+    let mut message = format!("{name}: ");
+    if !located.path.is_empty() {
+        let _ = write!(message, "{}: ", located.path);
+    }
+    message.push_str(&located.reason);
+    if located.line > 0 {
+        let _ = write!(
+            message,
+            " (line {} column {})",
+            located.line, located.column
+        );
     }
     Error::new(Kind::InvalidConfig, message)
 }

@@ -1,33 +1,58 @@
 //! The text of a JSON path: `linux.devices[3].path`, `annotations["com.example"]`.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-/// Keys longer than this are cut, in characters: they come from the document.
-const MAX_KEY: usize = 80;
+/// Strings of a document are cut to this many characters in messages.
+const MAX_SHOWN: usize = 80;
+
+/// A member of an object in a path: `.name`, or `["name"]` if it is no identifier.
+pub(super) struct Key<'a>(pub(super) &'a str);
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = !self.0.is_empty()
+            && self.0.len() <= MAX_SHOWN
+            && self
+                .0
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        if plain {
+            write!(f, ".{}", self.0)
+        } else {
+            write!(f, "[{}]", Quoted(self.0))
+        }
+    }
+}
+
+/// A string of the document in a message: in quotes, escaped, cut.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars();
+        f.write_char('"')?;
+        for char in chars.by_ref().take(MAX_SHOWN) {
+            write!(f, "{}", char.escape_debug())?;
+        }
+        f.write_str(if chars.next().is_some() {
+            "...\""
+        } else {
+            "\""
+        })
+    }
+}
 
 /// A JSON path that grows from left to right.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PathText(String);
 
 impl PathText {
-    /// Appends a member of an object; a key that is no identifier is quoted.
+    /// Appends a member of an object.
     pub(super) fn key(&mut self, key: &str) {
-        let plain = !key.is_empty()
-            && key.len() <= MAX_KEY
-            && key
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        if plain {
-            if !self.0.is_empty() {
-                self.0.push('.');
-            }
-            self.0.push_str(key);
-        } else {
-            self.0.push_str("[\"");
-            for char in key.chars().take(MAX_KEY) {
-                let _ = write!(self.0, "{}", char.escape_debug());
-            }
-            self.0.push_str("\"]");
+        let first = self.0.is_empty();
+        let _ = write!(self.0, "{}", Key(key));
+        if first && self.0.starts_with('.') {
+            self.0.remove(0);
         }
     }
 
