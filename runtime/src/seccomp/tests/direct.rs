@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::interpret::{Call, run};
-use super::super::table::{self, ARM, Abi, Family, PRIVATE, RISCV, X86, X32_BIT};
+use super::super::table::{self, ARM, Abi, Family, PRIVATE, RISCV, X32_BIT, X86};
 use super::super::{compile_for, profile};
 use super::profiles;
 use crate::spec::seccomp::{Seccomp, SyscallArg, SyscallRule};
@@ -24,7 +24,11 @@ fn value_of(action: &str, errno: Option<u32>) -> u32 {
 
 fn holds(arg: &SyscallArg<'_>, args: &[u64; 6], wide: bool) -> bool {
     let register = args[arg.index as usize];
-    let actual = if wide { register } else { register & 0xffff_ffff };
+    let actual = if wide {
+        register
+    } else {
+        register & 0xffff_ffff
+    };
     match arg.op.as_str() {
         "SCMP_CMP_NE" => actual != arg.value,
         "SCMP_CMP_LT" => actual < arg.value,
@@ -50,15 +54,32 @@ fn expected(profile: &Seccomp<'_>, family: &Family, call: &Call) -> u32 {
     let default = value_of(&profile.default_action, profile.default_errno_ret);
     let x86 = call.arch == table::AUDIT_X86_64;
     let is_x32 = x86 && call.number & X32_BIT != 0;
-    let column = family.abis.iter().position(|abi| {
-        abi.audit == call.arch && (abi.base == X32_BIT) == is_x32
-    });
+    let column = family
+        .abis
+        .iter()
+        .position(|abi| abi.audit == call.arch && (abi.base == X32_BIT) == is_x32);
+    // A call through a multiplexer names that too.
     let named = |column: usize| {
         let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
-        names.filter_map(|name| number(family, name, column)).filter(|n| n & 0xf_0000 != 0xf_0000).max()
+        names.flat_map(move |name| {
+            let multiplexed = family.abis[column].multiplexed.iter();
+            let through = multiplexed
+                .filter(move |(other, ..)| name == other)
+                .filter_map(move |(_, through, _)| number(family, through, column));
+            through.chain(number(family, name, column))
+        })
     };
-    let permissive = matches!(&*profile.default_action, "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE");
-    let stub = |column: usize| match named(column) {
+    let newest = |column: usize| {
+        named(column)
+            .filter(|number| *number & !X32_BIT < 0xf_0000)
+            .max()
+    };
+    let permissive = matches!(
+        &*profile.default_action,
+        "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE"
+    );
+    let stub = |column: usize| match newest(column) {
+        _ if named(column).any(|number| number == call.number) => default,
         Some(newest) if !permissive && call.number > newest => 0x0005_0000 | 38,
         _ => default,
     };
@@ -66,10 +87,18 @@ fn expected(profile: &Seccomp<'_>, family: &Family, call: &Call) -> u32 {
     let abi = &family.abis[column];
     if column != 0 && !enabled(abi) {
         // A tracer's -1 is not a call of x32.
-        return if is_x32 && call.number == u32::MAX { default } else { 0 };
+        return if is_x32 && call.number == u32::MAX {
+            default
+        } else {
+            0
+        };
     }
     if x86 && call.number >= 0x8000_0000 && !is_x32 {
-        let x32 = family.abis.iter().position(|abi| abi.base == X32_BIT).unwrap();
+        let x32 = family
+            .abis
+            .iter()
+            .position(|abi| abi.base == X32_BIT)
+            .unwrap();
         if enabled(&family.abis[x32]) {
             // Above all calls of x32, hence newer than these.
             return stub(x32);
@@ -79,27 +108,38 @@ fn expected(profile: &Seccomp<'_>, family: &Family, call: &Call) -> u32 {
     }
     let matching = |rule: &&SyscallRule<'_>| {
         value_of(&rule.action, rule.errno_ret) != default
-            && rule.names.iter().any(|name| number(family, name, column) == Some(call.number))
+            && rule
+                .names
+                .iter()
+                .any(|name| number(family, name, column) == Some(call.number))
     };
     let rules: Vec<_> = profile.syscalls.iter().filter(matching).collect();
     let value = |rule: &SyscallRule<'_>| value_of(&rule.action, rule.errno_ret);
     if let Some(rule) = rules.iter().find(|rule| rule.args.is_empty()) {
         return value(rule);
     }
-    let conditional = rules.iter().find(|rule| rule.args.iter().all(|arg| holds(arg, &call.args, abi.wide)));
+    let conditional = rules
+        .iter()
+        .find(|rule| rule.args.iter().all(|arg| holds(arg, &call.args, abi.wide)));
     if let Some(rule) = conditional {
         return value(rule);
     }
     for (name, through, selector) in abi.multiplexed {
-        if number(family, through, column) != Some(call.number) || call.args[0] & 0xffff_ffff != u64::from(*selector) {
+        if number(family, through, column) != Some(call.number)
+            || call.args[0] & 0xffff_ffff != u64::from(*selector)
+        {
             continue;
         }
-        let rules = profile.syscalls.iter().filter(|rule| value(rule) != default && rule.names.iter().any(|n| n == name));
+        let rules = profile
+            .syscalls
+            .iter()
+            .filter(|rule| value(rule) != default && rule.names.iter().any(|n| n == name));
         let rules: Vec<_> = rules.collect();
         if let Some(rule) = rules.iter().find(|rule| rule.args.is_empty()) {
             return value(rule);
         }
-        let forbids = |rule: &&&SyscallRule<'_>| !matches!(&*rule.action, "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG");
+        let forbids =
+            |rule: &&&SyscallRule<'_>| !matches!(&*rule.action, "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG");
         if let Some(rule) = rules.iter().find(forbids) {
             return value(rule);
         }
@@ -134,13 +174,23 @@ fn the_tables_agree_with_the_kernel_headers() {
             let mut count = 0;
             for call in syscalls::$arch::Sysno::iter() {
                 let renamed: &[(&str, &str)] = $renamed;
-                let name = renamed.iter().find(|(from, _)| *from == call.name()).map_or(call.name(), |(_, to)| to);
+                let name = call.name().trim_start_matches("r#");
+                let name = renamed
+                    .iter()
+                    .find(|(from, _)| *from == name)
+                    .map_or(name, |(_, to)| to);
                 // The crate gives aarch64 the 64-bit time calls of 32-bit ABIs.
                 if stringify!($arch) == "aarch64" && (403..=423).contains(&call.id()) {
                     continue;
                 }
-                let row = $family.row(name).unwrap_or_else(|| panic!("{name} on {}", stringify!($arch)));
-                assert_eq!(i32::from($family.numbers(row)[$column]), call.id(), "{name}");
+                let row = $family
+                    .row(name)
+                    .unwrap_or_else(|| panic!("{name} on {}", stringify!($arch)));
+                assert_eq!(
+                    i32::from($family.numbers(row)[$column]),
+                    call.id(),
+                    "{name}"
+                );
                 count += 1;
             }
             assert!(count > 300);
@@ -163,7 +213,12 @@ fn a_profile_that_does_not_fit_is_refused() {
     let rule = |value| SyscallRule {
         names: vec!["read".into()],
         action: "SCMP_ACT_ALLOW".into(),
-        args: vec![SyscallArg { index: 0, value, value_two: 0, op: "SCMP_CMP_EQ".into() }],
+        args: vec![SyscallArg {
+            index: 0,
+            value,
+            value_two: 0,
+            op: "SCMP_CMP_EQ".into(),
+        }],
         ..SyscallRule::default()
     };
     let profile = |rules: u64| Seccomp {
@@ -174,7 +229,11 @@ fn a_profile_that_does_not_fit_is_refused() {
     let program = compile_for(&profile(3500), &X86).unwrap();
     assert!(program.filter.len() <= 4096);
     for (value, action) in [(0, 0x7fff_0000), (3499, 0x7fff_0000), (3500, 0x0005_0001)] {
-        let call = Call { number: 0, arch: table::AUDIT_X86_64, args: [value, 0, 0, 0, 0, 0] };
+        let call = Call {
+            number: 0,
+            arch: table::AUDIT_X86_64,
+            args: [value, 0, 0, 0, 0, 0],
+        };
         assert_eq!(run(&program.filter, &call), Some(action));
     }
     let error = compile_for(&profile(5000), &X86).unwrap_err().to_string();
