@@ -291,8 +291,10 @@ mod tests {
                 out("r8") _, out("r9") _, out("r10") _, out("r11") _,
             );
         }
-        let result = result as i32;
-        if result < 0 { -result } else { 0 }
+        // The result is 32 bits wide; errors are the last 4095 numbers.
+        let result = result & 0xffff_ffff;
+        i32::try_from(0x1_0000_0000 - result)
+            .map_or(0, |errno| if errno < 4096 { errno } else { 0 })
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -240,3 +240,48 @@ fn a_profile_that_does_not_fit_is_refused() {
     assert!(error.contains("4096 instructions"), "{error}");
     assert!(compile_for(&profile(200_000), &X86).is_err());
 }
+
+/// The default profile of Docker, as dockerd writes it for x86_64.
+const DOCKER: &str = include_str!("docker.json");
+
+#[test]
+fn the_default_profile_of_docker_is_small_and_right() {
+    let profile: Seccomp<'_> = serde_json::from_str(DOCKER).unwrap();
+    let filter = compile_for(&profile, &X86).unwrap().filter;
+    // Each instruction costs at load, when the kernel runs the filter once for each number.
+    println!("{} instructions", filter.len());
+    assert!(filter.len() <= 300, "{}", filter.len());
+    let mut state = 1u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        [
+            state,
+            state >> 7,
+            state >> 14,
+            state >> 21,
+            state >> 28,
+            state >> 35,
+        ]
+    };
+    let picks: Vec<_> = (0..20).map(|_| next()).collect();
+    for column in 0..3 {
+        let base = X86.abis[column].base;
+        for number in (0..700).map(|number| base + number) {
+            for pick in &picks {
+                let args = profiles::registers(&profile, pick);
+                let call = Call {
+                    number,
+                    arch: X86.abis[column].audit,
+                    args,
+                };
+                assert_eq!(
+                    run(&filter, &call),
+                    Some(expected(&profile, &X86, &call)),
+                    "{call:x?}"
+                );
+            }
+        }
+    }
+}
