@@ -148,7 +148,7 @@ fn expected(profile: &Seccomp<'_>, family: &Family, call: &Call) -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn decides_as_the_profile_says(profile in profiles::profile(), picks in prop::collection::vec(any::<[u64; 6]>(), 6)) {
