@@ -56,15 +56,23 @@ pub(super) fn filter(
                 None => without_x32(&mut ranges, rules.default_action),
             }
         }
-        tree::place(&mut asm, &ranges);
-        blocks.push((abi.audit, asm.push(LD, NUMBER)));
+        let block = match tree::place(&mut asm, &ranges) {
+            // All calls lead to the same end: the number does not matter.
+            Target::Return(action) => Target::Return(action),
+            tree => {
+                asm.continue_at(tree);
+                asm.push(LD, NUMBER)
+            }
+        };
+        blocks.push((abi.audit, block));
         check_length(&asm)?;
     }
-    blocks
+    let entry = blocks
         .iter()
         .fold(Target::Return(BAD_ARCH), |next, &(audit, block)| {
             asm.branch(JEQ, audit, block, next)
         });
+    asm.continue_at(entry);
     asm.push(LD, ARCH);
     check_length(&asm)?;
     Ok(asm.finish())
@@ -131,7 +139,8 @@ fn numbers(
         }
     }
     for multiplexer in ["socketcall", "ipc"] {
-        multiplexed(asm, done, family, column, multiplexer, &mut calls);
+        let number = multiplexed(asm, done, family, column, multiplexer, &mut calls);
+        newest = newest.max(number);
     }
     let permissive = matches!(
         rules.default_action & 0xffff_0000,
@@ -178,6 +187,8 @@ fn without_x32(ranges: &mut Vec<Range>, default_action: u32) {
 /// The arguments are behind a pointer there and cannot be checked. So a rule
 /// with conditions counts as matching if it forbids, and as not matching if it
 /// permits.
+///
+/// Returns the number of the multiplexer if the profile names a call that goes through it.
 fn multiplexed(
     asm: &mut Assembler,
     done: &mut Chains<'_>,
@@ -185,19 +196,24 @@ fn multiplexed(
     column: usize,
     multiplexer: &str,
     calls: &mut [Target],
-) {
-    let Some(abi) = family.abis.get(column) else {
-        return;
-    };
+) -> Option<u16> {
+    let abi = family.abis.get(column)?;
     let rules = done.rules;
+    let number = *family.numbers(family.row(multiplexer)?).get(column)?;
+    let names = abi.multiplexed.iter();
+    let names = names.filter(|(_, through, _)| *through == multiplexer);
+    let mentioned = |name: &str| {
+        let row = family.row(name);
+        row.and_then(|row| rules.mentioned.get(row)) == Some(&true)
+    };
+    if !names.clone().any(|(name, ..)| mentioned(name)) {
+        return None;
+    }
     let verdict_of = |name: &str| {
         let row = family.row(name);
         row.and_then(|row| rules.verdicts.get(row)).copied()
     };
-    let through: Vec<Conditional> = abi
-        .multiplexed
-        .iter()
-        .filter(|(_, through, _)| *through == multiplexer)
+    let through: Vec<Conditional> = names
         .filter_map(|&(name, _, selector)| {
             let action = match verdict_of(name)? {
                 Verdict::Default => return None,
@@ -215,22 +231,18 @@ fn multiplexed(
             })
         })
         .collect();
-    let number = family
-        .row(multiplexer)
-        .and_then(|row| family.numbers(row).get(column).copied());
-    let Some(call) = number.and_then(|number| calls.get_mut(usize::from(number))) else {
-        return;
-    };
-    *call = match verdict_of(multiplexer) {
-        Some(Verdict::Action(_)) | None => return,
-        _ if through.is_empty() => return,
-        Some(Verdict::Chain(chain)) => done.place(asm, chain, abi.wide, &through),
+    let call = calls.get_mut(usize::from(number))?;
+    match verdict_of(multiplexer) {
+        _ if through.is_empty() => {}
+        Some(Verdict::Chain(chain)) => *call = done.place(asm, chain, abi.wide, &through),
         Some(Verdict::Default) => {
             let through: Vec<_> = through.iter().collect();
             let default = Target::Return(rules.default_action);
-            super::chain::place(asm, &through, abi.wide, default)
+            *call = super::chain::place(asm, &through, abi.wide, default);
         }
-    };
+        Some(Verdict::Action(_)) | None => {}
+    }
+    Some(number)
 }
 
 /// The chains that are placed already: equal ones are shared between calls and ABIs.

@@ -61,7 +61,7 @@ fn load(call: &Call, offset: u32) -> Option<u32> {
         4 => Some(call.arch),
         // The instruction pointer.
         8 | 12 => Some(0),
-        16..64 if offset % 4 == 0 => {
+        16..64 if offset.is_multiple_of(4) => {
             let index = usize::try_from(offset - 16).ok()?;
             word(arg(index / 8)?, index / 4 % 2)
         }

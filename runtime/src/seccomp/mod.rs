@@ -225,3 +225,11 @@ fn flag(name: &str) -> Option<u32> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    mod differential;
+    mod direct;
+    mod profiles;
+    mod refusals;
+}

@@ -90,9 +90,9 @@ pub(super) fn read(profile: &Seccomp<'_>, family: &Family) -> Result<Rules> {
     let default_action = action(
         &profile.default_action,
         profile.default_errno_ret,
-        "linux.seccomp.defaultAction",
-        "linux.seccomp.defaultErrnoRet",
-    )?;
+        ["defaultAction", "defaultErrnoRet"],
+    )
+    .map_err(|(field, why)| Error::config(format_args!("linux.seccomp.{field}"), why))?;
     if default_action == RET_USER_NOTIF {
         return Err(Error::config(
             "linux.seccomp.defaultAction",
@@ -120,12 +120,8 @@ impl Rules {
         if rule.names.is_empty() {
             return Err(Error::config(path("names"), "must name a system call"));
         }
-        let action = match action(&rule.action, rule.errno_ret, "action", "errnoRet") {
-            Ok(action) => action,
-            Err(error) => {
-                return Err(error.context(format_args!("linux.seccomp.syscalls[{index}]")));
-            }
-        };
+        let action = action(&rule.action, rule.errno_ret, ["action", "errnoRet"])
+            .map_err(|(field, why)| Error::config(path(field), why))?;
         let mut conditions = Vec::with_capacity(rule.args.len());
         for (arg, condition) in rule.args.iter().enumerate() {
             conditions.push(read_condition(condition).map_err(|(field, why)| {
@@ -174,8 +170,13 @@ impl Rules {
     }
 }
 
-/// The value that a filter returns for an action of a profile.
-fn action(name: &str, errno: Option<u32>, path: &str, errno_path: &str) -> Result<u32> {
+/// The value that a filter returns for an action of a profile, or the field at fault and why.
+fn action(
+    name: &str,
+    errno: Option<u32>,
+    fields: [&'static str; 2],
+) -> std::result::Result<u32, (&'static str, String)> {
+    let [action_field, errno_field] = fields;
     let (base, limit) = match name {
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => (RET_KILL_THREAD, None),
         "SCMP_ACT_KILL_PROCESS" => (RET_KILL_PROCESS, None),
@@ -186,32 +187,24 @@ fn action(name: &str, errno: Option<u32>, path: &str, errno_path: &str) -> Resul
         "SCMP_ACT_LOG" => (RET_LOG, None),
         "SCMP_ACT_NOTIFY" => (RET_USER_NOTIF, None),
         "" => {
-            return Err(Error::config(
-                path,
-                "must be set, for instance SCMP_ACT_ERRNO",
-            ));
+            let why = "must be set, for instance to SCMP_ACT_ERRNO".to_owned();
+            return Err((action_field, why));
         }
         other => {
-            return Err(Error::config(
-                path,
-                format_args!(
-                    "{other:?} is not an action; these are: {}",
-                    super::ACTIONS.join(", ")
-                ),
-            ));
+            let known = super::ACTIONS.join(", ");
+            let why = format!("{other:?} is not an action; these are: {known}");
+            return Err((action_field, why));
         }
     };
     match (limit, errno) {
         (None, None) => Ok(base),
-        (None, Some(_)) => Err(Error::config(
-            errno_path,
-            format_args!(
-                "{name} takes no errno, only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do; remove it"
-            ),
+        (None, Some(_)) => Err((
+            errno_field,
+            format!("{name} takes no errno, only SCMP_ACT_ERRNO and SCMP_ACT_TRACE do; remove it"),
         )),
-        (Some(limit), Some(errno)) if errno > limit => Err(Error::config(
-            errno_path,
-            format_args!("{errno} is too large, {name} takes at most {limit}"),
+        (Some(limit), Some(errno)) if errno > limit => Err((
+            errno_field,
+            format!("{errno} is too large, {name} takes at most {limit}"),
         )),
         // EPERM is the default of the specification.
         (Some(_), errno) => Ok(base | errno.unwrap_or(1)),

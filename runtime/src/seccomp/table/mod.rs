@@ -271,6 +271,13 @@ pub(super) static NATIVE: &Family = &ARM;
 #[cfg(target_arch = "riscv64")]
 pub(super) static NATIVE: &Family = &RISCV;
 
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
+compile_error!("there are system call tables for x86_64, aarch64 and riscv64 only");
+
 /// linux/net.h (`SYS_*`) and linux/ipc.h.
 #[cfg(any(test, target_arch = "x86_64"))]
 const MULTIPLEXED: &[(&str, &str, u16)] = &[
