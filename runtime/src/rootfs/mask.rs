@@ -10,7 +10,7 @@ use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 
 use super::root_fd::{Links, RootFd, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem};
+use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Result};
 use crate::spec::Text;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
@@ -116,7 +116,7 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,
-        writable: false,
+        read_only: ReadOnly::All,
     }
     .make()
 }

@@ -19,6 +19,7 @@
 //! before it gives up privileges. What is below the root is reached through
 //! [`RootFd`] only.
 
+mod cgroups;
 mod device;
 mod mask;
 mod mounts;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Rootfs;
 use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem};
+use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
 
@@ -42,13 +42,13 @@ impl Rootfs<'_> {
         match &step.what {
             What::Bind(path) => self.bind(step, path, source),
             What::Filesystem { kind, source } => self.filesystem(step, kind, source),
-            What::Cgroup { .. } => Ok(()),
+            What::Cgroup { source } => self.cgroup(step, source),
             What::Remount => Ok(()),
         }
     }
 
     /// The object to mount upon, made where missing.
-    fn destination(&self, step: &MountStep<'_>, leaf: Leaf) -> Result<Found> {
+    pub(super) fn destination(&self, step: &MountStep<'_>, leaf: Leaf) -> Result<Found> {
         // An image that has a link at one of these wants the mount elsewhere,
         // so that its own files pass for the kernel's (CVE-2019-19921).
         let special = matches!(
@@ -136,7 +136,11 @@ impl Rootfs<'_> {
             } else {
                 ""
             },
-            writable: later,
+            read_only: if later {
+                ReadOnly::Nothing
+            } else {
+                ReadOnly::All
+            },
         };
         let tree = match new.make() {
             Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {

@@ -32,8 +32,19 @@ pub(super) struct NewFilesystem<'a> {
     pub extra: Option<(&'a str, &'a str)>,
     /// SELinux label, empty for none.
     pub label: &'a str,
-    /// Whether it stays writable for now, whatever the options say.
-    pub writable: bool,
+    /// What becomes read-only where the options say `ro`.
+    pub read_only: ReadOnly,
+}
+
+/// What becomes read-only where the options say `ro`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadOnly {
+    /// The mount and the superblock, as mount(2) does it.
+    All,
+    /// The mount only: the superblock is shared with the host.
+    Mount,
+    /// Nothing yet: something is still to be made inside.
+    Nothing,
 }
 
 impl NewFilesystem<'_> {
@@ -58,7 +69,7 @@ impl NewFilesystem<'_> {
         };
         set("source", Some(self.source))?;
         for flag in self.options.superblock_flags() {
-            if !(self.writable && flag == "ro") {
+            if flag != "ro" || self.read_only == ReadOnly::All {
                 set(flag, None)?;
             }
         }
@@ -79,7 +90,7 @@ impl NewFilesystem<'_> {
             )
         })?;
         let mut attributes = self.options.attributes.set;
-        if self.writable {
+        if self.read_only == ReadOnly::Nothing {
             attributes &= !attr::RDONLY;
         }
         let attributes = u32::try_from(attributes).unwrap_or(u32::MAX);
