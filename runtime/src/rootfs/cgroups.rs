@@ -55,7 +55,7 @@ impl Membership<'_> {
 
 impl Rootfs<'_> {
     pub(super) fn cgroup(&mut self, step: &MountStep<'_>, source: &str) -> Result<()> {
-        let magic = rustix::fs::statfs(HOST)
+        let magic = fs::statfs(HOST)
             .context(|| format!("statfs({HOST:?})"))?
             .f_type;
         let own = read_to_string("/proc/self/cgroup").context(|| "read(\"/proc/self/cgroup\")")?;

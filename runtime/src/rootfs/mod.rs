@@ -30,7 +30,7 @@ mod sources;
 mod tree;
 
 pub use device::{console_bind, open_ptmx};
-pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, What, plan};
+pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
 pub use root_fd::{Found, Leaf, Links, RootFd};
 pub use sources::HostSources;
 
@@ -74,9 +74,17 @@ impl Drop for NoUmask {
 /// devices and links. Call it in the container's mount namespace, in a process
 /// with one thread (the umask is changed meanwhile).
 ///
+/// `enter_cgroups` is called once, before the first mount that shows cgroups or
+/// else at the end: until it returns, the process need not be in its cgroups
+/// and cgroup namespace, so that mounting and that can go on at the same time.
+///
 /// # Errors
 /// The first step that fails; the mount namespace is good for nothing then.
-pub fn prepare<'a>(plan: &'a RootfsPlan<'a>, sources: HostSources) -> Result<Rootfs<'a>> {
+pub fn prepare<'a>(
+    plan: &'a RootfsPlan<'a>,
+    sources: HostSources,
+    enter_cgroups: &mut dyn FnMut() -> Result<()>,
+) -> Result<Rootfs<'a>> {
     let _umask = NoUmask::new();
     let HostSources { root, mounts } = sources;
     pivot::stop_propagation(plan)?;
@@ -87,19 +95,23 @@ pub fn prepare<'a>(plan: &'a RootfsPlan<'a>, sources: HostSources) -> Result<Roo
         read_only_later: Vec::new(),
         masks: None,
     };
-    rootfs.mount_all(mounts)?;
+    let entered = rootfs.mount_all(mounts, enter_cgroups)?;
     let dev = if plan.populate_dev {
         Some(device::dev_directory(&rootfs.root)?)
     } else {
         None
     };
     let dev = dev.as_ref().map(AsFd::as_fd);
-    device::make_devices(&rootfs.root, dev, &plan.devices, plan.user_namespace)?;
+    let bind = plan.user_namespace.is_some();
+    device::make_devices(&rootfs.root, dev, &plan.devices, bind)?;
     if let Some(dev) = dev {
         device::make_links(&rootfs.root, dev)?;
     }
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open()?);
+    }
+    if !entered {
+        enter_cgroups()?;
     }
     Ok(rootfs)
 }

@@ -20,12 +20,22 @@ use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 impl Rootfs<'_> {
-    /// Makes all mounts of the plan; `sources` are those that the host's side has opened.
-    pub(super) fn mount_all(&mut self, sources: Vec<Option<OwnedFd>>) -> Result<()> {
+    /// Makes all mounts of the plan; `sources` are those that the host's side
+    /// has opened. Returns whether `enter_cgroups` was called.
+    pub(super) fn mount_all(
+        &mut self,
+        sources: Vec<Option<OwnedFd>>,
+        enter_cgroups: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<bool> {
         let plan = self.plan;
+        let mut entered = false;
         let mut sources = sources.into_iter();
         for step in &plan.mounts {
             let source = sources.next().flatten();
+            if !entered && step.shows_cgroups() {
+                enter_cgroups()?;
+                entered = true;
+            }
             self.mount(step, source).context(|| {
                 format!(
                     "mounts[{}]: mount {:?} to {:?}",
@@ -35,7 +45,7 @@ impl Rootfs<'_> {
                 )
             })?;
         }
-        Ok(())
+        Ok(entered)
     }
 
     fn mount(&mut self, step: &MountStep<'_>, source: Option<OwnedFd>) -> Result<()> {
@@ -88,14 +98,9 @@ impl Rootfs<'_> {
     }
 
     fn bind(&mut self, step: &MountStep<'_>, path: &Path, source: Option<OwnedFd>) -> Result<()> {
-        let depth = match step.options.bind {
-            Bind::Rbind => Depth::All,
-            Bind::Bind | Bind::No => Depth::One,
-        };
         let tree = match source {
             Some(tree) => tree,
-            None => tree::clone_host_path(path, depth, !step.options.src_nofollow)
-                .context(|| format!("open_tree({path:?})"))?,
+            None => bind_source(step, path, false)?,
         };
         if step.normal == "/proc" && !is_procfs(tree.as_fd())? {
             return Err(Error::new(
@@ -108,9 +113,6 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        let options = &step.options;
-        Changes::new(options.attributes, options.recursive, &options.propagation)
-            .apply(tree.as_fd())?;
         attach(tree.as_fd(), &destination)
     }
 
@@ -177,6 +179,24 @@ impl Rootfs<'_> {
     }
 }
 
+/// A copy of a bind mount's source, with everything its options ask for;
+/// `cut` tells whether it has to be cut off from the host first.
+pub(super) fn bind_source(step: &MountStep<'_>, path: &Path, cut: bool) -> Result<OwnedFd> {
+    let options = &step.options;
+    let depth = match options.bind {
+        Bind::Rbind => Depth::All,
+        Bind::Bind | Bind::No => Depth::One,
+    };
+    let tree = tree::clone_host_path(path, depth, !options.src_nofollow)
+        .context(|| format!("open_tree({path:?})"))?;
+    if cut {
+        tree::make_slave(tree.as_fd())?;
+    }
+    Changes::new(options.attributes, options.recursive, &options.propagation)
+        .apply(tree.as_fd())?;
+    Ok(tree)
+}
+
 fn host_instance(kind: &str) -> Option<&'static str> {
     match kind {
         "sysfs" => Some("/sys"),
@@ -205,7 +225,15 @@ fn is_procfs(file: BorrowedFd<'_>) -> Result<bool> {
 }
 
 impl MountStep<'_> {
-    fn source_name(&self) -> String {
+    fn shows_cgroups(&self) -> bool {
+        match self.what {
+            What::Cgroup { .. } => true,
+            What::Filesystem { kind, .. } => kind == "cgroup2",
+            What::Bind(_) | What::Remount => false,
+        }
+    }
+
+    pub(super) fn source_name(&self) -> String {
         match &self.what {
             What::Bind(path) => path.display().to_string(),
             What::Filesystem { source, .. } | What::Cgroup { source } => (*source).to_owned(),

@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Propagation, PropagationKind};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
-fn is_shared(plan: &RootfsPlan<'_>) -> bool {
+pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
     matches!(
         plan.propagation,
         Some(Propagation {

@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result};
-use crate::spec::mount_options::{Attributes, MountOptions, Propagation, attr};
+use crate::spec::mount_options::{Attributes, MountOptions, Propagation, PropagationKind, attr};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// A new instance of a file system, described.
@@ -168,6 +168,18 @@ pub(super) fn attach(
         "",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
+}
+
+/// Cuts a copy made in the host's mount namespace off from what it is a copy
+/// of, in one direction, as [`stop_propagation`](super::pivot::stop_propagation)
+/// does with all mounts of the container's namespace: else a mount made below it
+/// in the container would appear on the host.
+pub(super) fn make_slave(tree: BorrowedFd<'_>) -> Result<()> {
+    let slave = Propagation {
+        kind: PropagationKind::Slave,
+        recursive: true,
+    };
+    Changes::new(Attributes::default(), Attributes::default(), &[slave]).apply(tree)
 }
 
 /// Changes of a mount, as few calls as possible.

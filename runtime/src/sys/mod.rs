@@ -4,4 +4,8 @@
 //! each call with its man page. Does not: decisions, paths, error texts beyond
 //! the call itself.
 
+pub mod clone;
 pub mod mount;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -89,7 +89,8 @@ impl Bundle {
     ) -> Result<T, String> {
         let spec: Spec<'_> = parse::parse("config.json", config.as_bytes()).unwrap();
         let plan = rootfs::plan(&spec, self.path()).map_err(|e| e.to_string())?;
-        rootfs::prepare(&plan, HostSources::default())
+        let sources = HostSources::open(&plan).map_err(|e| e.to_string())?;
+        rootfs::prepare(&plan, sources, &mut || Ok(()))
             .map(then)
             .map_err(|e| e.to_string())
     }
