@@ -81,14 +81,14 @@ impl Rootfs<'_> {
             }
         }
         let tree = match tree {
-            Some(tree) => tree,
+            Some(tree) => (tree, Attributes::default()),
             None => {
                 let own = memberships(own).find(|own| own.controllers.is_empty());
                 let path = own.map_or("/", |own| own.path);
-                bound(Path::new(HOST), path, &step.options)?
+                (bound(Path::new(HOST), path)?, step.options.attributes)
             }
         };
-        self.finish_cgroup(step, tree.as_fd(), destination.fd.as_fd())
+        self.finish_cgroup(step, &tree, destination.fd.as_fd())
     }
 
     fn cgroup_v1(&mut self, step: &MountStep<'_>, source: &str, own: &str) -> Result<()> {
@@ -96,24 +96,27 @@ impl Rootfs<'_> {
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
         let directory = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755"))).make()?;
-        self.finish_cgroup(step, directory.as_fd(), destination.fd.as_fd())?;
+        let directory = (directory, Attributes::default());
+        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+        let (directory, _) = directory;
         for own in memberships(own).filter(|own| !own.controllers.is_empty()) {
             let name = own.directory();
-            let tree = if self.plan.cgroup_namespace {
-                hierarchy(&own, source, &options)
+            let (tree, changes) = if self.plan.cgroup_namespace {
+                (hierarchy(&own, source, &options), Attributes::default())
             } else {
-                match bound(&Path::new(HOST).join(name), own.path, &step.options) {
+                match bound(&Path::new(HOST).join(name), own.path) {
                     // A hierarchy that the host has not mounted.
                     Err(error) if error.errno() == Some(Errno::NOENT) => continue,
-                    result => result,
+                    result => (result, step.options.attributes),
                 }
-            }
-            .context(|| own.controllers.to_owned())?;
-            place(directory.as_fd(), name, tree.as_fd())
+            };
+            let changes = Changes::new(changes, Attributes::default(), &[]);
+            tree.and_then(|tree| self.place_hierarchy(directory.as_fd(), name, &tree, &changes))
                 .context(|| own.controllers.to_owned())?;
         }
         if step.options.attributes.set & attr::RDONLY != 0 {
-            Changes::read_only().apply(directory.as_fd())?;
+            self.kernel
+                .change(directory.as_fd(), &Changes::read_only())?;
         }
         Ok(())
     }
@@ -121,13 +124,36 @@ impl Rootfs<'_> {
     fn finish_cgroup(
         &self,
         step: &MountStep<'_>,
-        tree: BorrowedFd<'_>,
+        (tree, attributes): &(OwnedFd, Attributes),
         destination: BorrowedFd<'_>,
     ) -> Result<()> {
         let options = &step.options;
-        let none = Attributes::default();
-        Changes::new(none, options.recursive, &options.propagation).apply(tree)?;
-        tree::attach(tree, destination).context(|| "move_mount(destination)")
+        let changes = Changes::new(*attributes, options.recursive, &options.propagation);
+        self.kernel.place(tree.as_fd(), &changes, destination)
+    }
+
+    /// Puts a hierarchy into the directory of hierarchies, with a link for each
+    /// controller of several that are mounted together.
+    fn place_hierarchy(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &str,
+        tree: &OwnedFd,
+        changes: &Changes,
+    ) -> Result<()> {
+        fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
+            .context(|| format!("mkdirat({name:?})"))?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let target = fs::openat(directory, name, flags, Mode::empty())
+            .context(|| format!("openat({name:?})"))?;
+        self.kernel.place(tree.as_fd(), changes, target.as_fd())?;
+        if name.contains(',') {
+            for controller in name.split(',') {
+                fs::symlinkat(name, directory, controller)
+                    .context(|| format!("symlinkat({name:?}, {controller:?})"))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -168,7 +194,7 @@ fn hierarchy(own: &Membership<'_>, source: &str, options: &MountOptions<'_>) -> 
 }
 
 /// A copy of the directory `path` of the hierarchy that the host has at `mount`.
-fn bound(mount: &Path, path: &str, options: &MountOptions<'_>) -> Result<OwnedFd> {
+fn bound(mount: &Path, path: &str) -> Result<OwnedFd> {
     let relative = path.trim_start_matches('/');
     let mut directory = mount.join(relative);
     let mut tree = tree::clone_host_path(&directory, Depth::One, true);
@@ -180,9 +206,7 @@ fn bound(mount: &Path, path: &str, options: &MountOptions<'_>) -> Result<OwnedFd
         directory = seen;
         tree = tree::clone_host_path(&directory, Depth::One, true);
     }
-    let tree = tree.context(|| format!("open_tree({directory:?})"))?;
-    Changes::new(options.attributes, Attributes::default(), &[]).apply(tree.as_fd())?;
-    Ok(tree)
+    tree.context(|| format!("open_tree({directory:?})"))
 }
 
 fn below_mount_root(mount: &Path, path: &str) -> Option<PathBuf> {
@@ -201,24 +225,6 @@ fn mount_root<'a>(table: &'a str, place: &str) -> Option<&'a str> {
     })
 }
 
-/// Puts a hierarchy into the directory of hierarchies, with a link for each
-/// controller of several that are mounted together.
-fn place(directory: BorrowedFd<'_>, name: &str, tree: BorrowedFd<'_>) -> Result<()> {
-    fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
-        .context(|| format!("mkdirat({name:?})"))?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let target = fs::openat(directory, name, flags, Mode::empty())
-        .context(|| format!("openat({name:?})"))?;
-    tree::attach(tree, target.as_fd()).context(|| format!("move_mount({name:?})"))?;
-    if name.contains(',') {
-        for controller in name.split(',') {
-            fs::symlinkat(name, directory, controller)
-                .context(|| format!("symlinkat({name:?}, {controller:?})"))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +233,13 @@ mod tests {
     fn reads_memberships() {
         let text = "12:cpu,cpuacct:/a:b\n1:name=systemd:/\n0::/c\nnonsense\n";
         let list: Vec<_> = memberships(text)
-            .map(|own| (own.controllers.to_owned(), own.directory().to_owned(), own.path.to_owned()))
+            .map(|own| {
+                (
+                    own.controllers.to_owned(),
+                    own.directory().to_owned(),
+                    own.path.to_owned(),
+                )
+            })
             .collect();
         let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(

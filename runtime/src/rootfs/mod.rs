@@ -21,6 +21,7 @@
 
 mod cgroups;
 mod device;
+mod kernel;
 mod mask;
 mod mounts;
 mod pivot;
@@ -41,7 +42,7 @@ use rustix::process::umask;
 
 use crate::error::{Context, Result};
 use crate::spec::mount_options::PropagationKind;
-use crate::sys::mount::{MountAttr, mount_setattr};
+use kernel::Kernel;
 use mask::Masks;
 use tree::Changes;
 
@@ -49,6 +50,7 @@ use tree::Changes;
 #[derive(Debug)]
 pub struct Rootfs<'a> {
     plan: &'a RootfsPlan<'a>,
+    kernel: Kernel,
     root: RootFd,
     /// Mounts that become read-only when everything in them has been made.
     read_only_later: Vec<(usize, OwnedFd)>,
@@ -87,10 +89,11 @@ pub fn prepare<'a>(
 ) -> Result<Rootfs<'a>> {
     let _umask = NoUmask::new();
     let HostSources { root, mounts } = sources;
-    pivot::stop_propagation(plan)?;
-    let root = RootFd::from(pivot::bind_root(plan, root)?);
+    let kernel = pivot::stop_propagation(plan)?;
+    let root = RootFd::from(pivot::bind_root(plan, &kernel, root)?);
     let mut rootfs = Rootfs {
         plan,
+        kernel,
         root,
         read_only_later: Vec::new(),
         masks: None,
@@ -143,18 +146,19 @@ impl Rootfs<'_> {
     /// # Errors
     /// The first change that fails.
     pub fn finish(self) -> Result<RootFd> {
+        let read_only = Changes::read_only();
         for (index, mount) in &self.read_only_later {
-            Changes::read_only()
-                .apply(mount.as_fd())
+            self.kernel
+                .change(mount.as_fd(), &read_only)
                 .context(|| format!("mounts[{index}]"))?;
         }
-        mask::make_read_only(&self.root, self.plan.readonly_paths)?;
+        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
         if let Some(mut masks) = self.masks {
             masks.apply(&self.root, self.plan.masked, self.plan.label)?;
         }
         if self.plan.readonly {
-            Changes::read_only()
-                .apply(self.root.as_fd())
+            self.kernel
+                .change(self.root.as_fd(), &read_only)
                 .context(|| "root.readonly")?;
         }
         // Private and slave the root has been since it was bound.
@@ -164,12 +168,9 @@ impl Rootfs<'_> {
                 PropagationKind::Shared | PropagationKind::Unbindable
             )
         {
-            let change = MountAttr {
-                propagation: propagation.bit(),
-                ..MountAttr::default()
-            };
-            mount_setattr(self.root.as_fd(), propagation.recursive, &change)
-                .context(|| "linux.rootfsPropagation: mount_setattr")?;
+            self.kernel
+                .change(self.root.as_fd(), &Changes::propagation(propagation))
+                .context(|| "linux.rootfsPropagation")?;
         }
         Ok(self.root)
     }

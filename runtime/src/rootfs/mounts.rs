@@ -98,9 +98,9 @@ impl Rootfs<'_> {
     }
 
     fn bind(&mut self, step: &MountStep<'_>, path: &Path, source: Option<OwnedFd>) -> Result<()> {
-        let tree = match source {
-            Some(tree) => tree,
-            None => bind_source(step, path, false)?,
+        let (tree, changes) = match source {
+            Some(tree) => (tree, Changes::default()),
+            None => bind_source(step, path)?,
         };
         if step.normal == "/proc" && !is_procfs(tree.as_fd())? {
             return Err(Error::new(
@@ -113,7 +113,8 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        attach(tree.as_fd(), &destination)
+        self.kernel
+            .place(tree.as_fd(), &changes, destination.fd.as_fd())
     }
 
     fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
@@ -152,13 +153,10 @@ impl Rootfs<'_> {
             result => result?,
         };
         let options = &step.options;
-        Changes::new(
-            Attributes::default(),
-            options.recursive,
-            &options.propagation,
-        )
-        .apply(tree.as_fd())?;
-        attach(tree.as_fd(), &destination)?;
+        let none = Attributes::default();
+        let changes = Changes::new(none, options.recursive, &options.propagation);
+        self.kernel
+            .place(tree.as_fd(), &changes, destination.fd.as_fd())?;
         if later {
             self.read_only_later.push((step.index, tree));
         }
@@ -179,9 +177,8 @@ impl Rootfs<'_> {
     }
 }
 
-/// A copy of a bind mount's source, with everything its options ask for;
-/// `cut` tells whether it has to be cut off from the host first.
-pub(super) fn bind_source(step: &MountStep<'_>, path: &Path, cut: bool) -> Result<OwnedFd> {
+/// A copy of a bind mount's source, and what its options still have to change.
+pub(super) fn bind_source(step: &MountStep<'_>, path: &Path) -> Result<(OwnedFd, Changes)> {
     let options = &step.options;
     let depth = match options.bind {
         Bind::Rbind => Depth::All,
@@ -189,12 +186,8 @@ pub(super) fn bind_source(step: &MountStep<'_>, path: &Path, cut: bool) -> Resul
     };
     let tree = tree::clone_host_path(path, depth, !options.src_nofollow)
         .context(|| format!("open_tree({path:?})"))?;
-    if cut {
-        tree::make_slave(tree.as_fd())?;
-    }
-    Changes::new(options.attributes, options.recursive, &options.propagation)
-        .apply(tree.as_fd())?;
-    Ok(tree)
+    let changes = Changes::new(options.attributes, options.recursive, &options.propagation);
+    Ok((tree, changes))
 }
 
 fn host_instance(kind: &str) -> Option<&'static str> {
@@ -203,10 +196,6 @@ fn host_instance(kind: &str) -> Option<&'static str> {
         "mqueue" => Some("/dev/mqueue"),
         _ => None,
     }
-}
-
-fn attach(tree: BorrowedFd<'_>, destination: &Found) -> Result<()> {
-    tree::attach(tree, destination.fd.as_fd()).context(|| "move_mount(destination)")
 }
 
 fn has_data(options: &MountOptions<'_>, name: &str) -> bool {

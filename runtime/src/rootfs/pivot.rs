@@ -3,19 +3,19 @@
 //! Belongs here: propagation of the namespace's mounts, the root's own mount,
 //! pivot_root(2) and its replacement. Does not: what is mounted in the root.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{self, MountPropagationFlags, UnmountFlags};
 use rustix::process;
 
+use super::kernel::Kernel;
 use super::plan::RootfsPlan;
 use super::root_fd::RootFd;
-use super::tree::{self, Depth};
+use super::tree::{self, Changes, Depth};
 use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Propagation, PropagationKind};
-use crate::sys::mount::{MountAttr, mount_setattr};
 
 pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
     matches!(
@@ -27,21 +27,22 @@ pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
     )
 }
 
-/// Keeps what the container mounts from travelling to the host.
+/// Keeps what the container mounts from travelling to the host, and finds out
+/// what the kernel can do.
 ///
 /// With a shared root the mounts stay as they are, because volumes may be
 /// meant to share with the host; then only the root's own mounts are cut off.
-pub(super) fn stop_propagation(plan: &RootfsPlan<'_>) -> Result<()> {
-    if is_shared(plan) {
-        return Ok(());
-    }
-    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount::mount_change("/", flags).context(|| "mount(\"/\", MS_SLAVE | MS_REC)")
+pub(super) fn stop_propagation(plan: &RootfsPlan<'_>) -> Result<Kernel> {
+    Kernel::probe(!is_shared(plan))
 }
 
 /// Makes the root a mount of its own (pivot_root(2) wants one) and returns it.
 /// `tree` is the root as the host's side has opened it, if it had to.
-pub(super) fn bind_root(plan: &RootfsPlan<'_>, tree: Option<OwnedFd>) -> Result<OwnedFd> {
+pub(super) fn bind_root(
+    plan: &RootfsPlan<'_>,
+    kernel: &Kernel,
+    tree: Option<OwnedFd>,
+) -> Result<OwnedFd> {
     let path = &plan.rootfs;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = match fs::open(path, flags, Mode::empty()) {
@@ -56,46 +57,39 @@ pub(super) fn bind_root(plan: &RootfsPlan<'_>, tree: Option<OwnedFd>) -> Result<
         None => tree::clone_fd(place.as_fd(), Depth::All)
             .context(|| format!("root.path: open_tree({path:?})"))?,
     };
-    let cut = match plan.propagation.map(|propagation| propagation.kind) {
-        None | Some(PropagationKind::Slave) => false,
+    let changes = match plan.propagation.map(|propagation| propagation.kind) {
+        None | Some(PropagationKind::Slave) => Changes::default(),
+        // A shared root gets its new peers at the end.
         Some(PropagationKind::Private | PropagationKind::Shared | PropagationKind::Unbindable) => {
-            true
+            Changes::propagation(Propagation {
+                kind: PropagationKind::Private,
+                recursive: true,
+            })
         }
     };
-    if cut {
-        let private = Propagation {
-            kind: PropagationKind::Private,
-            recursive: true,
-        };
-        let change = MountAttr {
-            propagation: private.bit(),
-            ..MountAttr::default()
-        };
-        mount_setattr(tree.as_fd(), true, &change)
-            .context(|| "root.path: mount_setattr(AT_RECURSIVE, MS_PRIVATE)")?;
-    }
     if is_shared(plan) {
-        make_parent_private(place.as_fd())?;
+        make_parent_private(kernel, place.as_fd())?;
     }
-    tree::attach(tree.as_fd(), place.as_fd())
-        .context(|| format!("root.path: move_mount({path:?})"))?;
+    kernel
+        .place(tree.as_fd(), &changes, place.as_fd())
+        .context(|| "root.path")?;
     Ok(tree)
 }
 
 /// Makes the mount that `place` is in private: a mount made upon a shared one
 /// would appear on the host too, and pivot_root(2) refuses it.
-fn make_parent_private(place: std::os::fd::BorrowedFd<'_>) -> Result<()> {
-    let private = MountAttr {
-        propagation: u64::from(MountPropagationFlags::PRIVATE.bits()),
-        ..MountAttr::default()
-    };
+fn make_parent_private(kernel: &Kernel, place: BorrowedFd<'_>) -> Result<()> {
+    let private = Changes::propagation(Propagation {
+        kind: PropagationKind::Private,
+        recursive: false,
+    });
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut here = fs::openat(place, ".", flags, Mode::empty()).context(|| "openat(rootfs)")?;
     loop {
         // EINVAL: not the root of a mount, so the root is further up.
-        match mount_setattr(here.as_fd(), false, &private) {
-            Err(Errno::INVAL) => {}
-            result => return result.context(|| "root.path: mount_setattr(parent, MS_PRIVATE)"),
+        match kernel.change(here.as_fd(), &private) {
+            Err(error) if error.errno() == Some(Errno::INVAL) => {}
+            result => return result.context(|| "root.path: its mount"),
         }
         let above = fs::openat(&here, "..", flags, Mode::empty()).context(|| "openat(\"..\")")?;
         let (a, b) = (fs::fstat(&here), fs::fstat(&above));

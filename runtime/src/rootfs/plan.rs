@@ -181,14 +181,15 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
         plan.masked = &linux.masked_paths;
         plan.readonly_paths = &linux.readonly_paths;
         plan.label = &linux.mount_label;
-        plan.user_namespace = linux
-            .namespaces
-            .iter()
-            .find(|ns| ns.kind == "user")
-            .map(|ns| match ns.path.as_str() {
-                "" => UserNamespace::New(&linux.uid_mappings, &linux.gid_mappings),
-                path => UserNamespace::Joined(path),
-            });
+        plan.user_namespace =
+            linux
+                .namespaces
+                .iter()
+                .find(|ns| ns.kind == "user")
+                .map(|ns| match ns.path.as_str() {
+                    "" => UserNamespace::New(&linux.uid_mappings, &linux.gid_mappings),
+                    path => UserNamespace::Joined(path),
+                });
         plan.cgroup_namespace = linux.namespaces.iter().any(|ns| ns.kind == "cgroup");
         devices = &linux.devices;
     }

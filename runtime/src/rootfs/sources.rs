@@ -11,8 +11,8 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::mounts::bind_source;
-use super::plan::{IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
 use super::pivot::is_shared;
+use super::plan::{IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
 use super::tree::{self, Depth};
 use crate::error::{Context, Error, Result};
 use crate::spec::config::IdMapping;
@@ -42,14 +42,18 @@ impl HostSources {
             sources.root = match tree::clone_host_path(&plan.rootfs, Depth::All, true) {
                 // No privilege here: the container's process has more in its own namespace.
                 Err(Errno::PERM) => None,
-                result => {
-                    let tree = result
-                        .context(|| format!("root.path: open_tree({:?})", plan.rootfs))?;
-                    if !is_shared(plan) {
-                        tree::make_slave(tree.as_fd()).context(|| "root.path")?;
-                    }
-                    Some(tree)
+                Err(errno) => {
+                    let call = format!("root.path: open_tree({:?})", plan.rootfs);
+                    return Err(Error::system(call, errno));
                 }
+                Ok(tree) if is_shared(plan) => Some(tree),
+                Ok(tree) => match tree::make_slave(tree.as_fd()) {
+                    Err(error) if error.errno() == Some(Errno::NOSYS) => None,
+                    result => {
+                        result.context(|| "root.path")?;
+                        Some(tree)
+                    }
+                },
             };
         }
         if !plan.mounts.iter().any(needed) {
@@ -81,8 +85,20 @@ fn host_source<'a>(
     path: &Path,
     namespaces: &mut UserNamespaces<'a>,
 ) -> Result<Option<OwnedFd>> {
-    let tree = match bind_source(step, path, !is_shared(plan)) {
-        Err(error) if error.errno() == Some(Errno::PERM) && step.idmap.is_none() => {
+    let opened = bind_source(step, path).and_then(|(tree, changes)| {
+        if !is_shared(plan) {
+            tree::make_slave(tree.as_fd())?;
+        }
+        changes.apply(tree.as_fd())?;
+        Ok(tree)
+    });
+    let tree = match opened {
+        // Without privilege here, or without mount_setattr(2), the container's
+        // process does it later, as far as it can.
+        Err(error)
+            if step.idmap.is_none()
+                && matches!(error.errno(), Some(Errno::PERM | Errno::NOSYS)) =>
+        {
             return Ok(None);
         }
         result => result?,
@@ -104,7 +120,7 @@ fn map_ids<'a>(
         userns_fd: namespace.as_raw_fd().unsigned_abs().into(),
         ..MountAttr::default()
     };
-    mount_setattr(tree.as_fd(), idmap.recursive, &change).map_err(|errno| {
+    mount_setattr(tree.as_fd(), c"", idmap.recursive, &change).map_err(|errno| {
         let error = Error::system("mount_setattr(MOUNT_ATTR_IDMAP)", errno);
         match errno {
             Errno::INVAL => Error::unsupported(

@@ -179,7 +179,7 @@ pub(super) fn make_slave(tree: BorrowedFd<'_>) -> Result<()> {
         kind: PropagationKind::Slave,
         recursive: true,
     };
-    Changes::new(Attributes::default(), Attributes::default(), &[slave]).apply(tree)
+    Changes::propagation(slave).apply(tree)
 }
 
 /// Changes of a mount, as few calls as possible.
@@ -235,25 +235,36 @@ impl Changes {
         Changes::new(own, Attributes::default(), &[])
     }
 
-    /// Applies them to the mount whose root `mount` is.
+    /// The calls: whether all mounts below are meant, and what changes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(bool, MountAttr)> {
+        self.0.iter()
+    }
+
+    /// A change of propagation only.
+    pub(super) fn propagation(propagation: Propagation) -> Changes {
+        let none = Attributes::default();
+        Changes::new(none, none, &[propagation])
+    }
+
+    /// Applies them to the mount whose root `mount` is, detached or not.
     pub(super) fn apply(&self, mount: BorrowedFd<'_>) -> Result<()> {
         for (recursive, attr) in &self.0 {
-            mount_setattr(mount, *recursive, attr).map_err(|errno| {
-                let MountAttr {
-                    attr_set,
-                    attr_clr,
-                    propagation,
-                    ..
-                } = attr;
-                let rec = if *recursive { "AT_RECURSIVE, " } else { "" };
-                Error::system(
-                    format!(
-                        "mount_setattr({rec}set {attr_set:#x}, clear {attr_clr:#x}, propagation {propagation:#x})"
-                    ),
-                    errno,
-                )
-            })?;
+            mount_setattr(mount, c"", *recursive, attr)
+                .map_err(|errno| Error::system(call(*recursive, attr), errno))?;
         }
         Ok(())
     }
+}
+
+fn call(recursive: bool, attr: &MountAttr) -> String {
+    let MountAttr {
+        attr_set,
+        attr_clr,
+        propagation,
+        ..
+    } = attr;
+    let recursive = if recursive { "AT_RECURSIVE, " } else { "" };
+    format!(
+        "mount_setattr({recursive}set {attr_set:#x}, clear {attr_clr:#x}, propagation {propagation:#x})"
+    )
 }
