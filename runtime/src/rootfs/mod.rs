@@ -20,6 +20,7 @@
 //! [`RootFd`] only.
 
 mod cgroups;
+mod copy;
 mod device;
 mod kernel;
 mod mask;
@@ -134,7 +135,7 @@ impl Rootfs<'_> {
     /// pivot_root(2), umount2(2).
     pub fn pivot(&mut self, no_pivot: bool) -> Result<()> {
         if no_pivot {
-            pivot::move_root(&self.root)
+            pivot::move_root(&self.root, self.plan)
         } else {
             pivot::pivot_root(&self.root, self.plan)
         }
@@ -175,3 +176,6 @@ impl Rootfs<'_> {
         Ok(self.root)
     }
 }
+
+#[cfg(test)]
+mod tests;

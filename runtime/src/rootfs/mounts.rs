@@ -6,10 +6,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, FileType, Mode};
+use rustix::fs::{self, AtFlags, FileType, Mode, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::Rootfs;
+use super::copy;
 use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
 use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
@@ -53,7 +54,7 @@ impl Rootfs<'_> {
             What::Bind(path) => self.bind(step, path, source),
             What::Filesystem { kind, source } => self.filesystem(step, kind, source),
             What::Cgroup { source } => self.cgroup(step, source),
-            What::Remount => Ok(()),
+            What::Remount => self.remount(step),
         }
     }
 
@@ -98,6 +99,9 @@ impl Rootfs<'_> {
     }
 
     fn bind(&mut self, step: &MountStep<'_>, path: &Path, source: Option<OwnedFd>) -> Result<()> {
+        if step.options.copy_symlink && self.copy_symlink(step, path)? {
+            return Ok(());
+        }
         let (tree, changes) = match source {
             Some(tree) => (tree, Changes::default()),
             None => bind_source(step, path)?,
@@ -113,8 +117,7 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        self.kernel
-            .place(tree.as_fd(), &changes, destination.fd.as_fd())
+        self.place(tree.as_fd(), &changes, destination.fd.as_fd())
     }
 
     fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
@@ -145,22 +148,111 @@ impl Rootfs<'_> {
                 ReadOnly::All
             },
         };
-        let tree = match new.make() {
-            Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {
-                Some(path) => self.host_instance(step, path).map_err(|_| error)?,
-                None => return Err(error),
-            },
-            result => result?,
-        };
         let options = &step.options;
         let none = Attributes::default();
         let changes = Changes::new(none, options.recursive, &options.propagation);
-        self.kernel
-            .place(tree.as_fd(), &changes, destination.fd.as_fd())?;
+        let tree = if options.needs_mount() {
+            new.mount_classic(destination.fd.as_fd())?;
+            let tree = self.mounted(step, destination.fd.as_fd())?;
+            self.kernel.change(tree.as_fd(), &changes)?;
+            tree
+        } else {
+            let tree = match new.make() {
+                Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {
+                    Some(path) => self.host_instance(step, path).map_err(|_| error)?,
+                    None => return Err(error),
+                },
+                result => result?,
+            };
+            self.place(tree.as_fd(), &changes, destination.fd.as_fd())?;
+            tree
+        };
+        if options.tmpcopyup && kind == "tmpfs" && !destination.created {
+            copy::copy_contents(destination.fd.as_fd(), tree.as_fd())?;
+        }
         if later {
             self.read_only_later.push((step.index, tree));
         }
         Ok(())
+    }
+
+    /// [`Kernel::place`](super::kernel::Kernel::place), with the reason where the types do not fit.
+    fn place(
+        &self,
+        tree: BorrowedFd<'_>,
+        changes: &Changes,
+        destination: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let result = self.kernel.place(tree, changes, destination);
+        if result.is_err() {
+            let is_directory = |fd| file_type(fd).map(|kind| kind == FileType::Directory);
+            match (is_directory(tree), is_directory(destination)) {
+                (Ok(true), Ok(false)) => {
+                    return Err(Error::system("the destination is a file", Errno::NOTDIR));
+                }
+                (Ok(false), Ok(true)) => {
+                    let why = "the destination is a directory, and the source";
+                    return Err(Error::system(why, Errno::NOTDIR));
+                }
+                _ => {}
+            }
+        }
+        result
+    }
+
+    /// Finds the mount that mount(2) has just made upon `beneath`.
+    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let found = self
+            .root
+            .resolve(step.destination, Links::Follow)
+            .context(|| "openat2(rootfs, destination, RESOLVE_IN_ROOT)")?;
+        let id = |file| {
+            fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+                .context(|| "statx(destination)")
+        };
+        let stat = id(found.as_fd())?;
+        let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        if !is_root || stat.stx_mnt_id == id(beneath)?.stx_mnt_id {
+            return Err(Error::new(
+                Kind::InvalidConfig,
+                "the destination was exchanged while it was mounted upon",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Changes the mount at the destination, and its superblock unless `bind` is given too.
+    fn remount(&mut self, step: &MountStep<'_>) -> Result<()> {
+        let options = &step.options;
+        let place = self
+            .root
+            .resolve(step.destination, Links::Follow)
+            .context(|| "openat2(rootfs, destination, RESOLVE_IN_ROOT)")?;
+        if options.bind == Bind::No {
+            tree::reconfigure(place.as_fd(), options)?;
+        }
+        let changes = Changes::new(options.attributes, options.recursive, &options.propagation);
+        self.kernel.change(place.as_fd(), &changes)
+    }
+
+    /// Makes a symbolic link like the one at `path` on the host; false where that is none.
+    fn copy_symlink(&self, step: &MountStep<'_>, path: &Path) -> Result<bool> {
+        let target = match fs::readlinkat(fs::CWD, path, Vec::new()) {
+            Err(Errno::INVAL) => return Ok(false),
+            result => result.context(|| format!("readlink({path:?})"))?,
+        };
+        let (parent, name) = step.normal.rsplit_once('/').unwrap_or(("", &step.normal));
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let mode = Mode::from_raw_mode(0o755);
+        let parent = self
+            .root
+            .make(parent, Links::Follow, Leaf::Directory, mode)?;
+        match fs::symlinkat(&*target, &parent.fd, name) {
+            Err(Errno::EXIST)
+                if fs::readlinkat(&parent.fd, name, Vec::new()).as_ref() == Ok(&target) => {}
+            result => result.context(|| format!("symlinkat({target:?}, {name:?})"))?,
+        }
+        Ok(true)
     }
 
     /// The host's own instance, where the kernel refuses a new one: a user

@@ -102,6 +102,15 @@ impl RootFd {
         self.lookup(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY, links)
     }
 
+    /// Opens the directory at `path`, as an `O_PATH` descriptor to go to.
+    ///
+    /// # Errors
+    /// As [`RootFd::resolve`]; `ENOTDIR`.
+    pub fn open_directory(&self, path: &str) -> Result<OwnedFd> {
+        self.lookup(path, OFlags::PATH | OFlags::DIRECTORY, Links::Follow)
+            .map_err(|errno| Error::system(call(path), errno))
+    }
+
     /// Resolves `path`; what is missing is made: directories (mode 0755) on the
     /// way, and at its end a `leaf` with `mode` as far as the umask allows.
     /// Links that lead nowhere are followed, and their target is made.
@@ -119,7 +128,7 @@ impl RootFd {
                 format!("{path:?} in the root file system is or contains a symbolic link"),
                 errno,
             ),
-            _ => Error::system(format!("openat2(rootfs, {path:?}, RESOLVE_IN_ROOT)"), errno),
+            _ => Error::system(call(path), errno),
         })
     }
 
@@ -179,6 +188,10 @@ impl RootFd {
         }
         Ok(fd)
     }
+}
+
+fn call(path: &str) -> String {
+    format!("openat2(rootfs, {path:?}, RESOLVE_IN_ROOT)")
 }
 
 /// The type of an open file.

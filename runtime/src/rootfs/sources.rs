@@ -85,6 +85,9 @@ fn host_source<'a>(
     path: &Path,
     namespaces: &mut UserNamespaces<'a>,
 ) -> Result<Option<OwnedFd>> {
+    if step.options.copy_symlink {
+        return Ok(None);
+    }
     let opened = bind_source(step, path).and_then(|(tree, changes)| {
         if !is_shared(plan) {
             tree::make_slave(tree.as_fd())?;

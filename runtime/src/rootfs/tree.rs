@@ -7,16 +7,20 @@
 //! anybody sees it, and move_mount(2) puts it onto an open descriptor: no path
 //! of the container is looked up between the check and the mount.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    self, FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags,
+    OpenTreeFlags,
 };
 
 use crate::error::{Context, Error, Result};
-use crate::spec::mount_options::{Attributes, MountOptions, Propagation, PropagationKind, attr};
+use crate::spec::mount_options::{
+    Attributes, MountOptions, Propagation, PropagationKind, attr, sb,
+};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// A new instance of a file system, described.
@@ -101,6 +105,73 @@ impl NewFilesystem<'_> {
         )
         .context(|| format!("fsmount({kind}, {attributes:#x})"))
     }
+}
+
+impl NewFilesystem<'_> {
+    /// Makes and mounts the instance with mount(2), which alone knows some
+    /// options, onto the descriptor `destination` by its name in the host's procfs.
+    pub(super) fn mount_classic(&self, destination: BorrowedFd<'_>) -> Result<()> {
+        let mut flags = self.options.mount_flags();
+        if self.read_only == ReadOnly::Nothing {
+            flags &= !u64::from(MountFlags::RDONLY.bits());
+        }
+        let mut data = self.options.data_string();
+        let label = (!self.label.is_empty()).then(|| format!("\"{}\"", self.label));
+        let extra = label.as_deref().map(|label| ("context", label));
+        for (key, value) in extra.into_iter().chain(self.extra) {
+            if !data.is_empty() {
+                data.push(',');
+            }
+            data.push_str(&format!("{key}={value}"));
+        }
+        let call = || {
+            format!(
+                "mount({:?}, {:?}, {flags:#x}, {data:?})",
+                self.source, self.kind
+            )
+        };
+        let text = CString::new(data.as_str()).map_err(|_| Error::system(call(), Errno::INVAL))?;
+        mount::mount(
+            self.source,
+            format!("/proc/self/fd/{}", destination.as_raw_fd()),
+            self.kind,
+            MountFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0)),
+            text.as_c_str(),
+        )
+        .context(call)
+    }
+}
+
+/// Changes the superblock of the mount whose root `mount` is, as far as the options speak of it.
+pub(super) fn reconfigure(mount: BorrowedFd<'_>, options: &MountOptions<'_>) -> Result<()> {
+    let cleared = |bit: u64| options.superblock_clear & bit != 0;
+    let flags = options
+        .superblock_flags()
+        .chain((options.attributes.clear & attr::RDONLY != 0).then_some("rw"))
+        .chain(cleared(sb::SYNCHRONOUS).then_some("async"))
+        .chain(cleared(sb::LAZYTIME).then_some("nolazytime"))
+        .chain(cleared(sb::MANDLOCK).then_some("nomand"))
+        .map(|flag| (flag, None));
+    let mut settings = flags.chain(options.data_items()).peekable();
+    if settings.peek().is_none() {
+        return Ok(());
+    }
+    let pick = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = mount::fspick(mount, "", pick).context(|| "fspick(destination)")?;
+    for (key, value) in settings {
+        match value {
+            Some(value) => mount::fsconfig_set_string(&context, key, value),
+            None => mount::fsconfig_set_flag(&context, key),
+        }
+        .map_err(|errno| complaint(&context, format!("fsconfig({key})"), errno))?;
+    }
+    mount::fsconfig_reconfigure(&context).map_err(|errno| {
+        complaint(
+            &context,
+            "fsconfig(FSCONFIG_CMD_RECONFIGURE)".to_owned(),
+            errno,
+        )
+    })
 }
 
 /// An error with what the file system itself has to say: its context's log.

@@ -31,9 +31,6 @@ fn everything_is_where_it_should_be() {
         fs::write(bundle.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
         fs::write(bundle.path().join("resolv.conf"), "").unwrap();
         bundle.enter(CONFIG).unwrap();
-        // The bundle is out of reach from now on; its directory stays behind
-        // for the outer process's temporary directory.
-        std::mem::forget(bundle);
 
         let mounts = mountinfo();
         for (place, kind, source, options) in [
