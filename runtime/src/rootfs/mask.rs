@@ -113,7 +113,7 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
     };
     NewFilesystem {
         kind: "tmpfs",
-        source: "tmpfs",
+        source: "",
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,

@@ -28,7 +28,7 @@ use crate::sys::mount::{MountAttr, mount_setattr};
 pub(super) struct NewFilesystem<'a> {
     /// Its type.
     pub kind: &'a str,
-    /// Its device, or the name to show.
+    /// Its device, or the name to show; empty for none.
     pub source: &'a str,
     /// The options from the configuration.
     pub options: &'a MountOptions<'a>,
@@ -71,7 +71,9 @@ impl NewFilesystem<'_> {
                 complaint(&context, format!("fsconfig({kind}, {key}{value})"), errno)
             })
         };
-        set("source", Some(self.source))?;
+        if !self.source.is_empty() {
+            set("source", Some(self.source))?;
+        }
         for flag in self.options.superblock_flags() {
             if flag != "ro" || self.read_only == ReadOnly::All {
                 set(flag, None)?;
