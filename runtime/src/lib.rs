@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod console;
 pub mod container;
 pub mod error;
+pub mod host;
 pub mod hooks;
 mod init;
 pub mod intel_rdt;

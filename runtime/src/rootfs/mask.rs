@@ -9,8 +9,9 @@ use std::path::Path;
 use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 
+use super::kernel::Kernel;
 use super::root_fd::{Links, RootFd, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem};
+use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Result};
 use crate::spec::Text;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
@@ -112,30 +113,30 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
     };
     NewFilesystem {
         kind: "tmpfs",
-        source: "tmpfs",
+        source: "",
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,
-        writable: false,
+        read_only: ReadOnly::All,
     }
     .make()
 }
 
 /// Makes each of `paths`, with the mounts below it as they are, read-only.
-pub(super) fn make_read_only(root: &RootFd, paths: &[Text<'_>]) -> Result<()> {
+pub(super) fn make_read_only(root: &RootFd, kernel: &Kernel, paths: &[Text<'_>]) -> Result<()> {
     for (index, path) in paths.iter().enumerate() {
-        read_only(root, path).context(|| format!("linux.readonlyPaths[{index}] {path:?}"))?;
+        read_only(root, kernel, path)
+            .context(|| format!("linux.readonlyPaths[{index}] {path:?}"))?;
     }
     Ok(())
 }
 
-fn read_only(root: &RootFd, path: &str) -> Result<()> {
+fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
     let Some(target) = existing(root, path)? else {
         return Ok(());
     };
     let tree = tree::clone_fd(target.as_fd(), Depth::All).context(|| "open_tree")?;
-    Changes::read_only().apply(tree.as_fd())?;
-    tree::attach(tree.as_fd(), target.as_fd()).context(|| "move_mount")
+    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())
 }
 
 /// Resolves a path once; everything after works on the descriptor.

@@ -19,7 +19,10 @@
 //! before it gives up privileges. What is below the root is reached through
 //! [`RootFd`] only.
 
+mod cgroups;
+mod copy;
 mod device;
+mod kernel;
 mod mask;
 mod mounts;
 mod pivot;
@@ -29,7 +32,7 @@ mod sources;
 mod tree;
 
 pub use device::{console_bind, open_ptmx};
-pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, What, plan};
+pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
 pub use root_fd::{Found, Leaf, Links, RootFd};
 pub use sources::HostSources;
 
@@ -40,7 +43,7 @@ use rustix::process::umask;
 
 use crate::error::{Context, Result};
 use crate::spec::mount_options::PropagationKind;
-use crate::sys::mount::{MountAttr, mount_setattr};
+use kernel::Kernel;
 use mask::Masks;
 use tree::Changes;
 
@@ -48,6 +51,7 @@ use tree::Changes;
 #[derive(Debug)]
 pub struct Rootfs<'a> {
     plan: &'a RootfsPlan<'a>,
+    kernel: Kernel,
     root: RootFd,
     /// Mounts that become read-only when everything in them has been made.
     read_only_later: Vec<(usize, OwnedFd)>,
@@ -73,32 +77,45 @@ impl Drop for NoUmask {
 /// devices and links. Call it in the container's mount namespace, in a process
 /// with one thread (the umask is changed meanwhile).
 ///
+/// `enter_cgroups` is called once, before the first mount that shows cgroups or
+/// else at the end: until it returns, the process need not be in its cgroups
+/// and cgroup namespace, so that mounting and that can go on at the same time.
+///
 /// # Errors
 /// The first step that fails; the mount namespace is good for nothing then.
-pub fn prepare<'a>(plan: &'a RootfsPlan<'a>, sources: HostSources) -> Result<Rootfs<'a>> {
+pub fn prepare<'a>(
+    plan: &'a RootfsPlan<'a>,
+    sources: HostSources,
+    enter_cgroups: &mut dyn FnMut() -> Result<()>,
+) -> Result<Rootfs<'a>> {
     let _umask = NoUmask::new();
     let HostSources { root, mounts } = sources;
-    pivot::stop_propagation(plan)?;
-    let root = RootFd::from(pivot::bind_root(plan, root)?);
+    let kernel = pivot::stop_propagation(plan)?;
+    let root = RootFd::from(pivot::bind_root(plan, &kernel, root)?);
     let mut rootfs = Rootfs {
         plan,
+        kernel,
         root,
         read_only_later: Vec::new(),
         masks: None,
     };
-    rootfs.mount_all(mounts)?;
+    let entered = rootfs.mount_all(mounts, enter_cgroups)?;
     let dev = if plan.populate_dev {
         Some(device::dev_directory(&rootfs.root)?)
     } else {
         None
     };
     let dev = dev.as_ref().map(AsFd::as_fd);
-    device::make_devices(&rootfs.root, dev, &plan.devices, plan.user_namespace)?;
+    let bind = plan.user_namespace.is_some();
+    device::make_devices(&rootfs.root, dev, &plan.devices, bind)?;
     if let Some(dev) = dev {
         device::make_links(&rootfs.root, dev)?;
     }
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open()?);
+    }
+    if !entered {
+        enter_cgroups()?;
     }
     Ok(rootfs)
 }
@@ -118,7 +135,7 @@ impl Rootfs<'_> {
     /// pivot_root(2), umount2(2).
     pub fn pivot(&mut self, no_pivot: bool) -> Result<()> {
         if no_pivot {
-            pivot::move_root(&self.root)
+            pivot::move_root(&self.root, self.plan)
         } else {
             pivot::pivot_root(&self.root, self.plan)
         }
@@ -130,18 +147,19 @@ impl Rootfs<'_> {
     /// # Errors
     /// The first change that fails.
     pub fn finish(self) -> Result<RootFd> {
+        let read_only = Changes::read_only();
         for (index, mount) in &self.read_only_later {
-            Changes::read_only()
-                .apply(mount.as_fd())
+            self.kernel
+                .change(mount.as_fd(), &read_only)
                 .context(|| format!("mounts[{index}]"))?;
         }
-        mask::make_read_only(&self.root, self.plan.readonly_paths)?;
+        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
         if let Some(mut masks) = self.masks {
             masks.apply(&self.root, self.plan.masked, self.plan.label)?;
         }
         if self.plan.readonly {
-            Changes::read_only()
-                .apply(self.root.as_fd())
+            self.kernel
+                .change(self.root.as_fd(), &read_only)
                 .context(|| "root.readonly")?;
         }
         // Private and slave the root has been since it was bound.
@@ -151,13 +169,13 @@ impl Rootfs<'_> {
                 PropagationKind::Shared | PropagationKind::Unbindable
             )
         {
-            let change = MountAttr {
-                propagation: propagation.bit(),
-                ..MountAttr::default()
-            };
-            mount_setattr(self.root.as_fd(), propagation.recursive, &change)
-                .context(|| "linux.rootfsPropagation: mount_setattr")?;
+            self.kernel
+                .change(self.root.as_fd(), &Changes::propagation(propagation))
+                .context(|| "linux.rootfsPropagation")?;
         }
         Ok(self.root)
     }
 }
+
+#[cfg(test)]
+mod tests;

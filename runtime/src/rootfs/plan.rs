@@ -68,10 +68,19 @@ pub struct RootfsPlan<'a> {
     pub readonly_paths: &'a [Text<'a>],
     /// SELinux label of the file systems, empty for none.
     pub label: &'a str,
-    /// Whether the container has a user namespace other than the runtime's.
-    pub user_namespace: bool,
+    /// The container's user namespace, if it is not the runtime's.
+    pub user_namespace: Option<UserNamespace<'a>>,
     /// Whether the container has a cgroup namespace other than the runtime's.
     pub cgroup_namespace: bool,
+}
+
+/// The user namespace of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserNamespace<'a> {
+    /// A new one with these mappings.
+    New(&'a [IdMapping], &'a [IdMapping]),
+    /// The one of this file.
+    Joined(&'a str),
 }
 
 /// One of `mounts`.
@@ -113,10 +122,11 @@ pub enum What<'a> {
 }
 
 /// An id mapping of a mount.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdmapStep<'a> {
-    /// The mapping; where absent, that of the container's user namespace.
-    pub mapping: Option<(&'a [IdMapping], &'a [IdMapping])>,
+    /// The user namespace that maps like this; the container's own where the
+    /// mount brings no mapping.
+    pub mapping: UserNamespace<'a>,
     /// Whether mounts below are mapped too.
     pub recursive: bool,
 }
@@ -162,7 +172,7 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
         masked: &[],
         readonly_paths: &[],
         label: "",
-        user_namespace: false,
+        user_namespace: None,
         cgroup_namespace: false,
     };
     let mut devices: &'a [Device<'a>] = &[];
@@ -171,7 +181,15 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
         plan.masked = &linux.masked_paths;
         plan.readonly_paths = &linux.readonly_paths;
         plan.label = &linux.mount_label;
-        plan.user_namespace = linux.namespaces.iter().any(|ns| ns.kind == "user");
+        plan.user_namespace =
+            linux
+                .namespaces
+                .iter()
+                .find(|ns| ns.kind == "user")
+                .map(|ns| match ns.path.as_str() {
+                    "" => UserNamespace::New(&linux.uid_mappings, &linux.gid_mappings),
+                    path => UserNamespace::Joined(path),
+                });
         plan.cgroup_namespace = linux.namespaces.iter().any(|ns| ns.kind == "cgroup");
         devices = &linux.devices;
     }
@@ -204,8 +222,8 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
             index,
             &options,
             &what,
-            &mount.uid_mappings,
-            &mount.gid_mappings,
+            (&mount.uid_mappings, &mount.gid_mappings),
+            plan.user_namespace,
         )?;
         plan.mounts.push(MountStep {
             index,
@@ -310,26 +328,29 @@ fn idmap<'a>(
     index: usize,
     options: &MountOptions<'_>,
     what: &What<'_>,
-    uids: &'a [IdMapping],
-    gids: &'a [IdMapping],
+    (uids, gids): (&'a [IdMapping], &'a [IdMapping]),
+    container: Option<UserNamespace<'a>>,
 ) -> Result<Option<IdmapStep<'a>>> {
     let field = || format!("mounts[{index}]");
     if uids.is_empty() != gids.is_empty() {
-        return Err(Error::config(
-            field(),
-            "uidMappings and gidMappings need each other",
-        ));
+        let text = "uidMappings and gidMappings need each other";
+        return Err(Error::config(field(), text));
     }
-    let mapping = (!uids.is_empty()).then_some((uids, gids));
-    if options.idmap == Idmap::None && mapping.is_none() {
+    if options.idmap == Idmap::None && uids.is_empty() {
         return Ok(None);
     }
     if !matches!(what, What::Bind(_)) {
-        return Err(Error::config(
-            field(),
-            "only bind mounts can have an id mapping",
-        ));
+        let text = "only bind mounts can have an id mapping";
+        return Err(Error::config(field(), text));
     }
+    let mapping = if uids.is_empty() {
+        container.ok_or_else(|| {
+            let text = "idmap needs uidMappings and gidMappings, or a user namespace";
+            Error::config(field(), text)
+        })?
+    } else {
+        UserNamespace::New(uids, gids)
+    };
     Ok(Some(IdmapStep {
         mapping,
         recursive: options.idmap == Idmap::Recursive,

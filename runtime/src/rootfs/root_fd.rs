@@ -49,7 +49,7 @@ pub enum Leaf {
 /// An object below the root.
 #[derive(Debug)]
 pub struct Found {
-    /// Its `O_PATH` descriptor.
+    /// A descriptor to mount upon: `O_PATH`, or `O_RDONLY` of a file made just now.
     pub fd: OwnedFd,
     /// Whether it was made just now.
     pub created: bool,
@@ -102,6 +102,15 @@ impl RootFd {
         self.lookup(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY, links)
     }
 
+    /// Opens the directory at `path`, as an `O_PATH` descriptor to go to.
+    ///
+    /// # Errors
+    /// As [`RootFd::resolve`]; `ENOTDIR`.
+    pub fn open_directory(&self, path: &str) -> Result<OwnedFd> {
+        self.lookup(path, OFlags::PATH | OFlags::DIRECTORY, Links::Follow)
+            .map_err(|errno| Error::system(call(path), errno))
+    }
+
     /// Resolves `path`; what is missing is made: directories (mode 0755) on the
     /// way, and at its end a `leaf` with `mode` as far as the umask allows.
     /// Links that lead nowhere are followed, and their target is made.
@@ -111,7 +120,14 @@ impl RootFd {
     pub fn make(&self, path: &str, links: Links, leaf: Leaf, mode: Mode) -> Result<Found> {
         match self.resolve(path, links) {
             Ok(fd) => Ok(Found { fd, created: false }),
-            Err(Errno::NOENT) => Walk::new(self, links, leaf, mode).run(path),
+            Err(Errno::NOENT) => match self.make_last(path, links, leaf, mode) {
+                // More than the last component is missing, or it is a link that
+                // leads nowhere, or somebody else is at work here.
+                Err(Errno::NOENT | Errno::EXIST | Errno::LOOP | Errno::INVAL) => {
+                    Walk::new(self, links, leaf, mode).run(path)
+                }
+                result => result,
+            },
             Err(errno) => Err(errno),
         }
         .map_err(|errno| match (errno, links) {
@@ -119,8 +135,29 @@ impl RootFd {
                 format!("{path:?} in the root file system is or contains a symbolic link"),
                 errno,
             ),
-            _ => Error::system(format!("openat2(rootfs, {path:?}, RESOLVE_IN_ROOT)"), errno),
+            _ => Error::system(call(path), errno),
         })
+    }
+
+    /// The usual case in few calls: only the last component of `path` is missing.
+    fn make_last(
+        &self,
+        path: &str,
+        links: Links,
+        leaf: Leaf,
+        mode: Mode,
+    ) -> std::result::Result<Found, Errno> {
+        let (parent, name) = match path.trim_end_matches('/').rsplit_once('/') {
+            Some(("", name)) => ("/", name),
+            Some(split) => split,
+            None => ("/", path),
+        };
+        if matches!(name, "" | "." | "..") {
+            return Err(Errno::INVAL);
+        }
+        let parent = self.lookup(parent, OFlags::PATH | OFlags::DIRECTORY, links)?;
+        let fd = create(parent.as_fd(), name, leaf, mode)?;
+        Ok(Found { fd, created: true })
     }
 
     fn lookup(
@@ -179,6 +216,10 @@ impl RootFd {
         }
         Ok(fd)
     }
+}
+
+fn call(path: &str) -> String {
+    format!("openat2(rootfs, {path:?}, RESOLVE_IN_ROOT)")
 }
 
 /// The type of an open file.
@@ -264,24 +305,40 @@ impl<'a> Walk<'a> {
             Err(Errno::NOENT) => {}
             result => return result.map(|fd| (fd, false)),
         }
-        let made = if last && self.leaf == Leaf::File {
-            let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            fs::openat(self.here(), name, create, self.mode).map(drop)
+        let (leaf, mode) = if last {
+            (self.leaf, self.mode)
         } else {
-            let mode = if last {
-                self.mode
-            } else {
-                Mode::from_raw_mode(0o755)
-            };
-            fs::mkdirat(self.here(), name, mode)
+            (Leaf::Directory, Mode::from_raw_mode(0o755))
         };
-        match made {
+        match create(self.here(), name, leaf, mode) {
             // Somebody was faster: take what there is now.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
+            Err(Errno::EXIST) => {
+                fs::openat(self.here(), name, flags, Mode::empty()).map(|fd| (fd, false))
+            }
+            result => result.map(|fd| (fd, true)),
         }
-        let fd = fs::openat(self.here(), name, flags, Mode::empty())?;
-        Ok((fd, made.is_ok()))
+    }
+}
+
+/// Makes `name` in `parent` and opens it.
+fn create(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    leaf: Leaf,
+    mode: Mode,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match leaf {
+        Leaf::Directory => {
+            fs::mkdirat(parent, name, mode)?;
+            // Still a directory, whoever exchanges things here.
+            let flags = flags | OFlags::PATH | OFlags::DIRECTORY;
+            fs::openat(parent, name, flags, Mode::empty())
+        }
+        Leaf::File => {
+            let flags = flags | OFlags::CREATE | OFlags::EXCL;
+            fs::openat(parent, name, flags, mode)
+        }
     }
 }
 

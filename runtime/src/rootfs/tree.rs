@@ -7,16 +7,20 @@
 //! anybody sees it, and move_mount(2) puts it onto an open descriptor: no path
 //! of the container is looked up between the check and the mount.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    self, FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountFlags, MoveMountFlags,
+    OpenTreeFlags,
 };
 
 use crate::error::{Context, Error, Result};
-use crate::spec::mount_options::{Attributes, MountOptions, Propagation, attr};
+use crate::spec::mount_options::{
+    Attributes, MountOptions, Propagation, PropagationKind, attr, sb,
+};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// A new instance of a file system, described.
@@ -24,7 +28,7 @@ use crate::sys::mount::{MountAttr, mount_setattr};
 pub(super) struct NewFilesystem<'a> {
     /// Its type.
     pub kind: &'a str,
-    /// Its device, or the name to show.
+    /// Its device, or the name to show; empty for none.
     pub source: &'a str,
     /// The options from the configuration.
     pub options: &'a MountOptions<'a>,
@@ -32,8 +36,19 @@ pub(super) struct NewFilesystem<'a> {
     pub extra: Option<(&'a str, &'a str)>,
     /// SELinux label, empty for none.
     pub label: &'a str,
-    /// Whether it stays writable for now, whatever the options say.
-    pub writable: bool,
+    /// What becomes read-only where the options say `ro`.
+    pub read_only: ReadOnly,
+}
+
+/// What becomes read-only where the options say `ro`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadOnly {
+    /// The mount and the superblock, as mount(2) does it.
+    All,
+    /// The mount only: the superblock is shared with the host.
+    Mount,
+    /// Nothing yet: something is still to be made inside.
+    Nothing,
 }
 
 impl NewFilesystem<'_> {
@@ -56,9 +71,11 @@ impl NewFilesystem<'_> {
                 complaint(&context, format!("fsconfig({kind}, {key}{value})"), errno)
             })
         };
-        set("source", Some(self.source))?;
+        if !self.source.is_empty() {
+            set("source", Some(self.source))?;
+        }
         for flag in self.options.superblock_flags() {
-            if !(self.writable && flag == "ro") {
+            if flag != "ro" || self.read_only == ReadOnly::All {
                 set(flag, None)?;
             }
         }
@@ -79,7 +96,7 @@ impl NewFilesystem<'_> {
             )
         })?;
         let mut attributes = self.options.attributes.set;
-        if self.writable {
+        if self.read_only == ReadOnly::Nothing {
             attributes &= !attr::RDONLY;
         }
         let attributes = u32::try_from(attributes).unwrap_or(u32::MAX);
@@ -90,6 +107,73 @@ impl NewFilesystem<'_> {
         )
         .context(|| format!("fsmount({kind}, {attributes:#x})"))
     }
+}
+
+impl NewFilesystem<'_> {
+    /// Makes and mounts the instance with mount(2), which alone knows some
+    /// options, onto the descriptor `destination` by its name in the host's procfs.
+    pub(super) fn mount_classic(&self, destination: BorrowedFd<'_>) -> Result<()> {
+        let mut flags = self.options.mount_flags();
+        if self.read_only == ReadOnly::Nothing {
+            flags &= !u64::from(MountFlags::RDONLY.bits());
+        }
+        let mut data = self.options.data_string();
+        let label = (!self.label.is_empty()).then(|| format!("\"{}\"", self.label));
+        let extra = label.as_deref().map(|label| ("context", label));
+        for (key, value) in extra.into_iter().chain(self.extra) {
+            if !data.is_empty() {
+                data.push(',');
+            }
+            data.push_str(&format!("{key}={value}"));
+        }
+        let call = || {
+            format!(
+                "mount({:?}, {:?}, {flags:#x}, {data:?})",
+                self.source, self.kind
+            )
+        };
+        let text = CString::new(data.as_str()).map_err(|_| Error::system(call(), Errno::INVAL))?;
+        mount::mount(
+            self.source,
+            format!("/proc/self/fd/{}", destination.as_raw_fd()),
+            self.kind,
+            MountFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0)),
+            text.as_c_str(),
+        )
+        .context(call)
+    }
+}
+
+/// Changes the superblock of the mount whose root `mount` is, as far as the options speak of it.
+pub(super) fn reconfigure(mount: BorrowedFd<'_>, options: &MountOptions<'_>) -> Result<()> {
+    let cleared = |bit: u64| options.superblock_clear & bit != 0;
+    let flags = options
+        .superblock_flags()
+        .chain((options.attributes.clear & attr::RDONLY != 0).then_some("rw"))
+        .chain(cleared(sb::SYNCHRONOUS).then_some("async"))
+        .chain(cleared(sb::LAZYTIME).then_some("nolazytime"))
+        .chain(cleared(sb::MANDLOCK).then_some("nomand"))
+        .map(|flag| (flag, None));
+    let mut settings = flags.chain(options.data_items()).peekable();
+    if settings.peek().is_none() {
+        return Ok(());
+    }
+    let pick = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = mount::fspick(mount, "", pick).context(|| "fspick(destination)")?;
+    for (key, value) in settings {
+        match value {
+            Some(value) => mount::fsconfig_set_string(&context, key, value),
+            None => mount::fsconfig_set_flag(&context, key),
+        }
+        .map_err(|errno| complaint(&context, format!("fsconfig({key})"), errno))?;
+    }
+    mount::fsconfig_reconfigure(&context).map_err(|errno| {
+        complaint(
+            &context,
+            "fsconfig(FSCONFIG_CMD_RECONFIGURE)".to_owned(),
+            errno,
+        )
+    })
 }
 
 /// An error with what the file system itself has to say: its context's log.
@@ -159,6 +243,18 @@ pub(super) fn attach(
     )
 }
 
+/// Cuts a copy made in the host's mount namespace off from what it is a copy
+/// of, in one direction, as [`stop_propagation`](super::pivot::stop_propagation)
+/// does with all mounts of the container's namespace: else a mount made below it
+/// in the container would appear on the host.
+pub(super) fn make_slave(tree: BorrowedFd<'_>) -> Result<()> {
+    let slave = Propagation {
+        kind: PropagationKind::Slave,
+        recursive: true,
+    };
+    Changes::propagation(slave).apply(tree)
+}
+
 /// Changes of a mount, as few calls as possible.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<(bool, MountAttr)>);
@@ -212,25 +308,36 @@ impl Changes {
         Changes::new(own, Attributes::default(), &[])
     }
 
-    /// Applies them to the mount whose root `mount` is.
+    /// The calls: whether all mounts below are meant, and what changes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(bool, MountAttr)> {
+        self.0.iter()
+    }
+
+    /// A change of propagation only.
+    pub(super) fn propagation(propagation: Propagation) -> Changes {
+        let none = Attributes::default();
+        Changes::new(none, none, &[propagation])
+    }
+
+    /// Applies them to the mount whose root `mount` is, detached or not.
     pub(super) fn apply(&self, mount: BorrowedFd<'_>) -> Result<()> {
         for (recursive, attr) in &self.0 {
-            mount_setattr(mount, *recursive, attr).map_err(|errno| {
-                let MountAttr {
-                    attr_set,
-                    attr_clr,
-                    propagation,
-                    ..
-                } = attr;
-                let rec = if *recursive { "AT_RECURSIVE, " } else { "" };
-                Error::system(
-                    format!(
-                        "mount_setattr({rec}set {attr_set:#x}, clear {attr_clr:#x}, propagation {propagation:#x})"
-                    ),
-                    errno,
-                )
-            })?;
+            mount_setattr(mount, c"", *recursive, attr)
+                .map_err(|errno| Error::system(call(*recursive, attr), errno))?;
         }
         Ok(())
     }
+}
+
+fn call(recursive: bool, attr: &MountAttr) -> String {
+    let MountAttr {
+        attr_set,
+        attr_clr,
+        propagation,
+        ..
+    } = attr;
+    let recursive = if recursive { "AT_RECURSIVE, " } else { "" };
+    format!(
+        "mount_setattr({recursive}set {attr_set:#x}, clear {attr_clr:#x}, propagation {propagation:#x})"
+    )
 }

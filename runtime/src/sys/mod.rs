@@ -15,5 +15,7 @@ pub mod sched;
 pub mod spawn;
 
 pub mod seccomp;
+pub mod mount;
+
 #[cfg(test)]
 pub(crate) mod testing;

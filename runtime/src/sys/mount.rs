@@ -4,6 +4,7 @@
 //! attributes a mount gets.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -31,25 +32,27 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
-/// Changes the mount whose root `mount` is, with all mounts below it where `recursive`.
+/// Changes the mount whose root `path` is, `mount` itself where `path` is empty,
+/// with all mounts below it where `recursive`.
 ///
 /// # Errors
-/// mount_setattr(2): `EINVAL` where `mount` is not the root of a mount,
+/// mount_setattr(2): `EINVAL` where that is not the root of a mount,
 /// `EPERM` for an attribute that is locked, `ENOSYS` before Linux 5.12.
 pub fn mount_setattr(
     mount: BorrowedFd<'_>,
+    path: &CStr,
     recursive: bool,
     attr: &MountAttr,
 ) -> Result<(), Errno> {
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: the empty path is a static NUL-terminated string; `attr` points to
-    // a live `repr(C)` structure whose size is passed with it, and the kernel
-    // only reads it. The descriptor stays open while it is borrowed.
+    // SAFETY: `path` is NUL-terminated; `attr` points to a live `repr(C)`
+    // structure whose size is passed with it. The kernel only reads both. The
+    // descriptor stays open while it is borrowed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
-            c"".as_ptr(),
+            path.as_ptr(),
             flags,
             std::ptr::from_ref(attr),
             size_of::<MountAttr>(),

@@ -12,13 +12,14 @@ const CONFIG: &str = r#"{
   {"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
   {"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666","mode=0620","gid=5"]},
   {"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+  {"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro","nosuid","noexec","nodev"]},
   {"destination":"/dev/mqueue","type":"mqueue","source":"mqueue","options":["nosuid","noexec","nodev"]},
   {"destination":"/dev/shm","type":"tmpfs","source":"shm","options":["nosuid","noexec","nodev","mode=1777","size=67108864"]},
   {"destination":"/etc/hosts","type":"bind","source":"hosts","options":["rbind","rprivate"]},
   {"destination":"/etc/resolv.conf","type":"bind","source":"resolv.conf","options":["rbind","rprivate","ro"]}
  ],
  "linux": {
-  "namespaces": [{"type":"mount"},{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"uts"}],
+  "namespaces": [{"type":"mount"},{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"cgroup"}],
   "maskedPaths": ["/proc/acpi","/proc/asound","/proc/kcore","/proc/keys","/proc/interrupts","/proc/timer_list","/proc/scsi","/sys/firmware","/no/such/path"],
   "readonlyPaths": ["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger","/no/such/path"]
  }
@@ -31,9 +32,6 @@ fn everything_is_where_it_should_be() {
         fs::write(bundle.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
         fs::write(bundle.path().join("resolv.conf"), "").unwrap();
         bundle.enter(CONFIG).unwrap();
-        // The bundle is out of reach from now on; its directory stays behind
-        // for the outer process's temporary directory.
-        std::mem::forget(bundle);
 
         let mounts = mountinfo();
         for (place, kind, source, options) in [

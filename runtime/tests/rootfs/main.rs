@@ -7,5 +7,7 @@
     clippy::tests_outside_test_module
 )]
 
+mod attacks;
+mod binds;
 mod docker;
 mod support;

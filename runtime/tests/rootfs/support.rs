@@ -8,11 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use knarr_runtime::rootfs::{self, HostSources, RootFd, Rootfs, RootfsPlan};
+use knarr_runtime::rootfs::{self, HostSources, RootFd, Rootfs};
 use knarr_runtime::spec::{Spec, parse};
 
 /// Names the test that runs inside.
 const INSIDE: &str = "KNARR_ROOTFS_TEST";
+
+/// Names the directory that the test may use.
+const DIRECTORY: &str = "KNARR_ROOTFS_DIRECTORY";
 
 /// Runs `body` in new namespaces; `unshare` are options of unshare(1) beyond `--mount`.
 pub fn isolated(name: &str, unshare: &[&str], body: impl FnOnce()) {
@@ -24,17 +27,29 @@ pub fn isolated(name: &str, unshare: &[&str], body: impl FnOnce()) {
         eprintln!("skipped: {name} needs root");
         return;
     }
+    isolated_with(name, unshare, &[]);
+}
+
+/// Runs the test `name` again in new namespaces, with further `variables` (`NAME=value`).
+pub fn isolated_with(name: &str, unshare: &[&str], variables: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "unchanged"])
         .args(unshare)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)
+        .env(DIRECTORY, directory.path())
+        .envs(
+            variables
+                .iter()
+                .filter_map(|variable| variable.split_once('=')),
+        )
         .output()
         .unwrap();
     assert!(
         output.status.success(),
-        "{name} failed inside:\n{}\n{}",
+        "{name} {variables:?} failed inside:\n{}\n{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
@@ -43,22 +58,30 @@ pub fn isolated(name: &str, unshare: &[&str], body: impl FnOnce()) {
 /// All namespaces but the user's.
 pub const ALL: &[&str] = &["--pid", "--fork", "--ipc", "--net", "--uts", "--cgroup"];
 
-/// A directory with an empty `rootfs`, gone at the end.
-pub struct Bundle(tempfile::TempDir);
+/// A directory with an empty `rootfs`.
+///
+/// It is removed from outside: the test that enters it cannot reach it any more.
+pub struct Bundle(PathBuf);
 
 impl Bundle {
+    /// Makes one where [`isolated`] has said.
     pub fn new() -> Bundle {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("rootfs")).unwrap();
-        Bundle(dir)
+        let path = PathBuf::from(std::env::var_os(DIRECTORY).unwrap()).join("bundle");
+        fs::create_dir_all(path.join("rootfs")).unwrap();
+        Bundle(path)
+    }
+
+    /// One that exists.
+    pub fn at(path: PathBuf) -> Bundle {
+        Bundle(path)
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.0
     }
 
     pub fn rootfs(&self) -> PathBuf {
-        self.0.path().join("rootfs")
+        self.0.join("rootfs")
     }
 
     /// Makes a directory in the image.
@@ -89,9 +112,15 @@ impl Bundle {
     ) -> Result<T, String> {
         let spec: Spec<'_> = parse::parse("config.json", config.as_bytes()).unwrap();
         let plan = rootfs::plan(&spec, self.path()).map_err(|e| e.to_string())?;
-        rootfs::prepare(&plan, HostSources::default())
+        let sources = HostSources::open(&plan).map_err(|e| e.to_string())?;
+        rootfs::prepare(&plan, sources, &mut || Ok(()))
             .map(then)
             .map_err(|e| e.to_string())
+    }
+
+    /// The error of a configuration that cannot work.
+    pub fn refuse(&self, config: &str) -> String {
+        self.enter(config).map(drop).unwrap_err()
     }
 
     /// Goes all the way; afterwards `/` is the container's root.
@@ -119,7 +148,6 @@ pub struct MountInfo {
     pub optional: Vec<String>,
     pub kind: String,
     pub source: String,
-    pub superblock: Vec<String>,
 }
 
 impl MountInfo {
@@ -145,7 +173,6 @@ pub fn mountinfo() -> HashMap<String, MountInfo> {
                     optional: left[6..].iter().map(|s| (*s).to_owned()).collect(),
                     kind: right[0].to_owned(),
                     source: right[1].to_owned(),
-                    superblock: words(right[2]),
                 },
             )
         })
