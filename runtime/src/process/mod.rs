@@ -5,6 +5,20 @@
 //! which the process itself calls. Does not: the order in which they are
 //! called, mounts, cgroups, seccomp.
 
+pub mod affinity;
 pub mod capabilities;
 pub mod identity;
+pub mod io_priority;
+pub mod keyring;
+pub mod list;
+pub mod lsm;
+pub mod memory_policy;
+pub mod oom;
+pub mod personality;
+pub mod procfs;
+pub mod program;
 pub mod rlimits;
+pub mod scheduler;
+pub mod sysctl;
+pub mod user;
+pub mod working_dir;

@@ -4,7 +4,10 @@
 //! each call with its man page. Does not: decisions, paths, error texts beyond
 //! the call itself.
 
+pub mod exec;
+pub mod keyring;
 pub mod netdev;
+pub mod sched;
 pub mod spawn;
 
 #[cfg(test)]
