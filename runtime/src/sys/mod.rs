@@ -5,9 +5,11 @@
 //! the call itself.
 
 pub mod exec;
+pub mod fds;
 pub mod keyring;
 pub mod netdev;
 pub mod sched;
+pub mod signal;
 pub mod spawn;
 
 #[cfg(test)]

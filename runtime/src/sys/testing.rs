@@ -107,3 +107,13 @@ pub(crate) fn private_mounts() {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).unwrap();
 }
+
+/// Has `f` called in the child of `command` before it becomes the program.
+pub(crate) fn before_exec(
+    command: &mut std::process::Command,
+    f: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the callers pass closures that make system calls only.
+    unsafe { command.pre_exec(f) }
+}
