@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::process::PidfdGetfdFlags;
+use rustix::process::{Pid, PidfdGetfdFlags};
 
 use super::options::{CgroupDriver, CreateOptions};
 use super::record::{self, Record};
@@ -21,15 +21,22 @@ use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::init::{self, Gate, InitPlan};
 use crate::namespaces::{self, Namespaces};
+use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
+use crate::process::sysctl::{self, OwnNamespaces};
+use crate::spec::Text;
 use crate::rootfs::{self, HostSources};
 use crate::seccomp::listener::{self, ContainerProcessState};
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 use crate::spec::seccomp::Seccomp;
-use crate::spec::{self, Spec};
+use crate::host::Host;
+use crate::spec::{self, Spec, validate};
 use crate::sys::clone::{Side, clone_process, flags};
-use crate::{console, hooks, intel_rdt, proc, protect, seccomp, time};
+use crate::{console, hooks, intel_rdt, network, proc, protect, seccomp, time};
+
+/// The annotation by which the caller's groups stay, for volumes that only they open.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// A container whose process waits at its gate.
 #[derive(Debug)]
@@ -78,8 +85,13 @@ impl Bundle {
     /// Parses and validates the configuration; returns the warnings with it.
     pub fn spec(&self, options: &CreateOptions) -> Result<(Spec<'_>, Vec<String>)> {
         let spec: Spec<'_> = spec::parse::parse(&self.name, &self.text)?;
-        let _ = options;
-        Ok((spec, Vec::new()))
+        let host = Host::new();
+        let context = validate::Context {
+            host: Some(&host),
+            systemd_cgroup: options.cgroup == CgroupDriver::Systemd,
+        };
+        let findings = validate::refuse_errors(validate::validate(&spec, &context)).context(|| &self.name)?;
+        Ok((spec, findings.iter().map(ToString::to_string).collect()))
     }
 }
 
@@ -94,7 +106,8 @@ fn absolute(dir: &OwnedFd) -> Result<PathBuf> {
 struct Undo {
     cgroup: Option<Box<dyn cgroup::Manager>>,
     init: Option<OwnedFd>,
-    rdt: Option<intel_rdt::Record>,
+    rdt: Option<(Resctrl, intel_rdt::Made)>,
+    devices: Option<network::devices::Moved>,
     pid_file: Option<PathBuf>,
 }
 
@@ -102,11 +115,14 @@ impl Undo {
     fn undo(mut self, store: &Store) -> Vec<Error> {
         let mut left = Vec::new();
         let mut note = |result: Result<()>| left.extend(result.err());
+        if let Some(devices) = self.devices.take() {
+            devices.give_back().into_iter().for_each(|error| note(Err(error)));
+        }
         if let Some(pidfd) = self.init.take() {
             wait::kill_and_reap(pidfd.as_fd());
         }
-        if let Some(rdt) = self.rdt.take() {
-            note(rdt.remove());
+        if let Some((resctrl, made)) = self.rdt.take() {
+            note(resctrl.undo(&made));
         }
         if let Some(mut cgroup) = self.cgroup.take() {
             note(cgroup.kill_all(rustix::process::Signal::KILL));
@@ -141,7 +157,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let mut undo = Undo {
         cgroup: None,
         init: None,
-        rdt: None,
+        rdt: None, devices: None,
         pid_file: None,
     };
     let mut builder = Builder {
@@ -244,21 +260,31 @@ impl Builder<'_> {
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
         let layout = rootfs::plan(spec, &self.bundle.path)?;
         record.rootfs = layout.rootfs.display().to_string();
+        let procfs = ProcFs::open()?;
         let attributes = match &spec.process {
             Some(process) => {
                 let around = Surroundings {
-                    new_keyring: (!self.options.no_new_keyring).then_some(&self.options.id),
+                    session_keyring: (!self.options.no_new_keyring).then_some(&self.options.id),
                     preserve_fds: self.options.preserve_fds,
-                    keep_groups: false,
+                    keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
                 };
                 let (attributes, warnings) =
-                    Attributes::plan(process, spec.linux.as_ref(), &around)?;
+                    Attributes::plan(process, spec.linux.as_ref(), &around, &procfs)?;
                 self.warnings.extend(warnings);
                 Some(attributes)
             }
             None => None,
         };
-        let procfs = ProcFs::open()?;
+
+        let own = OwnNamespaces {
+            ipc: namespaces.has(flags::NEWIPC),
+            network: namespaces.has(flags::NEWNET),
+            uts: namespaces.has(flags::NEWUTS),
+            user: namespaces.has(flags::NEWUSER),
+        };
+        let sysctls = sysctl::plan(&linux.sysctl, own)?;
+        let devices = network::devices::plan(&linux.net_devices, own.network)?;
+        let rdt = linux.intel_rdt.as_ref().map(|rdt| intel_rdt::plan(rdt, &self.options.id)).transpose()?;
 
         let request = cgroup::Request {
             id: &self.options.id,
@@ -289,7 +315,7 @@ impl Builder<'_> {
         undo.cgroup = cgroup;
         let cgroup = undo.cgroup.as_deref();
 
-        let sources = HostSources::default();
+        let sources = HostSources::open(&layout)?;
         let (ours, theirs) = channel::pair()?;
         let plan = InitPlan {
             spec,
@@ -299,6 +325,7 @@ impl Builder<'_> {
             sources,
             attributes,
             seccomp: filter.as_ref(),
+            sysctls: &sysctls,
             procfs: &procfs,
             no_pivot: self.options.no_pivot,
             gate: &gate,
@@ -330,12 +357,26 @@ impl Builder<'_> {
         if namespaces.make & flags::NEWUSER != 0 {
             namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
         }
+        let process = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
         record.pid = pid;
+        if let Some(plan) = rdt {
+            let resctrl = Resctrl::find(&procfs)?;
+            let made = resctrl.prepare(&plan)?;
+            record.rdt = Some(made.clone());
+            let (resctrl, made) = undo.rdt.insert((resctrl, made));
+            resctrl.enter(made, process)?;
+        }
+        if !devices.is_empty() {
+            let path = format!("/proc/{pid}/ns/net");
+            let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("linux.netDevices: open({path})"))?;
+            undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
+        }
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send(&Message::Go)?;
         let console = self.accompany(&ours, record, pidfd.as_fd())?;
         if let Some(socket) = &self.options.pidfd_socket {
-            console::send_fd(socket, pidfd.as_fd(), b"pidfd")?;
+            send_pidfd(socket, pidfd.as_fd())?;
         }
         if let Some(path) = &self.options.pid_file {
             undo.pid_file = Some(path.clone());
@@ -370,8 +411,8 @@ impl Builder<'_> {
                     }
                     channel.send(&Message::Go)?;
                 }
-                Some(Message::Console(master, name)) => match &self.options.console_socket {
-                    Some(socket) => console::send_fd(socket, master.as_fd(), &name)?,
+                Some(Message::Console(master)) => match &self.options.console_socket {
+                    Some(socket) => send_console(socket, master.as_fd())?,
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
@@ -460,6 +501,18 @@ pub(super) fn hand_over_listener(
         state: super::spec_state(record, status, record.pid),
     };
     listener::send(listener.as_fd(), &profile.listener_path, &state)
+}
+
+/// Sends a terminal's master to `--console-socket`.
+pub(super) fn send_console(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
+    let socket = console::connect_to(socket, "--console-socket")?;
+    console::send_fd(socket.as_fd(), master, console::MASTER_NAME)
+}
+
+/// Sends a pidfd to `--pidfd-socket`.
+pub(super) fn send_pidfd(socket: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = console::connect_to(socket, "--pidfd-socket")?;
+    console::send_fd(socket.as_fd(), pidfd, "pidfd")
 }
 
 /// The error for an init that ended without a word.

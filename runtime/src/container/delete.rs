@@ -10,6 +10,8 @@ use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
 use super::{Container, config_of, hooks_state, wait};
 use crate::error::{Error, Kind, Result};
+use crate::intel_rdt::Resctrl;
+use crate::process::procfs::ProcFs;
 use crate::{cgroup, hooks};
 
 /// How long a killed process may take to end, in milliseconds.
@@ -79,7 +81,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
     if let Some(rdt) = &record.rdt {
-        failures.extend(rdt.remove().err());
+        failures.extend(Resctrl::find(&ProcFs::open()?).and_then(|resctrl| resctrl.remove(rdt)).err());
     }
     if let Some(manager) = &mut manager {
         failures.extend(manager.delete().err());

@@ -8,12 +8,11 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 use super::create::{died, hand_over_listener, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
-use super::run::{Foreground, started};
+use super::run::{started, wait_in_foreground};
 use super::state::Status;
 use super::store::CONFIG;
 use super::{Container, config_of, open_init, wait};
 use crate::cgroup;
-use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
@@ -24,7 +23,9 @@ use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
 use crate::spec::seccomp::Seccomp;
 use crate::sys::clone::{self, Side, clone_process, flags};
+use crate::sys::fds;
 use crate::sys::process as sys;
+use crate::sys::signal::Signals;
 use crate::{init, proc, protect};
 
 impl Container {
@@ -64,12 +65,14 @@ impl Container {
         let process = options.merge(spec.process.as_ref())?;
         let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let filter = profile.map(seccomp::compile).transpose()?;
+        let procfs = ProcFs::open()?;
         let around = Surroundings {
-            new_keyring: Some(&self.id),
+            session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
             keep_groups: false,
         };
-        let (attributes, _warnings) = Attributes::plan(&process, spec.linux.as_ref(), &around)?;
+        let (attributes, _warnings) =
+            Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
         let affinity = process
             .exec_cpu_affinity
             .as_ref()
@@ -83,18 +86,14 @@ impl Container {
             affinity,
             filter: filter.as_ref(),
             profile,
-            procfs: ProcFs::open()?,
+            procfs,
             root: open_root(record.pid)?,
             options,
         };
-        let foreground = if options.detach {
-            None
-        } else {
-            Some(Foreground::begin()?)
-        };
+        let signals = if options.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
         let (pidfd, console) = exec.spawn()?;
-        match foreground {
-            Some(foreground) => foreground.wait(pidfd.as_fd(), console),
+        match signals {
+            Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref()),
             None => Ok(0),
         }
     }
@@ -196,8 +195,8 @@ impl Exec<'_> {
             match channel.receive()? {
                 Some(Message::Ready) => break,
                 Some(Message::Warning(_)) => {}
-                Some(Message::Console(master, name)) => match &self.options.console_socket {
-                    Some(socket) => console::send_fd(socket, master.as_fd(), &name)?,
+                Some(Message::Console(master)) => match &self.options.console_socket {
+                    Some(socket) => super::create::send_console(socket, master.as_fd())?,
                     None => kept = Some(master),
                 },
                 Some(Message::Notify(number)) => {
@@ -217,7 +216,7 @@ impl Exec<'_> {
             }
         }
         if let Some(socket) = &self.options.pidfd_socket {
-            console::send_fd(socket, pidfd, b"pidfd")?;
+            super::create::send_pidfd(socket, pidfd)?;
         }
         if let Some(path) = &self.options.pid_file {
             write_pid_file(path, pid)?;
@@ -236,7 +235,7 @@ impl Exec<'_> {
 
     /// The steps of init that a process needs which comes into a finished container, in the same order.
     fn set_up(&mut self, channel: &Channel) -> Result<std::convert::Infallible> {
-        sys::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
+        fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
         sys::set_name(c"knarr:exec");
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
@@ -247,6 +246,8 @@ impl Exec<'_> {
             cpus.apply()?;
         }
         self.join()?;
+        let root = RootFd::from(self.root.try_clone().context(|| "dup(root)")?);
+        self.attributes.take_terminal(&root, channel)?;
         self.attributes.apply_privileged(&self.procfs)?;
         let early = self
             .filter
@@ -254,8 +255,7 @@ impl Exec<'_> {
         if let Some(filter) = early {
             init::load(filter, channel)?;
         }
-        let root = RootFd::from(self.root.try_clone().context(|| "dup(root)")?);
-        self.attributes.complete_environment(&root)?;
+        self.attributes.complete_environment(&root);
         self.attributes.apply_credentials(&root, channel)?;
         let program = self.attributes.find_program()?;
         channel.send(&Message::Ready)?;

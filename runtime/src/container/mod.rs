@@ -30,6 +30,8 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::Spec;
 use crate::spec::resources::Resources;
+use crate::intel_rdt::Resctrl;
+use crate::process::procfs::ProcFs;
 use crate::{cgroup, namespaces, proc};
 
 use record::Record;
@@ -191,7 +193,7 @@ impl Container {
                     "the container has no linux.intelRdt, so its schemata cannot be changed",
                 ));
             };
-            rdt.update(l3_cache, mem_bw)?;
+            Resctrl::find(&ProcFs::open()?)?.update(rdt, l3_cache, mem_bw)?;
         }
         self.manager(&record)?.update(resources)
     }

@@ -50,7 +50,7 @@ pub(crate) struct Record {
     pub cgroup: Option<crate::cgroup::Record>,
     /// The resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rdt: Option<crate::intel_rdt::Record>,
+    pub rdt: Option<crate::intel_rdt::Made>,
     /// Whether there are hooks to run after start.
     pub poststart: bool,
     /// Whether there are hooks to run after delete.

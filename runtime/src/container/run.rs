@@ -8,10 +8,11 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::create::{self, Created, GateKind};
 use super::options::{CreateOptions, RunOptions};
 use super::{Container, delete, wait};
-use crate::console::Relay;
+use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
 use crate::sys::process as sys;
+use crate::sys::signal::Signals;
 
 impl Container {
     /// Creates and starts a container; waits for its end unless detached.
@@ -36,11 +37,7 @@ impl Container {
                 .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         // From before the process exists on, so that neither its end nor a signal for it is missed.
-        let foreground = if run.detach {
-            None
-        } else {
-            Some(Foreground::begin()?)
-        };
+        let signals = if run.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
         let created = create::create(root, &options, GateKind::Channel)?;
         let container = Container {
             root: root.to_owned(),
@@ -65,10 +62,8 @@ impl Container {
             ..
         } = created;
         drop(store);
-        let Some(foreground) = foreground else {
-            return Ok((0, warnings));
-        };
-        let code = foreground.wait(pidfd.as_fd(), console)?;
+        let Some(signals) = signals else { return Ok((0, warnings)) };
+        let code = wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?;
         if !run.keep {
             warnings.extend(
                 delete::destroy(root, &options.id, true)?
@@ -99,57 +94,19 @@ pub(super) fn started(channel: &Channel, pidfd: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// A command that stays until its process ends: signals are read, not delivered.
-#[derive(Debug)]
-pub(super) struct Foreground {
-    mask: sys::SignalMask,
-    signals: OwnedFd,
-}
-
-impl Foreground {
-    /// Blocks all signals from now on.
-    pub fn begin() -> Result<Foreground> {
-        let mask = sys::block_signals();
-        let signals = sys::signal_fd().context(|| "signalfd()")?;
-        Ok(Foreground { mask, signals })
-    }
-
-    /// Passes signals to the process, and the terminal's bytes both ways, until the process ends.
-    pub fn wait(&self, pidfd: BorrowedFd<'_>, console: Option<OwnedFd>) -> Result<i32> {
-        let mut relay = console.map(Relay::start).transpose()?;
-        loop {
-            let ready = crate::console::wait(pidfd, self.signals.as_fd(), relay.as_mut())?;
-            while let Some(number) = sys::read_signal(self.signals.as_fd()) {
-                match sys::signal(number) {
-                    // Ours: children of the container that were left to us, and the terminal's size.
-                    Some(Signal::CHILD) => reap_others(pidfd),
-                    Some(Signal::WINCH) => {
-                        if let Some(relay) = &relay {
-                            relay.resize();
-                        }
-                    }
-                    // Writing to a closed pipe is our own business, SIGURG comes from nobody.
-                    None | Some(Signal::PIPE | Signal::URG) => {}
-                    Some(signal) => {
-                        let _ = pidfd_send_signal(pidfd, signal);
-                    }
-                }
-            }
-            if ready {
-                if let Some(relay) = relay {
-                    relay.finish();
-                }
-                return wait::reap(pidfd);
-            }
+/// Waits for the end of a process in the foreground: signals for us go to it.
+pub(super) fn wait_in_foreground(
+    pidfd: BorrowedFd<'_>,
+    signals: &Signals,
+    console: Option<&OwnedFd>,
+) -> Result<i32> {
+    let mut forward = |number: i32| {
+        // Writing to a closed pipe is our own business, and nobody sends SIGURG.
+        let signal = sys::signal(number).filter(|signal| !matches!(*signal, Signal::PIPE | Signal::URG));
+        if let Some(signal) = signal {
+            let _ = pidfd_send_signal(pidfd, signal);
         }
-    }
+    };
+    console::wait(pidfd, signals, console, &mut forward)?;
+    wait::reap(pidfd)
 }
-
-impl Drop for Foreground {
-    fn drop(&mut self) {
-        sys::restore_signals(&self.mask);
-    }
-}
-
-/// Takes the status of processes that were left to us as their subreaper, but for init's own.
-fn reap_others(_init: BorrowedFd<'_>) {}

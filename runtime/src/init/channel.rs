@@ -51,8 +51,8 @@ pub(crate) enum Message {
     Hooks,
     /// Init's pid, where another process than the first child is init.
     Pid(i32),
-    /// The terminal's master and the name of its slave.
-    Console(OwnedFd, Vec<u8>),
+    /// The terminal's master.
+    Console(OwnedFd),
     /// The seccomp listener, as the number it has in the container's process.
     Notify(i32),
     /// Something worth telling that is no error.
@@ -94,7 +94,7 @@ impl Channel {
             Message::Go => self.send_raw(b'G', &[], None),
             Message::Hooks => self.send_raw(b'H', &[], None),
             Message::Pid(pid) => self.send_raw(b'P', &pid.to_le_bytes(), None),
-            Message::Console(fd, name) => self.send_raw(b'C', name, Some(fd.as_fd())),
+            Message::Console(fd) => self.send_raw(b'C', &[], Some(fd.as_fd())),
             Message::Notify(number) => self.send_raw(b'N', &number.to_le_bytes(), None),
             Message::Warning(text) => self.send_raw(b'W', text.as_bytes(), None),
             Message::Ready => self.send_raw(b'R', &[], None),
@@ -160,7 +160,7 @@ impl Channel {
             (b'G', None) => Message::Go,
             (b'H', None) => Message::Hooks,
             (b'P', None) => Message::Pid(number(body)),
-            (b'C', Some(fd)) => Message::Console(fd, body.to_vec()),
+            (b'C', Some(fd)) => Message::Console(fd),
             (b'N', None) => Message::Notify(number(body)),
             (b'W', None) => Message::Warning(String::from_utf8_lossy(body).into_owned()),
             (b'R', None) => Message::Ready,
@@ -220,10 +220,10 @@ mod tests {
         a.send(&Message::Pid(12)).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Pid(12))));
         let file = std::fs::File::open("/dev/null").unwrap();
-        a.send(&Message::Console(file.into(), b"/dev/pts/0".to_vec()))
+        a.send(&Message::Console(file.into()))
             .unwrap();
         assert!(
-            matches!(b.receive().unwrap(), Some(Message::Console(_, name)) if name == b"/dev/pts/0")
+            matches!(b.receive().unwrap(), Some(Message::Console(_)))
         );
         a.send(&Message::Failed(Error::new(
             Kind::Hook,

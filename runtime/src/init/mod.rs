@@ -40,10 +40,12 @@ use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::Namespaces;
 use crate::process::procfs::ProcFs;
+use crate::process::sysctl::{self, Sysctl};
 use crate::rootfs::{self, HostSources, RootfsPlan};
 use crate::seccomp::Program;
 use crate::spec::Spec;
 use crate::sys::clone::{self, flags};
+use crate::sys::fds;
 use crate::sys::process as sys;
 use crate::{hooks, network};
 
@@ -60,6 +62,7 @@ pub(crate) struct InitPlan<'a> {
     /// Absent where the configuration has no process: such a container only waits.
     pub attributes: Option<Attributes<'a>>,
     pub seccomp: Option<&'a Program>,
+    pub sysctls: &'a [Sysctl],
     pub procfs: &'a ProcFs,
     pub no_pivot: bool,
     pub gate: &'a Gate,
@@ -93,7 +96,7 @@ pub(crate) fn run(plan: InitPlan<'_>, channel: Channel) -> ! {
 
 fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     let made = plan.namespaces.make;
-    sys::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
+    fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
     sys::set_name(c"knarr:init");
     let mut waited = false;
     if made & flags::NEWUSER != 0 {
@@ -120,8 +123,8 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         }
         Ok(())
     };
+    let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
     enter_cgroup_namespace()?;
-    let mut root = rootfs::prepare(plan.rootfs, plan.sources)?;
 
     if let Some(hooks) = &plan.spec.hooks {
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
@@ -136,8 +139,14 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         )?;
     }
     root.pivot(plan.no_pivot)?;
-    if let Some(linux) = &plan.spec.linux {
-        crate::process::sysctl::apply(&linux.sysctl, plan.procfs)?;
+    sysctl::apply(plan.sysctls, plan.procfs)?;
+    // The terminal goes where the mounts are, and before /dev may become read-only.
+    let terminal = match &plan.attributes {
+        Some(attributes) => attributes.take_terminal(root.root(), channel)?,
+        None => None,
+    };
+    if let Some(slave) = &terminal {
+        rootfs::console_bind(root.root(), slave.as_fd())?;
     }
     let root = root.finish()?;
     let Some(mut attributes) = plan.attributes else {
@@ -153,7 +162,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     if let Some(filter) = early {
         load(filter, channel)?;
     }
-    attributes.complete_environment(&root)?;
+    attributes.complete_environment(&root);
     attributes.apply_credentials(&root, channel)?;
     let program = attributes.find_program()?;
     // Whatever else is open belongs to the runtime: it must not live on in a container that waits.

@@ -21,3 +21,4 @@ pub mod rlimits;
 pub mod scheduler;
 pub mod sysctl;
 pub mod user;
+pub mod working_dir;

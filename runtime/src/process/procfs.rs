@@ -173,14 +173,12 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = in_child(|| {
-            let procfs = ProcFs::open()?;
             private_mounts();
-            rustix::mount::mount_bind(file.path(), "/proc/sys/kernel/hostname").unwrap();
-            procfs.write("sys/kernel/hostname", b"stolen")?;
+            let comm = format!("/proc/{}/comm", std::process::id());
+            rustix::mount::mount_bind(file.path(), comm.as_str()).unwrap();
+            ProcFs::open()?.write("self/comm", b"stolen")?;
             Ok(String::new())
         });
-        // The old descriptor may show the old mount; then the write reaches the true file of the
-        // old namespace, and the name is restored below. Both times the fake stays empty.
         assert_eq!(std::fs::read(file.path()).unwrap(), b"");
         let error = error.unwrap_err();
         assert_eq!(error.errno(), Some(Errno::XDEV), "{error}");

@@ -6,16 +6,16 @@
 
 pub mod clone;
 pub mod exec;
+pub mod fds;
 pub mod keyring;
 pub mod mount;
 pub mod netdev;
 pub mod process;
 pub mod regex;
 pub mod sched;
-pub mod spawn;
-
 pub mod seccomp;
-pub mod mount;
+pub mod signal;
+pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod testing;

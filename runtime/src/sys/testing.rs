@@ -36,6 +36,8 @@ pub(crate) fn in_child(f: impl FnOnce() -> Result<String>) -> Result<String> {
             match bytes.split_first() {
                 Some((b'+', text)) => Ok(String::from_utf8(text.to_vec()).unwrap()),
                 Some((b'-', error)) => Err(Error::from_bytes(error)),
+                // The pipe closed at execve, and the program was content.
+                None if status == 0 => Ok(String::new()),
                 _ => panic!(
                     "the child ended with status {status:#x}: {}",
                     String::from_utf8_lossy(&bytes)
@@ -104,4 +106,14 @@ pub(crate) fn private_mounts() {
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).unwrap();
+}
+
+/// Has `f` called in the child of `command` before it becomes the program.
+pub(crate) fn before_exec(
+    command: &mut std::process::Command,
+    f: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the callers pass closures that make system calls only.
+    unsafe { command.pre_exec(f) }
 }
