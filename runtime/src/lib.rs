@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod error;
+pub mod host;
 pub mod protect;
 pub mod spec;
 pub mod sys;

@@ -5,10 +5,15 @@
 
 pub mod config;
 pub mod linux;
+pub mod mount_options;
+pub mod names;
 pub mod parse;
+mod path;
+pub mod ranges;
 pub mod resources;
 pub mod seccomp;
 mod text;
+pub mod validate;
 
 pub use config::Spec;
 pub use text::Text;
