@@ -192,7 +192,7 @@ fn flags_have_one_or_two_dashes_and_values_in_two_ways() {
         &["--rootless", "auto", "--rootless=F", &joined, "list"],
         &[
             "--log-level",
-            "debug",
+            "error",
             "--log-format",
             "text",
             &joined,

@@ -1,12 +1,12 @@
 //! `exec`.
 
-use std::io::Read;
+use std::fs::File;
 use std::path::Path;
 
 use knarr_runtime::container::{Container, ExecOptions, User};
 use knarr_runtime::error::{Context, Error, Kind, Result};
 use knarr_runtime::spec::config::Process;
-use knarr_runtime::spec::parse::{MAX_CONFIG, parse};
+use knarr_runtime::spec::parse::{parse, read_all};
 
 use super::definition::flags;
 use super::globals::Globals;
@@ -59,26 +59,11 @@ fn run(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     Ok(exit_code(code))
 }
 
-/// Reads a JSON file, or standard input for `-`, up to the size that is parsed.
+/// Reads a JSON file, or standard input for `-`. Pipes are welcome: shells make them for `<(command)`.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let limit = u64::try_from(MAX_CONFIG).unwrap_or(u64::MAX) + 1;
     if path == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(limit)
-            .read_to_end(&mut text)
-            .context(|| "read standard input")?;
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(limit).read_to_end(&mut text))
-            .context(|| format!("read {}", path.display()))?;
+        return read_all(std::io::stdin(), Path::new("standard input"), 0);
     }
-    if text.len() > MAX_CONFIG {
-        return Err(Error::new(
-            Kind::InvalidArgument,
-            format!("{}: larger than {MAX_CONFIG} bytes", path.display()),
-        ));
-    }
-    Ok(text)
+    let file = File::open(path).context(|| format!("open {}", path.display()))?;
+    read_all(file, path, 0)
 }

@@ -289,12 +289,19 @@ pub static RESTORE: Command = on_container(
     ],
 );
 /// `validate`
-pub static VALIDATE: Command = plain(
-    "validate",
-    "Check a bundle without running it",
-    "Prints each finding with its place in config.json, the section of the specification and what to do.",
-    &[&BUNDLE, &CONFIG],
-);
+pub static VALIDATE: Command = Command {
+    name: "validate",
+    about: "Check a bundle without running it",
+    details: "Prints each finding with its place in the configuration, the section of the specification and what to do. \
+Fails where create would fail.",
+    flags: &[&VALIDATE_FORMAT],
+    positionals: &[Positional {
+        name: "PATH",
+        help: "A bundle's directory, or a configuration in it [default: the current directory]",
+        required: false,
+        rest: false,
+    }],
+};
 /// `help`
 pub static HELP_COMMAND: Command = Command {
     name: "help",

@@ -255,6 +255,14 @@ pub static FORMAT: Flag = Flag::valued(
     "Form of the output: table or json [default: table]",
 )
 .short('f');
+/// `--format` of validate.
+pub static VALIDATE_FORMAT: Flag = Flag::valued(
+    "format",
+    Kind::Text,
+    "FORMAT",
+    "Form of the output: text or json [default: text]",
+)
+.short('f');
 /// `--quiet`
 pub static QUIET: Flag = Flag::switch("quiet", "Print ids only").short('q');
 /// `--interval`
