@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// A runtime that takes longer hangs.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the cgroup lock must rest to be cold: several RCU grace periods.
 const REST: Duration = Duration::from_millis(60);
