@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::runtime;
-
 /// The static busybox that becomes the root file system.
 pub const BUSYBOX: &str = "/bin/busybox";
 
@@ -198,9 +196,9 @@ pub const CAPABILITIES: &[&str] = &[
 
 /// An ordinary configuration that runs `/bin/true`.
 #[must_use]
-pub fn config(cgroup: &str) -> Value {
+pub fn config(cgroup: &str, version: &str) -> Value {
     json!({
-        "ociVersion": runtime::oci_version(),
+        "ociVersion": version,
         "process": {
             "user": {"uid": 0, "gid": 0},
             "args": ["/bin/true"],

@@ -128,7 +128,12 @@ pub fn remove(path: &str) {
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    for dir in tree(path).iter().rev() {
-        let _ = fs::remove_dir(dir);
-    }
+    // The kernel counts a process in for a moment after it was reaped: EBUSY until then.
+    crate::process::eventually(std::time::Duration::from_secs(2), || {
+        let left = tree(path);
+        for dir in left.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+        left.is_empty()
+    });
 }

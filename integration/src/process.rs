@@ -49,7 +49,11 @@ pub fn eventually(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 #[must_use]
 pub fn ended_within(child: u32, limit: Duration) -> bool {
     let pid = Pid::from_raw(i32::try_from(child).unwrap()).unwrap();
-    let fd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::SRCH) => return true,
+        Err(error) => panic!("pidfd_open: {error}"),
+    };
     let mut fds = [rustix::event::PollFd::new(
         &fd,
         rustix::event::PollFlags::IN,

@@ -120,7 +120,7 @@ impl Sandbox {
             dir,
             cgroup: format!("{}/c{n}", self.cgroup),
         };
-        let mut config = bundle::config(&bundle.cgroup);
+        let mut config = bundle::config(&bundle.cgroup, runtime::oci_version());
         edit(&mut config);
         bundle.raw_config(&serde_json::to_vec_pretty(&config).unwrap());
         self.bundles.borrow_mut().push(bundle.clone());
