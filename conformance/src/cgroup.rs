@@ -90,9 +90,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes `name` (relative to the mount points) everywhere, with every
-    /// controller usable inside.
-    pub fn make(layout: &Layout, name: &Path) -> Result<Self> {
+    /// Makes `name` (relative to the mount points) everywhere; with
+    /// `controllers`, those of the unified hierarchy can be used inside.
+    pub fn make(layout: &Layout, name: &Path, controllers: bool) -> Result<Self> {
         let mut place = Self { layout: layout.clone(), name: name.to_owned(), enabled: Vec::new() };
         for hierarchy in &layout.hierarchies {
             let dir = hierarchy.mount_point.join(name);
@@ -102,7 +102,7 @@ impl Place {
                 }
                 _ => {}
             }
-            if hierarchy.v2 {
+            if hierarchy.v2 && controllers {
                 let parent = dir.parent().unwrap_or(&dir).to_owned();
                 let enabled = enable_controllers(&parent);
                 // Only what was changed in the host's own cgroup is undone.
@@ -110,6 +110,7 @@ impl Place {
                     place.enabled.extend(enabled.into_iter().map(|c| (parent.clone(), c)));
                 }
             } else if hierarchy.options.split(',').any(|o| o == "cpuset") {
+                // (an option of v1 only)
                 inherit_cpuset(&dir);
             }
         }

@@ -60,6 +60,9 @@ pub fn render(reports: &[Report], differences: bool) -> String {
                 crate::fetch::OCI_VERSION
             );
         }
+        for note in &r.runtime.notes {
+            let _ = write!(out, "\n         {note}");
+        }
     }
     out.push('\n');
     out

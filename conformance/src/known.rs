@@ -29,9 +29,13 @@ pub struct Entry {
     /// Parts of the descriptions of the assertions that are wrong.
     #[serde(default)]
     pub assertions: Vec<String>,
-    /// Whether the test as a whole is wrong: it gives up or asserts nothing.
+    /// Whether the test is wrong to give up, or in the complaint it prints
+    /// instead of an assertion.
     #[serde(default)]
     pub whole: bool,
+    /// Whether the test ends well without an assertion.
+    #[serde(default)]
+    pub empty: bool,
     /// Where the fault shows.
     #[serde(default)]
     pub when: When,
@@ -66,6 +70,9 @@ pub struct When {
     /// Paths that exist.
     #[serde(default)]
     pub present: Vec<String>,
+    /// Capabilities by number that the caller cannot hand on.
+    #[serde(default)]
+    pub lacks_capability: Vec<u32>,
 }
 
 impl When {
@@ -73,7 +80,14 @@ impl When {
         (self.cgroups.is_empty() || self.cgroups.iter().any(|c| c == cgroups))
             && self.missing.iter().all(|p| !Path::new(p).exists())
             && self.present.iter().all(|p| Path::new(p).exists())
+            && self.lacks_capability.iter().all(|n| bounding_set() >> n & 1 == 0)
     }
+}
+
+fn bounding_set() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 impl List {
@@ -111,7 +125,8 @@ impl List {
         // A program that gives up after a failed assertion says nothing new.
         let whole = test.status.is_bad() && (!any_failed || test.status == Status::Timeout);
         if whole {
-            match entries.iter().find(|e| e.whole) {
+            let empty = test.status == Status::Empty;
+            match entries.iter().find(|e| if empty { e.empty } else { e.whole }) {
                 Some(entry) => used.push(entry),
                 None => explained = false,
             }
@@ -136,7 +151,7 @@ mod tests {
     use super::*;
     use crate::model::{Assertion, Leftovers};
 
-    fn list(assertions: &[&str], whole: bool, flaky: bool) -> List {
+    fn list(assertions: &[&str], empty: bool, flaky: bool) -> List {
         List {
             version: 1,
             suite: String::new(),
@@ -144,7 +159,8 @@ mod tests {
                 id: "e".into(),
                 tests: vec!["t".into()],
                 assertions: assertions.iter().map(|a| (*a).to_owned()).collect(),
-                whole,
+                whole: false,
+                empty,
                 when: When::default(),
                 flaky,
                 why: "because".into(),
@@ -219,6 +235,10 @@ mod tests {
         let mut t = test(Status::Empty, &[]);
         list(&[], true, false).judge(&mut t, "v1");
         assert_eq!(t.verdict, Verdict::Expected);
+        // The same test complaining is another matter.
+        let mut t = test(Status::Failed, &[]);
+        list(&[], true, true).judge(&mut t, "v1");
+        assert_eq!(t.verdict, Verdict::UnexpectedFailure);
     }
 
     #[test]
@@ -235,7 +255,7 @@ mod tests {
         assert_eq!(list.suite, crate::fetch::VERSION);
         let own = crate::own::cases();
         for e in &list.entries {
-            assert!(e.whole || !e.assertions.is_empty(), "{}: explains nothing", e.id);
+            assert!(e.whole || e.empty || !e.assertions.is_empty(), "{}: explains nothing", e.id);
             assert!(e.clause.contains(".md#") && !e.quote.is_empty() && !e.why.is_empty(), "{}", e.id);
             assert!(!e.peers.is_empty(), "{}: no peer", e.id);
             for id in e.covered_by.iter().chain([&e.check]) {

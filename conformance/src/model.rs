@@ -146,6 +146,9 @@ pub struct RuntimeInfo {
     pub path: String,
     /// First line of `--version`.
     pub version: String,
+    /// What was adapted so that it runs here at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The ociVersion handed to it, when it is not the suite's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lowered: Option<String>,

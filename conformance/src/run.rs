@@ -58,6 +58,8 @@ struct Surroundings<'a> {
     runtime: PathBuf,
     lowered: Option<String>,
     options: &'a Options,
+    /// Controllers of the unified hierarchy reach the tests.
+    controllers: bool,
     realtime: Mutex<()>,
     counter: AtomicUsize,
 }
@@ -80,7 +82,7 @@ pub fn run(
     let scratch = std::env::temp_dir().join(&name);
     fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
     let _scratch = RemoveDir(scratch.clone());
-    let _base = Place::make(&layout, Path::new(&name))?;
+    let _base = Place::make(&layout, Path::new(&name), true)?;
     let mut around = Surroundings {
         exe: std::env::current_exe().context("own path")?,
         layout,
@@ -89,6 +91,7 @@ pub fn run(
         runtime: runtime.to_owned(),
         lowered: None,
         options,
+        controllers: true,
         realtime: Mutex::new(()),
         counter: AtomicUsize::new(0),
     };
@@ -183,39 +186,47 @@ fn negotiate(around: &mut Surroundings<'_>, info: &mut RuntimeInfo) -> Result<()
         let refused = result.assertions.iter().find(|a| a.status == Status::Failed);
         Ok(refused.map(|a| a.diagnostics.get("error").cloned().unwrap_or_default()))
     };
-    match options.oci_version.as_deref() {
-        None => {
-            let Some(error) = probe(around)? else { return Ok(()) };
-            let mentions = |word: &str| error.to_ascii_lowercase().contains(word);
-            if mentions("version") {
-                bail!(
-                    "{} refuses a configuration with ociVersion {}: {error}\n\
-                     Every test would fail for this one reason. With `--oci-version auto` (or a version) \
-                     a lower ociVersion is handed to it.",
-                    info.path,
-                    crate::fetch::OCI_VERSION
-                );
-            }
-            Ok(())
-        }
-        Some("auto") => {
-            for version in [None, Some("1.2.1"), Some("1.1.0"), Some("1.0.2"), Some("1.0.0")] {
-                around.lowered = version.map(str::to_owned);
-                if probe(around)?.is_none() {
-                    info.lowered.clone_from(&around.lowered);
-                    return Ok(());
+    let versions: &[Option<&str>] = match options.oci_version.as_deref() {
+        None => &[None],
+        Some("auto") => &[None, Some("1.2.1"), Some("1.1.0"), Some("1.0.2"), Some("1.0.0")],
+        Some(version) => &[Some(version)],
+    };
+    // A runtime may not know controllers in the unified tree beside v1 ones.
+    let hybrid = around.layout.mode() == "hybrid";
+    let mut first = None;
+    for version in versions {
+        around.lowered = version.map(str::to_owned);
+        for controllers in if hybrid { &[true, false][..] } else { &[true] } {
+            around.controllers = *controllers;
+            let Some(error) = probe(around)? else {
+                info.lowered.clone_from(&around.lowered);
+                if !controllers {
+                    info.notes.push(
+                        "refuses controllers in the unified hierarchy of a hybrid host: tests ran without them"
+                            .to_owned(),
+                    );
                 }
-            }
-            // It fails for another reason: let the tests tell.
-            around.lowered = None;
-            Ok(())
-        }
-        Some(version) => {
-            around.lowered = Some(version.to_owned());
-            info.lowered.clone_from(&around.lowered);
-            Ok(())
+                return Ok(());
+            };
+            first.get_or_insert(error);
         }
     }
+    let error = first.unwrap_or_default();
+    if options.oci_version.is_none() && error.to_ascii_lowercase().contains("version") {
+        bail!(
+            "{} refuses a configuration with ociVersion {}: {error}\n\
+             Every test would fail for this one reason. With `--oci-version auto` (or a version) \
+             a lower ociVersion is handed to it.",
+            info.path,
+            crate::fetch::OCI_VERSION
+        );
+    }
+    // It fails for another reason: let the tests tell.
+    around.lowered = options.oci_version.clone().filter(|v| v != "auto");
+    info.lowered.clone_from(&around.lowered);
+    around.controllers = true;
+    info.notes.push(format!("cannot create a plain container here: {error}"));
+    Ok(())
 }
 
 fn broken(job: &Job, error: &anyhow::Error) -> TestResult {
@@ -242,7 +253,7 @@ fn one(around: &Surroundings<'_>, job: &Job) -> Result<TestResult> {
     let number = around.counter.fetch_add(1, Ordering::Relaxed);
     let dir = around.scratch.join(number.to_string());
     fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let place = Place::make(&around.layout, &around.base.join(number.to_string()))?;
+    let place = Place::make(&around.layout, &around.base.join(number.to_string()), around.controllers)?;
     let _exclusive = job.realtime.then(|| {
         let guard = around.realtime.lock().unwrap_or_else(|p| p.into_inner());
         place.take_realtime(Duration::from_secs(60));
@@ -257,6 +268,8 @@ fn one(around: &Surroundings<'_>, job: &Job) -> Result<TestResult> {
         argv: job.argv.clone(),
         runtime: around.runtime.clone(),
         lowered: around.lowered.clone(),
+        network: job.origin == Origin::Own,
+        controllers: around.controllers,
     };
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
     let start = Instant::now();
@@ -287,8 +300,11 @@ fn one(around: &Surroundings<'_>, job: &Job) -> Result<TestResult> {
         .children()
         .into_iter()
         .filter_map(|c| {
-            let inner = base.iter().find_map(|b| Path::new(&c).strip_prefix(b).ok())?;
-            (inner != Path::new("supervisor")).then(|| c.clone())
+            let (root, inner) = base
+                .iter()
+                .zip(&around.layout.hierarchies)
+                .find_map(|(b, h)| Some((&h.mount_point, Path::new(&c).strip_prefix(b).ok()?)))?;
+            (inner != Path::new("supervisor")).then(|| root.join(inner).display().to_string())
         })
         .collect();
     place.remove();

@@ -36,6 +36,7 @@ pub fn info(path: &Path) -> RuntimeInfo {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         path: path.display().to_string(),
         version: text.lines().next().unwrap_or("version unknown").trim().to_owned(),
+        notes: Vec::new(),
         lowered: None,
     }
 }

@@ -52,6 +52,11 @@ pub struct Plan {
     pub runtime: PathBuf,
     /// ociVersion to lower configurations to.
     pub lowered: Option<String>,
+    /// A network namespace of its own. The suite wants to see two interfaces,
+    /// so it gets the host's; its containers have their own.
+    pub network: bool,
+    /// Controllers of the unified hierarchy can be used.
+    pub controllers: bool,
 }
 
 /// What `init` saw.
@@ -102,15 +107,15 @@ fn enter(plan: &Plan) -> Result<i32> {
     for dir in &plan.cgroups {
         fs::write(dir.join("cgroup.procs"), &pid).with_context(|| format!("join {}", dir.display()))?;
     }
-    unshare(
-        CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWCGROUP
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS,
-    )
-    .context("make namespaces for the test (root is needed)")?;
+    let mut namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWCGROUP
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    if plan.network {
+        namespaces |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(namespaces).context("make namespaces for the test (root is needed)")?;
     // The root of the new cgroup namespace is fixed now. A v2 cgroup with
     // processes cannot hand controllers to its children: leave it.
     for (dir, hierarchy) in plan.cgroups.iter().zip(&plan.layout.hierarchies) {
@@ -119,7 +124,9 @@ fn enter(plan: &Plan) -> Result<i32> {
             fs::create_dir(&leaf).with_context(|| format!("make the cgroup {}", leaf.display()))?;
             fs::write(leaf.join("cgroup.procs"), &pid)
                 .with_context(|| format!("join {}", leaf.display()))?;
-            crate::cgroup::enable_controllers(dir);
+            if plan.controllers {
+                crate::cgroup::enable_controllers(dir);
+            }
         }
     }
     let exe = std::env::current_exe().context("own path")?;

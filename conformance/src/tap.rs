@@ -129,7 +129,13 @@ fn split_directive(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Reads a block of `key: value` lines; deeper indented lines continue a value.
+///
+/// The suite prints JSON there, which is YAML as well.
 fn entries(block: &[&str]) -> Vec<(String, String)> {
+    if let Ok(serde_json::Value::Object(map)) = serde_json::from_str(&block.join("\n")) {
+        let text = |v: serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        return map.into_iter().map(|(k, v)| (k, text(v))).collect();
+    }
     let indent = block
         .iter()
         .filter(|l| !l.trim().is_empty())
@@ -225,10 +231,12 @@ mod tests {
     #[test]
     fn reads_assertions_with_yaml_reference() {
         let s = parse(
-            "TAP version 13\nok 1 - has expected hostname\n  ---\n  {\n    \"x\": 1\n  }\n  ...\n\
+            "TAP version 13\nok 1 - has expected hostname\n  ---\n  {\n    \"x\": 1,\n    \"reference\": \"r\"\n  }\n  ...\n\
              not ok 2 - it MUST fail\n  ---\n  error: 'exit status 1'\n  reference: https://e/x.md#y\n  ...\n1..2\n",
         );
         assert_eq!(s.assertions.len(), 2);
+        assert_eq!(s.assertions[0].diagnostics["x"], "1");
+        assert_eq!(s.assertions[0].reference.as_deref(), Some("r"));
         assert_eq!(s.assertions[1].status, Status::Failed);
         assert_eq!(s.assertions[1].reference.as_deref(), Some("https://e/x.md#y"));
         assert_eq!(s.assertions[1].diagnostics["error"], "exit status 1");

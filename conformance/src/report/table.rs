@@ -69,6 +69,9 @@ pub fn summary(report: &Report) -> String {
     if let Some(version) = &r.lowered {
         let _ = writeln!(out, "         handed ociVersion {version} instead of {}", crate::fetch::OCI_VERSION);
     }
+    for note in &r.notes {
+        let _ = writeln!(out, "         {note}");
+    }
     let h = &report.host;
     let _ = writeln!(out, "host     Linux {} {}, cgroups {}", h.kernel, h.arch, h.cgroups);
     let _ = writeln!(out, "suite    {} {}", crate::fetch::MODULE, report.suite);
