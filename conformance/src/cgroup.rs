@@ -102,13 +102,16 @@ impl Place {
                 }
                 _ => {}
             }
+            let parent = dir.parent().unwrap_or(&dir).to_owned();
+            let top = parent == hierarchy.mount_point;
             if hierarchy.v2 && controllers {
-                let parent = dir.parent().unwrap_or(&dir).to_owned();
                 let enabled = enable_controllers(&parent);
                 // Only what was changed in the host's own cgroup is undone.
-                if parent == hierarchy.mount_point {
+                if top {
                     place.enabled.extend(enabled.into_iter().map(|c| (parent.clone(), c)));
                 }
+            } else if hierarchy.v2 && !top {
+                disable_controllers(&parent);
             } else if hierarchy.options.split(',').any(|o| o == "cpuset") {
                 // (an option of v1 only)
                 inherit_cpuset(&dir);
@@ -180,6 +183,13 @@ pub fn enable_controllers(dir: &Path) -> Vec<String> {
         }
     }
     enabled
+}
+
+fn disable_controllers(dir: &Path) {
+    let on = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    for controller in on.split_whitespace() {
+        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("-{controller}"));
+    }
 }
 
 /// An empty v1 cpuset takes no process: copy what the parent has.

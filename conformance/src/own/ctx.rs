@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,11 +84,11 @@ pub struct Ctx {
     pub runtime: PathBuf,
     /// A private directory.
     pub work: PathBuf,
-    tap: Writer,
+    tap: RefCell<Writer>,
     reference: String,
     level: &'static str,
-    made: Vec<String>,
-    counter: usize,
+    made: RefCell<Vec<String>>,
+    counter: Cell<usize>,
 }
 
 impl Ctx {
@@ -101,26 +102,26 @@ impl Ctx {
         Ok(Self {
             runtime: runtime.into(),
             work,
-            tap: Writer::default(),
+            tap: RefCell::default(),
             reference: format!("{SPEC}/{}", case.clause),
             level: case.level.word(),
-            made: Vec::new(),
-            counter: 0,
+            made: RefCell::default(),
+            counter: Cell::new(0),
         })
     }
 
     /// Assertions so far.
-    pub const fn count(&self) -> usize {
-        self.tap.count()
+    pub fn count(&self) -> usize {
+        self.tap.borrow().count()
     }
 
     /// Prints one assertion.
-    pub fn ok(&mut self, holds: bool, what: &str) {
+    pub fn ok(&self, holds: bool, what: &str) {
         self.note(what, holds, &[]);
     }
 
     /// Prints one assertion on two values; they are shown when they differ.
-    pub fn eq<A: fmt::Debug + PartialEq<B>, B: fmt::Debug>(&mut self, actual: A, expected: B, what: &str) {
+    pub fn eq<A: fmt::Debug + PartialEq<B>, B: fmt::Debug>(&self, actual: A, expected: B, what: &str) {
         let holds = actual == expected;
         let (a, e) = (format!("{actual:?}"), format!("{expected:?}"));
         let both = [("actual", a.as_str()), ("expected", e.as_str())];
@@ -128,28 +129,28 @@ impl Ctx {
     }
 
     /// Prints one assertion with diagnostics.
-    pub fn note(&mut self, what: &str, holds: bool, diagnostics: &[(&str, &str)]) {
+    pub fn note(&self, what: &str, holds: bool, diagnostics: &[(&str, &str)]) {
         let reference = self.reference.clone();
         let mut all = vec![("level", self.level), ("reference", reference.as_str())];
         all.extend_from_slice(diagnostics);
-        self.tap.assert(holds, what, &all);
+        self.tap.borrow_mut().assert(holds, what, &all);
     }
 
     /// Prints a skipped assertion.
-    pub fn skipped(&mut self, what: &str, reason: &str) {
-        self.tap.skip(what, reason);
+    pub fn skipped(&self, what: &str, reason: &str) {
+        self.tap.borrow_mut().skip(what, reason);
     }
 
     /// A new bundle.
-    pub fn bundle(&mut self) -> Result<Bundle> {
-        self.counter += 1;
-        Bundle::make(&self.work.join(format!("bundle{}", self.counter)))
+    pub fn bundle(&self) -> Result<Bundle> {
+        self.counter.set(self.counter.get() + 1);
+        Bundle::make(&self.work.join(format!("bundle{}", self.counter.get())))
     }
 
     /// An id that no other container of this test has.
-    pub fn id(&mut self) -> String {
-        self.counter += 1;
-        format!("own-{}", self.counter)
+    pub fn id(&self) -> String {
+        self.counter.set(self.counter.get() + 1);
+        format!("own-{}", self.counter.get())
     }
 
     /// Runs the runtime with these arguments.
@@ -169,12 +170,12 @@ impl Ctx {
     }
 
     /// `create`, with the container's output going to files in the bundle.
-    pub fn create(&mut self, bundle: &Bundle, id: &str) -> Result<(), Failure> {
+    pub fn create(&self, bundle: &Bundle, id: &str) -> Result<(), Failure> {
         self.create_with(bundle, id, &[])
     }
 
     /// `create` with more options.
-    pub fn create_with(&mut self, bundle: &Bundle, id: &str, options: &[&str]) -> Result<(), Failure> {
+    pub fn create_with(&self, bundle: &Bundle, id: &str, options: &[&str]) -> Result<(), Failure> {
         let io = |e: std::io::Error| Failure { code: -1, message: e.to_string() };
         bundle.write().map_err(|e| Failure { code: -1, message: e.to_string() })?;
         let (out, err) = (bundle.dir.join("stdout"), bundle.dir.join("stderr"));
@@ -190,7 +191,7 @@ impl Ctx {
             .status()
             .map_err(io)?;
         if status.success() {
-            self.made.push(id.to_owned());
+            self.made.borrow_mut().push(id.to_owned());
             return Ok(());
         }
         let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
@@ -273,7 +274,7 @@ impl Ctx {
     }
 
     /// create, start, wait, delete. A failure of create or start is the error.
-    pub fn run(&mut self, bundle: &Bundle) -> Result<Ended> {
+    pub fn run(&self, bundle: &Bundle) -> Result<Ended> {
         let id = self.id();
         self.create(bundle, &id).map_err(|f| anyhow::anyhow!("create: {f}"))?;
         let pid = self.pid(&id)?;
@@ -282,18 +283,18 @@ impl Ctx {
     }
 
     /// Waits for the end of a started container and deletes it.
-    pub fn finish(&mut self, bundle: &Bundle, id: &str, pid: Pid) -> Result<Ended> {
+    pub fn finish(&self, bundle: &Bundle, id: &str, pid: Pid) -> Result<Ended> {
         let (code, signal) = self.wait(pid)?;
         let (stdout, stderr) = self.output(bundle);
         self.until(|| self.status(id) == "stopped");
         self.delete(id).map_err(|f| anyhow::anyhow!("delete: {f}"))?;
-        self.made.retain(|m| m != id);
+        self.made.borrow_mut().retain(|m| m != id);
         Ok(Ended { code, signal, stdout, stderr })
     }
 
     /// Asserts that the configuration is refused, at create or at start, and
     /// that nothing is left of the attempt.
-    pub fn refused(&mut self, bundle: &Bundle, what: &str) -> Result<()> {
+    pub fn refused(&self, bundle: &Bundle, what: &str) -> Result<()> {
         let id = self.id();
         match self.create(bundle, &id) {
             Err(failure) => {
@@ -315,7 +316,7 @@ impl Ctx {
 impl Drop for Ctx {
     /// Lets the runtime remove what the test left; the sandbox kills the rest.
     fn drop(&mut self) {
-        for id in std::mem::take(&mut self.made) {
+        for id in self.made.take() {
             let _ = self.call(&["delete", "--force", &id]);
         }
     }

@@ -5,10 +5,13 @@
 //! Belongs here: the table of cases and what they share. One file an area.
 
 mod bundle;
+mod cgroups;
 mod ctx;
+mod hooks;
+mod lifecycle;
 
 pub use bundle::Bundle;
-pub use ctx::{Ctx, Ended, Failure};
+pub use ctx::Ctx;
 
 use anyhow::Result;
 use std::fmt;
@@ -41,7 +44,7 @@ impl Level {
 }
 
 /// The body of a case; the string is the case's parameter.
-pub type Body = fn(&mut Ctx, &str) -> Result<()>;
+pub type Body = fn(&Ctx, &str) -> Result<()>;
 
 /// One test.
 #[derive(Clone)]
@@ -103,12 +106,13 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
-    let mut all = Vec::new();
+    let areas = [lifecycle::cases, hooks::cases];
+    let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all
 }
 
-fn preflight(ctx: &mut Ctx, _: &str) -> Result<()> {
+fn preflight(ctx: &Ctx, _: &str) -> Result<()> {
     let bundle = ctx.bundle()?;
     let created = ctx.create(&bundle, "preflight");
     let error = created.as_ref().err().map_or(String::new(), ToString::to_string);
@@ -135,8 +139,8 @@ pub fn main(id: &str) -> Result<i32> {
         }
     };
     println!("TAP version 13");
-    let mut ctx = Ctx::new(&case)?;
-    match (case.run)(&mut ctx, &case.param) {
+    let ctx = Ctx::new(&case)?;
+    match (case.run)(&ctx, &case.param) {
         Ok(()) => {}
         Err(e) => match e.downcast_ref::<Skip>() {
             Some(Skip(reason)) => ctx.skipped(&case.text, reason),
