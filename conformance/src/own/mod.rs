@@ -7,8 +7,11 @@
 mod bundle;
 mod cgroups;
 mod ctx;
+mod fdpass;
 mod hooks;
 mod lifecycle;
+mod namespaces;
+mod process;
 
 pub use bundle::Bundle;
 pub use ctx::Ctx;
@@ -106,7 +109,7 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
-    let areas = [lifecycle::cases, hooks::cases];
+    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases];
     let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all
