@@ -10,11 +10,14 @@ mod ctx;
 mod fdpass;
 mod hooks;
 mod lifecycle;
+mod mounts;
 mod namespaces;
+mod options;
 mod process;
+mod rootfs;
 
 pub use bundle::Bundle;
-pub use ctx::Ctx;
+pub use ctx::{Ctx, Ended};
 
 use anyhow::Result;
 use std::fmt;
@@ -109,7 +112,7 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
-    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases];
+    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases, mounts::cases, options::cases, rootfs::cases];
     let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all

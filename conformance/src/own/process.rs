@@ -194,12 +194,12 @@ fn umask_unset(ctx: &Ctx, _: &str) -> Result<()> {
 fn rlimits(ctx: &Ctx, _: &str) -> Result<()> {
     let mut b = ctx.bundle()?;
     let all = [
-        ("RLIMIT_NOFILE", "Max open files", 512, 1024),
+        ("RLIMIT_NOFILE", "Max open files", 512u64, 1024),
         ("RLIMIT_CORE", "Max core file size", 0, 4096),
         ("RLIMIT_STACK", "Max stack size", 4 << 20, 8 << 20),
         ("RLIMIT_CPU", "Max cpu time", 60, 120),
         ("RLIMIT_FSIZE", "Max file size", 1 << 30, 2u64 << 30),
-        ("RLIMIT_AS", "Max address space", 4 << 30, 5u64 << 30),
+        ("RLIMIT_AS", "Max address space", 4u64 << 30, 5u64 << 30),
         ("RLIMIT_NPROC", "Max processes", 100, 200),
         ("RLIMIT_LOCKS", "Max file locks", 10, 20),
         ("RLIMIT_SIGPENDING", "Max pending signals", 100, 200),
