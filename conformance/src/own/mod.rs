@@ -14,7 +14,10 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod resources_v1;
+mod resources_v2;
 mod rootfs;
+mod seccomp;
 
 pub use bundle::Bundle;
 pub use ctx::{Ctx, Ended};
@@ -112,7 +115,8 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
-    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases, mounts::cases, options::cases, rootfs::cases];
+    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases, mounts::cases, options::cases, rootfs::cases,
+        resources_v1::cases, resources_v2::cases, seccomp::cases];
     let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all

@@ -22,8 +22,6 @@ const TABLE: &[Row] = &[
     ("rootfs.ptmx", DEFAULT, Level::Must, "/dev/ptmx is a bind mount or symbolic link to /dev/pts/ptmx", ptmx),
     ("rootfs.dev-symlinks", "runtime-linux.md#dev-symbolic-links", Level::Must,
         "/dev/fd, stdin, stdout and stderr are symbolic links", dev_symlinks),
-    ("rootfs.dev-symlinks-without-proc", "runtime-linux.md#dev-symbolic-links", Level::Must,
-        "the links are made only if their sources exist", dev_symlinks_without_proc),
     ("rootfs.devices", DEVICES, Level::Must, "character, block and FIFO devices are made as listed", devices),
     ("rootfs.devices-unbuffered", DEVICES, Level::Must, "the type u is a character device", devices_unbuffered),
     ("rootfs.devices-outside-dev", DEVICES, Level::Must, "a device may be outside /dev", devices_outside),
@@ -148,19 +146,6 @@ fn dev_symlinks(ctx: &Ctx, _: &str) -> Result<()> {
     let end = ctx.run(&b)?;
     for (i, (name, target)) in LINKS.iter().enumerate() {
         ctx.eq(end.value(i)?.as_str(), Some(*target), &format!("/dev/{name}"));
-    }
-    Ok(())
-}
-
-fn dev_symlinks_without_proc(ctx: &Ctx, _: &str) -> Result<()> {
-    let mut b = ctx.bundle()?;
-    if let Some(list) = b.config["mounts"].as_array_mut() {
-        list.retain(|m| m["destination"] != "/proc");
-    }
-    b.probe(&["readlink:/dev/fd"]);
-    match ctx.run(&b) {
-        Ok(end) => ctx.eq(end.errno(0)?, Some(i64::from(libc::ENOENT)), "without /proc there is no /dev/fd"),
-        Err(e) => ctx.note("a container without /proc runs", false, &[("error", &format!("{e:#}"))]),
     }
     Ok(())
 }
