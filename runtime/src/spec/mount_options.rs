@@ -492,6 +492,16 @@ pub fn is_data(option: &str) -> bool {
     lookup(option).is_none()
 }
 
+/// The propagation that `text` names, as an option or as `rootfsPropagation`
+/// (callers write the recursive names there too).
+#[must_use]
+pub fn parse_propagation(text: &str) -> Option<Propagation> {
+    match find(&OPTIONS, text)? {
+        Action::Propagation(kind, recursive) => Some(Propagation { kind, recursive }),
+        _ => None,
+    }
+}
+
 /// Parses the options of one mount. Every text is accepted: what no table has
 /// is [`MountOptions::data`].
 #[must_use]
@@ -658,5 +668,28 @@ mod tests {
             ]
         );
         assert!(is_data("mode=755") && !is_data("nosuid"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_options_are_read(
+            picks in proptest::collection::vec((0usize..80, "[a-z=,\"\\\\-]{0,8}"), 0..12)
+        ) {
+            let names: Vec<&str> = option_names().chain(EXTENSIONS.map(|(name, _)| name)).collect();
+            let options: Vec<Text<'_>> = picks
+                .iter()
+                .map(|(pick, other)| Text::from(names.get(*pick).copied().unwrap_or(other)))
+                .collect();
+            let parsed = parse_options(&options);
+            for change in [parsed.attributes, parsed.recursive] {
+                // Nothing is set and cleared, but for the mask of the access time.
+                assert_eq!(change.set & change.clear & !attr::ATIME, 0);
+                assert!(change.set & attr::ATIME == 0 || change.clear & attr::ATIME == attr::ATIME);
+            }
+            assert_eq!(parsed.superblock_set & parsed.superblock_clear, 0);
+            assert!(parsed.data.iter().all(|option| is_data(option) && !option.is_empty()));
+            assert!(parsed.data_items().all(|(key, value)| !key.contains('=') && (value.is_some() || !key.is_empty())));
+            let _ = (parsed.mount_flags(), parsed.superblock_flags().count(), parsed.data_string());
+        }
     }
 }

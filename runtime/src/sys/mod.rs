@@ -5,6 +5,16 @@
 //! the call itself.
 
 pub mod clone;
+pub mod exec;
+pub mod keyring;
+pub mod mount;
+pub mod netdev;
+pub mod process;
+pub mod regex;
+pub mod sched;
+pub mod spawn;
+
+pub mod seccomp;
 pub mod mount;
 
 #[cfg(test)]

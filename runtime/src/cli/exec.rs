@@ -1,0 +1,84 @@
+//! `exec`.
+
+use std::io::Read;
+use std::path::Path;
+
+use knarr_runtime::container::{Container, ExecOptions, User};
+use knarr_runtime::error::{Context, Error, Kind, Result};
+use knarr_runtime::spec::config::Process;
+use knarr_runtime::spec::parse::{MAX_CONFIG, parse};
+
+use super::definition::flags;
+use super::globals::Globals;
+use super::parse::Matches;
+use super::{Outcome, exit_code, protect};
+
+/// `exec`
+pub fn exec(globals: &Globals, matches: &Matches<'_>) -> Outcome {
+    run(globals, matches).map_err(|error| error.context("exec failed"))
+}
+
+fn run(globals: &Globals, matches: &Matches<'_>) -> Outcome {
+    protect()?;
+    let container = Container::load(&globals.root(), matches.id()?)?;
+    let file = matches.path(&flags::PROCESS);
+    let text = file.as_deref().map(read).transpose()?;
+    let process: Option<Process<'_>> = match (&file, &text) {
+        (Some(file), Some(text)) => Some(parse(&file.to_string_lossy(), text)?),
+        _ => None,
+    };
+    let args = (1..matches.positionals.len())
+        .map(|index| matches.positional(index, "argument").map(str::to_owned))
+        .collect::<Result<Vec<_>>>()?;
+    if args.is_empty() && process.is_none() {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            "process args cannot be empty; name a command or use --process",
+        ));
+    }
+    let code = container.exec(&ExecOptions {
+        process,
+        args,
+        cwd: matches.filled(&flags::CWD),
+        env: matches.texts(&flags::ENV),
+        tty: matches.on(&flags::TTY),
+        user: matches.filled(&flags::USER).map(User),
+        additional_gids: matches.numbers(&flags::ADDITIONAL_GIDS)?,
+        capabilities: matches.texts(&flags::CAP),
+        no_new_privileges: matches.on(&flags::NO_NEW_PRIVS),
+        apparmor: matches.filled(&flags::APPARMOR),
+        process_label: matches.filled(&flags::PROCESS_LABEL),
+        detach: matches.on(&flags::DETACH),
+        pid_file: matches.path(&flags::PID_FILE),
+        console_socket: matches.path(&flags::CONSOLE_SOCKET),
+        pidfd_socket: matches.path(&flags::PIDFD_SOCKET),
+        preserve_fds: matches.narrow(&flags::PRESERVE_FDS)?.unwrap_or(0),
+        cgroups: matches.texts(&flags::CGROUP),
+        ignore_paused: matches.on(&flags::IGNORE_PAUSED),
+    })?;
+    Ok(exit_code(code))
+}
+
+/// Reads a JSON file, or standard input for `-`, up to the size that is parsed.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(MAX_CONFIG).unwrap_or(u64::MAX) + 1;
+    if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut text)
+            .context(|| "read standard input")?;
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(limit).read_to_end(&mut text))
+            .context(|| format!("read {}", path.display()))?;
+    }
+    if text.len() > MAX_CONFIG {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            format!("{}: larger than {MAX_CONFIG} bytes", path.display()),
+        ));
+    }
+    Ok(text)
+}
