@@ -89,7 +89,7 @@ fn read_only_clone() -> Result<OwnedFd> {
         attr_set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
         ..Default::default()
     };
-    sys::mount::mount_setattr(tree.as_fd(), false, &read_only)
+    sys::mount::mount_setattr(tree.as_fd(), c"", false, &read_only)
         .context(|| "mount_setattr(MOUNT_ATTR_RDONLY)")?;
     Ok(tree)
 }

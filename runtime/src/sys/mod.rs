@@ -12,10 +12,8 @@ pub mod netdev;
 pub mod process;
 pub mod regex;
 pub mod sched;
-pub mod spawn;
-
 pub mod seccomp;
-pub mod mount;
+pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod testing;
