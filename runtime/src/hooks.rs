@@ -443,8 +443,8 @@ mod tests {
     #[test]
     fn signals_are_at_their_defaults_and_unblocked() {
         // The test process ignores SIGPIPE, as every Rust program does.
-        for field in ["SigBlk", "SigIgn"] {
-            let pattern = format!("^{field}:\t0+$");
+        // Signals 32 and 33 belong to the C library, which leaves them as the caller had them.
+        for pattern in ["^SigBlk:\t0+$", "^SigIgn:\t0{7}[0-3][08]0{7}$"] {
             let mut hook = shell("", None);
             hook.path = "/bin/grep".into();
             hook.args = vec![
