@@ -1,1 +1,33 @@
-//! What the end-to-end tests and benchmarks share.
+//! What the end-to-end tests and benchmarks share: bundles, a private
+//! surrounding for each test, and a look at the host before and after.
+//!
+//! Everything here is black box: a runtime is a program with arguments, and
+//! what it did is read from the kernel. `KNARR_BIN` names the program; the same
+//! tests can be pointed at another OCI runtime to check a test.
+//!
+//! Failing is panicking here, as in any test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod bundle;
+pub mod cgroup;
+pub mod host;
+pub mod process;
+pub mod runtime;
+pub mod sandbox;
+pub mod socket;
+
+pub use bundle::Bundle;
+pub use runtime::Outcome;
+pub use sandbox::{Container, Sandbox};
+pub use serde_json::{Value, json};
+
+/// Ends the test at once, saying why, where the host cannot show what it is about.
+///
+/// Lines also go to the file that `KNARR_SKIPS` names, for a summary.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        $crate::runtime::note_skip(module_path!(), &format!($($reason)*));
+        return;
+    }};
+}

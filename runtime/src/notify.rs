@@ -233,14 +233,14 @@ impl Inherited {
         variables
     }
 
-    /// Closes every descriptor at execve(2) but the standard streams and these: in the process itself,
-    /// right before it. Whatever a caller left open would lead out of the container (CVE-2024-21626).
+    /// Closes every descriptor but the standard streams, these, and those in `keep`: in the process
+    /// itself, before it executes its program. Whatever is left open would lead out of the
+    /// container (CVE-2024-21626).
     ///
     /// # Errors
-    /// Those of close_range(2) and fcntl(2).
-    pub fn apply(self) -> Result<()> {
-        fds::close_on_exec_from(self.end())
-            .context(|| format!("close_range({}, ~0, CLOSE_RANGE_CLOEXEC)", self.end()))?;
+    /// Those of fcntl(2).
+    pub fn close_others(self, keep: &[BorrowedFd<'_>]) -> Result<()> {
+        fds::close_from_except(self.end(), keep);
         for fd in FIRST..self.end() {
             let number = i32::try_from(fd).unwrap_or(-1);
             fds::keep_on_exec(number).context(|| format!("fcntl({fd}, F_SETFD, 0)"))?;
@@ -250,7 +250,7 @@ impl Inherited {
 }
 
 /// Marks everything but the standard streams close-on-exec: first of all in the runtime, so that hooks
-/// and helpers inherit nothing. [`Inherited::apply`] takes the mark from those that are handed on.
+/// and helpers inherit nothing. [`Inherited::close_others`] takes the mark from those that are handed on.
 ///
 /// # Errors
 /// Those of close_range(2).

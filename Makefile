@@ -1,0 +1,114 @@
+# The stable face for people and packagers; cargo does the work.
+#
+#   make          build the finished programs, static and stripped
+#   make demo     build knarr and run a container from it, visibly (root)
+#   make test     install what the tests need (Debian), run all tests (root)
+#   make bench    compare knarr with the runtimes that are installed (root)
+#   make fuzz     run each fuzz target for FUZZ_SECONDS
+#   make install  DESTDIR= PREFIX=   programs, man pages, completions
+
+CARGO        ?= cargo
+DESTDIR      ?=
+PREFIX       ?= /usr/local
+BINDIR       ?= $(PREFIX)/bin
+MANDIR       ?= $(PREFIX)/share/man
+DATADIR      ?= $(PREFIX)/share
+FUZZ_SECONDS ?= 60
+TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
+
+# musl starts three times faster than static glibc. Where rustup cannot bring
+# that target, glibc is linked statically: same programs, larger and slower.
+ARCH   := $(shell uname -m)
+MUSL   := $(ARCH)-unknown-linux-musl
+GLIBC  := $(ARCH)-unknown-linux-gnu
+HAS_MUSL = test -d "$$(rustc --print sysroot)/lib/rustlib/$(MUSL)/lib"
+TARGET ?= $(shell $(HAS_MUSL) || rustup target add $(MUSL) >/dev/null 2>&1; \
+	$(HAS_MUSL) && echo $(MUSL) || echo $(GLIBC))
+TARGET := $(TARGET)
+ifeq ($(TARGET),$(GLIBC))
+STATIC := RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static"
+endif
+
+KNARR       := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/knarr
+CONFORMANCE := $(abspath $(TARGET_DIR))/$(TARGET)/release/oci-conformance
+DOCS        := $(abspath $(TARGET_DIR))/docs
+
+# What building and testing needs of Debian: `package=file that shows it is there`.
+BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
+DEMO_NEEDS  := busybox-static=/bin/busybox
+TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
+	libseccomp-dev=/usr/include/seccomp.h
+
+.PHONY: all knarr conformance demo test bench fuzz docs install clean build-needs demo-needs test-needs
+
+all: knarr conformance
+
+knarr: build-needs
+	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
+
+conformance: build-needs
+	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p oci-conformance
+
+demo: demo-needs knarr
+	demo/run $(KNARR)
+
+# Skipped tests print why; the list is repeated at the end.
+test: test-needs knarr
+	@rm -f $(TARGET_DIR)/skipped.txt
+	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
+		$(CARGO) test --locked --workspace --no-fail-fast
+	@if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi
+
+bench: demo-needs knarr
+	$(CARGO) build --locked --release -p knarr-integration --bin bench
+	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
+
+fuzz:
+	fuzz/run $(FUZZ_SECONDS)
+
+# Man pages and completions come from the same definition as the help texts.
+docs:
+	$(CARGO) run --locked -p knarr-runtime --example docs -- $(DOCS)
+	$(CARGO) run --locked -p oci-conformance -- docs $(DOCS)
+
+install: all docs
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man8 \
+		$(DESTDIR)$(DATADIR)/bash-completion/completions \
+		$(DESTDIR)$(DATADIR)/zsh/site-functions \
+		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	install -m 755 $(KNARR) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -m 644 $(DOCS)/man/*.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 $(DOCS)/bash/* $(DESTDIR)$(DATADIR)/bash-completion/completions
+	install -m 644 $(DOCS)/zsh/* $(DESTDIR)$(DATADIR)/zsh/site-functions
+	install -m 644 $(DOCS)/fish/* $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+
+clean:
+	$(CARGO) clean
+
+# Installs those packages of a list of needs that are not there.
+define needs
+	@missing=""; for need in $(1); do \
+		test -e "$${need#*=}" || missing="$$missing $${need%%=*}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null || { echo "please install:$$missing"; exit 1; }; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+endef
+
+build-needs:
+	$(call needs,$(BUILD_NEEDS))
+
+demo-needs:
+	$(call needs,$(DEMO_NEEDS))
+
+test-needs:
+	$(call needs,$(TEST_NEEDS))
+
+# For scripts: where the programs are.
+.PHONY: print-knarr print-conformance
+print-knarr:
+	@echo $(KNARR)
+print-conformance:
+	@echo $(CONFORMANCE)

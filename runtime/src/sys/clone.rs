@@ -1,0 +1,160 @@
+//! Making the container's process: clone3(2), and clone(2) where a filter hides it.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+/// Namespaces as a set of `CLONE_NEW*` flags.
+pub type NamespaceFlags = u64;
+
+/// The same value for every namespace kind, in clone3(2), unshare(2) and setns(2).
+pub mod flags {
+    /// Mount namespace.
+    pub const NEWNS: u64 = 0x0002_0000;
+    /// Cgroup namespace.
+    pub const NEWCGROUP: u64 = 0x0200_0000;
+    /// UTS namespace.
+    pub const NEWUTS: u64 = 0x0400_0000;
+    /// IPC namespace.
+    pub const NEWIPC: u64 = 0x0800_0000;
+    /// User namespace.
+    pub const NEWUSER: u64 = 0x1000_0000;
+    /// Pid namespace.
+    pub const NEWPID: u64 = 0x2000_0000;
+    /// Network namespace.
+    pub const NEWNET: u64 = 0x4000_0000;
+    /// Time namespace; clone(2) cannot take it, its bit is part of the exit signal there.
+    pub const NEWTIME: u64 = 0x0000_0080;
+    /// The new process is a sibling of the caller.
+    pub const PARENT: u64 = 0x0000_8000;
+    const PIDFD: u64 = 0x0000_1000;
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    pub(super) const fn pidfd() -> u64 {
+        PIDFD
+    }
+    pub(super) const fn into_cgroup() -> u64 {
+        INTO_CGROUP
+    }
+}
+
+/// The two sides of a clone.
+#[derive(Debug)]
+pub enum Side {
+    /// The caller: the new process and a descriptor for it.
+    Parent {
+        /// Pid in the caller's pid namespace.
+        pid: i32,
+        /// Descriptor of the process, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// The new process.
+    Child,
+}
+
+/// Makes a process like fork(2), in new namespaces and, on cgroup v2, in the cgroup of a directory.
+/// Returns `EINVAL` or `ENOSYS` for a cgroup where clone3(2) cannot be had.
+///
+/// The caller must have one thread: the child runs ordinary code, and a lock
+/// that another thread holds would stay locked in it for ever.
+///
+/// # Errors
+/// clone3(2).
+pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side, Errno> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain integers, for which zero is the documented "unset".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | flags::pidfd();
+    args.pidfd = std::ptr::from_mut(&mut pidfd).expose_provenance() as u64;
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= flags::into_cgroup();
+        args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
+    }
+    // SAFETY: args lives across the call and pidfd is written before it returns. Without
+    // CLONE_VM the child gets a copy of the memory, so both sides may go on in this frame.
+    let mut pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    if pid < 0 {
+        let errno = last_errno();
+        if errno != Errno::NOSYS || cgroup.is_some() || flags & flags::NEWTIME != 0 {
+            return Err(errno);
+        }
+        // SAFETY: as above; a null stack makes clone(2) behave like fork(2). The fourth
+        // argument is unused without CLONE_CHILD_* flags on every architecture.
+        pid = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                args.flags | args.exit_signal,
+                0usize,
+                &raw mut pidfd,
+                0usize,
+                0usize,
+            )
+        };
+        if pid < 0 {
+            return Err(last_errno());
+        }
+    }
+    if pid == 0 {
+        return Ok(Side::Child);
+    }
+    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Side::Parent {
+        pid: i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?,
+        pidfd,
+    })
+}
+
+/// Moves the caller into namespaces: of a process, where `fd` is a pidfd, or the one that `fd` is. setns(2).
+///
+/// # Errors
+/// setns(2).
+pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> {
+    // SAFETY: no pointer is passed.
+    check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
+}
+
+/// Moves the caller into new namespaces. unshare(2).
+///
+/// # Errors
+/// unshare(2).
+pub fn unshare(flags: u64) -> Result<(), Errno> {
+    // SAFETY: no pointer is passed, and CLONE_FILES and CLONE_VM are not among the flags we define.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) })
+}
+
+/// The kind of the namespace that `fd` is, as a `CLONE_NEW*` flag. ioctl_ns(2), NS_GET_NSTYPE.
+///
+/// # Errors
+/// `ENOTTY` where `fd` is no namespace.
+pub fn namespace_type(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    let kind = unsafe { libc::syscall(libc::SYS_ioctl, fd.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 {
+        Err(last_errno())
+    } else {
+        u64::try_from(kind).map_err(|_| Errno::OVERFLOW)
+    }
+}
+
+pub(super) fn check(result: libc::c_long) -> Result<(), Errno> {
+    if result < 0 {
+        Err(last_errno())
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn last_errno() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}
