@@ -443,21 +443,18 @@ mod tests {
     #[test]
     fn signals_are_at_their_defaults_and_unblocked() {
         // The test process ignores SIGPIPE, as every Rust program does.
-        let script = "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; exit 1";
-        let mut hook = shell("", None);
-        hook.path = "/bin/grep".into();
-        hook.args = vec![
-            "grep".into(),
-            "-c".into(),
-            "-E".into(),
-            "^Sig(Blk|Ign):\t0+$".into(),
-            "/proc/self/status".into(),
-        ];
-        run_scripts(&[hook], b"{}").unwrap();
-        let text = run_scripts(&[shell(script, None)], b"{}")
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("SigBlk: 0000000000000000"), "{text}");
+        // Signals 32 and 33 belong to the C library, which leaves them as the caller had them.
+        for pattern in ["^SigBlk:\t0+$", "^SigIgn:\t0{7}[0-3][08]0{7}$"] {
+            let mut hook = shell("", None);
+            hook.path = "/bin/grep".into();
+            hook.args = vec![
+                "grep".into(),
+                "-qE".into(),
+                pattern.into(),
+                "/proc/self/status".into(),
+            ];
+            run_scripts(&[hook], b"{}").unwrap();
+        }
     }
 
     #[test]

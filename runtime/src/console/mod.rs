@@ -11,7 +11,7 @@ pub use relay::wait;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, fstatfs, major, minor, openat};
+use rustix::fs::{CWD, FileType, FsWord, Mode, OFlags, fstat, fstatfs, major, minor, openat};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -25,7 +25,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::spec::config::ConsoleSize;
 
 /// The magic number of devpts, statfs(2).
-const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+const DEVPTS_SUPER_MAGIC: FsWord = 0x1cd1;
 /// The inode of ptmx in every devpts.
 const PTMX_INODE: u64 = 2;
 
@@ -119,8 +119,8 @@ fn peer(master: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 }
 
 fn is_devpts(fd: BorrowedFd<'_>) -> Result<bool> {
-    let magic = fstatfs(fd).context(|| "fstatfs(\"/dev/pts\")")?.f_type;
-    Ok(i64::try_from(magic) == Ok(DEVPTS_SUPER_MAGIC))
+    let statfs = fstatfs(fd).context(|| "fstatfs(\"/dev/pts\")")?;
+    Ok(statfs.f_type == DEVPTS_SUPER_MAGIC)
 }
 
 /// Makes `slave` the controlling terminal and the standard streams of the calling process, which

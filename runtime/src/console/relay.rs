@@ -252,7 +252,7 @@ mod tests {
         let user = Terminal::open(host_devpts().as_fd(), None).unwrap();
         let inner = Terminal::open(host_devpts().as_fd(), None).unwrap();
         let mut screen = File::from(user.master);
-        let writer = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let runtime = scope.spawn(|| {
                 in_child(|| {
                     attach(&user.slave)?;
@@ -278,7 +278,8 @@ mod tests {
                         &mut |signal| {
                             got.push(signal);
                         },
-                    )?;
+                    )
+                    .unwrap();
                     let after = tcgetattr(rustix::stdio::stdin()).unwrap();
                     let restored = after.local_modes == before.local_modes;
                     let code = child.wait().unwrap().code().unwrap_or(-1);
@@ -288,8 +289,7 @@ mod tests {
             });
             f(&mut screen);
             runtime.join().unwrap()
-        });
-        writer
+        })
     }
 
     fn read_until(screen: &mut File, end: &str) -> String {
@@ -356,7 +356,8 @@ mod tests {
                 got.push(signal);
                 // The child was started with everything blocked, so only this ends it.
                 rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-            })?;
+            })
+            .unwrap();
             child.wait().unwrap();
             Ok(format!("{got:?}"))
         });

@@ -499,6 +499,8 @@ mod tests {
             unshare_net();
             let container = network();
             unshare_net();
+            // Held: a namespace without processes ends, and with it the peer of a device that was moved.
+            let _host = network();
             f(&container)
         }))
     }

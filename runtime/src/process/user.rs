@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::{Errno, read};
 
+use super::program::Program;
 use crate::error::{Error, Kind, Result};
 
 /// How much of a passwd file is read, in bytes; an image could bring one without end.
@@ -66,6 +67,15 @@ pub fn home<Fd: AsFd>(root: Fd, uid: u32) -> Option<String> {
     });
     // A control character could end a line or a variable of somebody who parses HOME.
     wanted.filter(|home| home.starts_with('/') && !home.chars().any(char::is_control))
+}
+
+/// Sets HOME where the environment has none, to the home directory of `uid` below `root`, else to `/`.
+/// Callers expect it though the specification does not ask for it; a shell without HOME is of little use.
+pub fn set_home<Fd: AsFd>(program: &mut Program, root: Fd, uid: u32) {
+    if program.variable("HOME").is_none_or(<[u8]>::is_empty) {
+        let home = home(root, uid);
+        program.set_variable("HOME", home.as_deref().unwrap_or("/"));
+    }
 }
 
 fn open_inside<Fd: AsFd>(root: Fd, path: &str) -> std::result::Result<OwnedFd, Errno> {
@@ -208,6 +218,25 @@ mod tests {
         for uid in [5, 6, 7, 8, 4_294_967_294] {
             assert_eq!(home(uid), None);
         }
+    }
+
+    #[test]
+    fn home_is_set_where_it_is_missing() {
+        let dir = root_with(b"me:x:1000:1000::/home/me:\n");
+        let home = |env: &[&'static str], uid| {
+            let process = crate::spec::config::Process {
+                args: vec!["x".into()],
+                env: env.iter().map(|&variable| variable.into()).collect(),
+                ..Default::default()
+            };
+            let mut program = crate::process::program::plan(&process).unwrap();
+            set_home(&mut program, File::open(dir.path()).unwrap(), uid);
+            String::from_utf8(program.variable("HOME").unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(home(&["A=1"], 1000), "/home/me");
+        assert_eq!(home(&["HOME="], 1000), "/home/me");
+        assert_eq!(home(&["HOME=/own"], 1000), "/own");
+        assert_eq!(home(&[], 7), "/");
     }
 
     #[test]
