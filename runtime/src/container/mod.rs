@@ -5,6 +5,7 @@
 //! `cgroup`, `seccomp`), and nothing about command lines.
 
 pub mod checkpoint;
+mod events;
 pub mod options;
 pub mod state;
 
