@@ -8,6 +8,7 @@ pub mod checkpoint;
 mod create;
 mod delete;
 mod exec;
+mod events;
 pub mod options;
 pub(crate) mod record;
 mod run;
