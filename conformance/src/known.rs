@@ -29,10 +29,10 @@ pub struct Entry {
     /// Parts of the descriptions of the assertions that are wrong.
     #[serde(default)]
     pub assertions: Vec<String>,
-    /// Whether the test is wrong to give up, or in the complaint it prints
-    /// instead of an assertion.
+    /// Parts of what the test says when it gives up, or complains in other ways
+    /// than by an assertion, and is wrong to do so.
     #[serde(default)]
-    pub whole: bool,
+    pub complaints: Vec<String>,
     /// Whether the test ends well without an assertion.
     #[serde(default)]
     pub empty: bool,
@@ -126,7 +126,8 @@ impl List {
         let whole = test.status.is_bad() && (!any_failed || test.status == Status::Timeout);
         if whole {
             let empty = test.status == Status::Empty;
-            match entries.iter().find(|e| if empty { e.empty } else { e.whole }) {
+            let said = |e: &&&Entry| e.complaints.iter().any(|c| test.reason.contains(c.as_str()));
+            match entries.iter().find(|e| if empty { e.empty } else { said(e) }) {
                 Some(entry) => used.push(entry),
                 None => explained = false,
             }
@@ -159,7 +160,7 @@ mod tests {
                 id: "e".into(),
                 tests: vec!["t".into()],
                 assertions: assertions.iter().map(|a| (*a).to_owned()).collect(),
-                whole: false,
+                complaints: Vec::new(),
                 empty,
                 when: When::default(),
                 flaky,
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(list.suite, crate::fetch::VERSION);
         let own = crate::own::cases();
         for e in &list.entries {
-            assert!(e.whole || e.empty || !e.assertions.is_empty(), "{}: explains nothing", e.id);
+            assert!(!e.complaints.is_empty() || e.empty || !e.assertions.is_empty(), "{}: explains nothing", e.id);
             assert!(e.clause.contains(".md#") && !e.quote.is_empty() && !e.why.is_empty(), "{}", e.id);
             assert!(!e.peers.is_empty(), "{}: no peer", e.id);
             for id in e.covered_by.iter().chain([&e.check]) {

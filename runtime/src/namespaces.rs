@@ -120,6 +120,14 @@ impl Namespaces {
         self.all() & flag != 0
     }
 
+    /// What a user id of the container is on the host; the id itself where it is not mapped.
+    pub fn host_uid(&self, uid: u32) -> u32 {
+        let mapping = self.uid_mappings.iter().find(|mapping| {
+            uid >= mapping.container_id && uid - mapping.container_id < mapping.size
+        });
+        mapping.map_or(uid, |mapping| mapping.host_id.saturating_add(uid - mapping.container_id))
+    }
+
     /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the
     /// cgroup that its maker is in, and the time namespace where offsets were prepared.
     pub fn clone_flags(&self) -> u64 {

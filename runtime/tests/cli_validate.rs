@@ -8,6 +8,7 @@
 
 mod cli_support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cli_support::{Run, message, program};
@@ -25,7 +26,10 @@ fn validate(bundle: &Path, args: &[&str]) -> Run {
 
 fn bundle(config: &Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+    let program = dir.path().join("rootfs/x");
+    std::fs::create_dir(program.parent().unwrap()).unwrap();
+    std::fs::write(&program, "#!/x").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     dir
 }

@@ -6,7 +6,10 @@
 
 mod bundle;
 mod cgroups;
+mod contra;
 mod ctx;
+mod devices_net;
+mod features;
 mod fdpass;
 mod hooks;
 mod lifecycle;
@@ -14,6 +17,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod rdt;
 mod resources_v1;
 mod resources_v2;
 mod rootfs;
@@ -116,7 +120,8 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
     let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases, mounts::cases, options::cases, rootfs::cases,
-        resources_v1::cases, resources_v2::cases, seccomp::cases];
+        resources_v1::cases, resources_v2::cases, seccomp::cases,
+        devices_net::cases, rdt::cases, features::cases, contra::cases];
     let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all

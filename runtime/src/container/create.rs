@@ -102,6 +102,8 @@ fn absolute(dir: &OwnedFd) -> Result<PathBuf> {
     std::fs::read_link(&link).context(|| format!("readlink({link})"))
 }
 
+const SIGKILL: i32 = 9;
+
 /// What was made so far, to be taken back.
 struct Undo {
     cgroup: Option<Box<dyn cgroup::Manager>>,
@@ -125,7 +127,7 @@ impl Undo {
             note(resctrl.undo(&made));
         }
         if let Some(mut cgroup) = self.cgroup.take() {
-            note(cgroup.kill_all(rustix::process::Signal::KILL));
+            note(cgroup.kill_all(SIGKILL));
             note(cgroup.delete());
         }
         if let Some(path) = self.pid_file {
@@ -290,14 +292,12 @@ impl Builder<'_> {
             id: &self.options.id,
             cgroups_path: &linux.cgroups_path,
             driver: self.options.cgroup,
-            rootless: self.options.rootless.unwrap_or(false),
+            rootless: self.options.rootless.unwrap_or_else(|| Host::new().rootless()),
+            annotations: &spec.annotations,
         };
-        let mut cgroup = match self.options.cgroup {
-            CgroupDriver::Disabled => None,
-            _ => Some(cgroup::manager(&request)?),
-        };
+        let mut cgroup = cgroup::manager(&request)?;
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
-        record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.record());
+        record.cgroup = cgroup.record();
         self.store.write(STATE, &record.to_json()?)?;
         self.store.write(CONFIG, &self.bundle.text)?;
         let gate = match gate {
@@ -307,13 +307,9 @@ impl Builder<'_> {
             },
             GateKind::Channel => Gate::Channel,
         };
-        if let Some(cgroup) = &mut cgroup {
-            let default_resources = Resources::default();
-            cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
-            record.cgroup = Some(cgroup.record());
-        }
-        undo.cgroup = cgroup;
-        let cgroup = undo.cgroup.as_deref();
+        let default_resources = Resources::default();
+        cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
+        let cgroup = undo.cgroup.insert(cgroup);
 
         let sources = HostSources::open(&layout)?;
         let (ours, theirs) = channel::pair()?;
@@ -331,8 +327,8 @@ impl Builder<'_> {
             gate: &gate,
         };
         let entered = namespaces.enter()?;
-        let into = cgroup.and_then(|cgroup| cgroup.clone_into());
-        let (pid, pidfd) = match clone_process(namespaces.clone_flags(), into) {
+        let into = cgroup.clone_into()?;
+        let (pid, pidfd) = match clone_process(namespaces.clone_flags(), into.as_ref().map(AsFd::as_fd)) {
             Ok(Side::Child) => {
                 drop(ours);
                 init::run(plan, theirs)
@@ -349,11 +345,13 @@ impl Builder<'_> {
         drop(theirs);
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
         entered.leave()?;
-        if let Some(cgroup) = cgroup
-            && into.is_none()
-        {
+        if into.is_none() {
             cgroup.attach(pid.cast_unsigned())?;
         }
+        if cgroup::owner_changes(spec) {
+            cgroup.delegate(namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)))?;
+        }
+        record.cgroup = cgroup.record();
         if namespaces.make & flags::NEWUSER != 0 {
             namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
         }
@@ -459,8 +457,7 @@ impl Builder<'_> {
             has_process: self.spec.process.is_some(),
             namespaces: 0,
             private_pid: false,
-            driver: self.options.cgroup,
-            cgroup: None,
+            cgroup: cgroup::Record::default(),
             rdt: None,
             poststart: self
                 .spec

@@ -72,20 +72,14 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
             ),
         ));
     }
-    let mut manager = record
-        .cgroup
-        .as_ref()
-        .map(cgroup::from_record)
-        .transpose()?;
-    end_processes(&record, manager.as_deref())?;
+    let mut manager = cgroup::from_record(&record.cgroup)?;
+    end_processes(&record, &*manager)?;
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
     if let Some(rdt) = &record.rdt {
         failures.extend(Resctrl::find(&ProcFs::open()?).and_then(|resctrl| resctrl.remove(rdt)).err());
     }
-    if let Some(manager) = &mut manager {
-        failures.extend(manager.delete().err());
-    }
+    failures.extend(manager.delete().err());
     if let Some(error) = failures.into_iter().next() {
         return Err(error);
     }
@@ -114,16 +108,14 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
 }
 
 /// Kills what is left of a container: init, and in a shared pid namespace its descendants.
-fn end_processes(record: &Record, manager: Option<&dyn cgroup::Manager>) -> Result<()> {
+fn end_processes(record: &Record, manager: &dyn cgroup::Manager) -> Result<()> {
     let init = super::open_init(record)?;
     if let Some(pidfd) = &init {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
     // A frozen process does not die, and other processes may live in the cgroup without init.
-    if let Some(manager) = manager
-        && (init.is_some() || !record.private_pid)
-    {
-        manager.kill_all(Signal::KILL)?;
+    if init.is_some() || !record.private_pid {
+        manager.kill_all(Signal::KILL.as_raw())?;
     }
     if let Some(pidfd) = init
         && !wait::ended_within(pidfd.as_fd(), KILL_WAIT)?

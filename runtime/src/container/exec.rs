@@ -126,17 +126,12 @@ struct Exec<'a> {
 impl Exec<'_> {
     /// Makes the process and waits until it runs its program.
     fn spawn(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
-        let manager = self
-            .record
-            .cgroup
-            .as_ref()
-            .map(cgroup::from_record)
-            .transpose()?;
-        let manager = manager.as_deref();
-        let into = if self.options.cgroups.is_empty() {
-            manager.and_then(|manager| manager.clone_into())
-        } else {
-            None
+        let manager = cgroup::from_record(&self.record.cgroup)?;
+        let init = self.record.pid.cast_unsigned();
+        // The first affinity holds until the cgroup is entered, which must then be a later step.
+        let into = match self.affinity.initial {
+            Some(_) => None,
+            None => manager.clone_into_exec(&self.options.cgroups, init)?,
         };
         let (ours, theirs) = channel::pair()?;
         let mut entered = Entered::default();
@@ -146,7 +141,7 @@ impl Exec<'_> {
         if let Some(cpus) = &self.affinity.initial {
             cpus.apply()?;
         }
-        let side = match clone_process(0, into) {
+        let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
             // The container divided its cgroup, which no process may be in any more.
             Err(rustix::io::Errno::BUSY) if into.is_some() => {
                 clone_process(0, None).map(|side| (side, false))
@@ -164,11 +159,10 @@ impl Exec<'_> {
         drop(theirs);
         let console = entered
             .leave()
-            .and_then(|()| match manager {
-                Some(manager) if !placed => {
-                    manager.attach_exec(pid.cast_unsigned(), self.record.pid, &self.options.cgroups)
-                }
-                _ => Ok(()),
+            
+            .and_then(|()| match placed {
+                true => Ok(()),
+                false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
             })
             .and_then(|()| ours.send(&Message::Go))
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));

@@ -115,21 +115,15 @@ impl Container {
     /// `WrongState` ("container not running"), which `all` turns into success.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         let signal = checked_signal(signal)?;
-        let (store, record) = self.open()?;
+        let (_, record) = self.open()?;
         let everybody = all || (signal == Some(Signal::KILL) && !record.private_pid);
-        let manager = record
-            .cgroup
-            .as_ref()
-            .map(cgroup::from_record)
-            .transpose()?;
         let init = open_init(&record)?;
-        if let (true, Some(manager), Some(signal)) = (everybody, &manager, signal) {
-            manager.kill_all(signal)?;
+        if let (true, Some(signal)) = (everybody, signal) {
+            self.manager(&record)?.kill_all(signal.as_raw())?;
             if all || init.is_some() {
                 return Ok(());
             }
         }
-        let _ = store;
         let Some(init) = init else {
             return if all {
                 Ok(())
@@ -250,9 +244,7 @@ impl Container {
         if !is_alive(record)? {
             return Ok(Status::Stopped);
         }
-        if let Some(cgroup) = &record.cgroup
-            && cgroup::from_record(cgroup)?.is_frozen()?
-        {
+        if self.manager(record)?.is_frozen()? {
             return Ok(Status::Paused);
         }
         // Somebody waits at the fifo until the program runs.
@@ -265,13 +257,7 @@ impl Container {
     }
 
     fn manager(&self, record: &Record) -> Result<Box<dyn cgroup::Manager>> {
-        match &record.cgroup {
-            Some(cgroup) => cgroup::from_record(cgroup),
-            None => Err(Error::unsupported(
-                format!("container {}", self.id),
-                "it was created with cgroups disabled, which this operation needs",
-            )),
-        }
+        cgroup::from_record(&record.cgroup)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::CgroupDriver;
 use crate::error::{Error, Kind, Result};
 
 /// Version of the record's form. A record of an older version is converted when
@@ -44,10 +43,8 @@ pub(crate) struct Record {
     pub namespaces: u64,
     /// Whether init is pid 1 of a pid namespace of its own.
     pub private_pid: bool,
-    /// Who manages the cgroup.
-    pub driver: CgroupDriver,
     /// The cgroup.
-    pub cgroup: Option<crate::cgroup::Record>,
+    pub cgroup: crate::cgroup::Record,
     /// The resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::intel_rdt::Made>,

@@ -124,7 +124,6 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         Ok(())
     };
     let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
-    enter_cgroup_namespace()?;
 
     if let Some(hooks) = &plan.spec.hooks {
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {

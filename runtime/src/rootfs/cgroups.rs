@@ -7,18 +7,21 @@
 //! a container never sees those of its neighbours (CVE-2023-25809). The process
 //! has to be in its cgroups already.
 
+use std::ffi::CString;
 use std::fs::read_to_string;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::process::fchdir;
 
 use super::Rootfs;
 use super::plan::MountStep;
 use super::root_fd::Leaf;
 use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
 
 /// Magic number of cgroup2, statfs(2).
@@ -99,20 +102,11 @@ impl Rootfs<'_> {
         let directory = (directory, Attributes::default());
         self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
         let (directory, _) = directory;
-        for own in memberships(own).filter(|own| !own.controllers.is_empty()) {
-            let name = own.directory();
-            let (tree, changes) = if self.plan.cgroup_namespace {
-                (hierarchy(&own, source, &options), Attributes::default())
-            } else {
-                match bound(&Path::new(HOST).join(name), own.path) {
-                    // A hierarchy that the host has not mounted.
-                    Err(error) if error.errno() == Some(Errno::NOENT) => continue,
-                    result => (result, step.options.attributes),
-                }
-            };
-            let changes = Changes::new(changes, Attributes::default(), &[]);
-            tree.and_then(|tree| self.place_hierarchy(directory.as_fd(), name, &tree, &changes))
-                .context(|| own.controllers.to_owned())?;
+        let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
+        if self.plan.cgroup_namespace {
+            new_hierarchies(directory.as_fd(), memberships, source, &options)?;
+        } else {
+            self.bind_hierarchies(directory.as_fd(), memberships, options.attributes)?;
         }
         if step.options.attributes.set & attr::RDONLY != 0 {
             self.kernel
@@ -132,29 +126,77 @@ impl Rootfs<'_> {
         self.kernel.place(tree.as_fd(), &changes, destination)
     }
 
-    /// Puts a hierarchy into the directory of hierarchies, with a link for each
-    /// controller of several that are mounted together.
-    fn place_hierarchy(
+    /// Binds the process's own cgroup of each hierarchy into `directory`.
+    fn bind_hierarchies<'m>(
         &self,
         directory: BorrowedFd<'_>,
-        name: &str,
-        tree: &OwnedFd,
-        changes: &Changes,
+        memberships: impl Iterator<Item = Membership<'m>>,
+        attributes: Attributes,
     ) -> Result<()> {
-        fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
-            .context(|| format!("mkdirat({name:?})"))?;
+        let changes = Changes::new(attributes, Attributes::default(), &[]);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let target = fs::openat(directory, name, flags, Mode::empty())
-            .context(|| format!("openat({name:?})"))?;
-        self.kernel.place(tree.as_fd(), changes, target.as_fd())?;
-        if name.contains(',') {
-            for controller in name.split(',') {
-                fs::symlinkat(name, directory, controller)
-                    .context(|| format!("symlinkat({name:?}, {controller:?})"))?;
-            }
+        for own in memberships {
+            let name = own.directory();
+            let tree = match bound(&Path::new(HOST).join(name), own.path) {
+                // A hierarchy that the host has not mounted.
+                Err(error) if error.errno() == Some(Errno::NOENT) => continue,
+                result => result?,
+            };
+            make_directory(directory, name)?;
+            let target = fs::openat(directory, name, flags, Mode::empty())
+                .context(|| format!("openat({name:?})"))?;
+            self.kernel
+                .place(tree.as_fd(), &changes, target.as_fd())
+                .context(|| own.controllers.to_owned())?;
         }
         Ok(())
     }
+}
+
+/// Mounts each hierarchy in `directory`; the roots are those of the cgroup namespace.
+///
+/// Ten mounts are many calls if each is made detached. The directory is a new
+/// file system that nobody else can see, so names in it can be relied upon.
+fn new_hierarchies<'m>(
+    directory: BorrowedFd<'_>,
+    memberships: impl Iterator<Item = Membership<'m>>,
+    source: &str,
+    options: &MountOptions<'_>,
+) -> Result<()> {
+    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "open(\".\")")?;
+    fchdir(directory).context(|| "fchdir(cgroup directory)")?;
+    let flags = MountFlags::from_bits_retain(u32::try_from(options.mount_flags()).unwrap_or(0));
+    let mut result = Ok(());
+    for own in memberships {
+        let name = own.directory();
+        result = make_directory(CWD, name).and_then(|()| {
+            let data = CString::new(own.controllers).map_err(|_| {
+                Error::system(format!("mount({:?})", own.controllers), Errno::INVAL)
+            })?;
+            mount(source, name, "cgroup", flags, data.as_c_str())
+                .context(|| format!("mount({source:?}, \"cgroup\", {:?})", own.controllers))
+        });
+        if result.is_err() {
+            break;
+        }
+    }
+    fchdir(&here).context(|| "fchdir")?;
+    result
+}
+
+/// Makes the mount point of a hierarchy, with a link for each controller of
+/// several that are mounted together.
+fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+        .context(|| format!("mkdirat({name:?})"))?;
+    if name.contains(',') {
+        for controller in name.split(',') {
+            fs::symlinkat(name, parent, controller)
+                .context(|| format!("symlinkat({name:?}, {controller:?})"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The options that belong to the mount. Those of the superblock are the host's
@@ -184,13 +226,6 @@ fn new_mount<'a>(
             ReadOnly::Mount
         },
     }
-}
-
-/// A mount of a cgroup v1 hierarchy; its root is that of the cgroup namespace.
-fn hierarchy(own: &Membership<'_>, source: &str, options: &MountOptions<'_>) -> Result<OwnedFd> {
-    let mut options = options.clone();
-    options.data = own.controllers.split(',').collect();
-    new_mount("cgroup", source, &options, None).make()
 }
 
 /// A copy of the directory `path` of the hierarchy that the host has at `mount`.

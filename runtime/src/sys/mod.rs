@@ -4,6 +4,7 @@
 //! each call with its man page. Does not: decisions, paths, error texts beyond
 //! the call itself.
 
+pub mod bpf;
 pub mod clone;
 pub mod exec;
 pub mod fds;
