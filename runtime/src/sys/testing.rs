@@ -117,3 +117,13 @@ pub(crate) fn before_exec(
     // SAFETY: the callers pass closures that make system calls only.
     unsafe { command.pre_exec(f) }
 }
+
+/// Whether CAP_SYS_RESOURCE is there, which some machines withhold from root; says why the test is skipped where not.
+pub(crate) fn may_use_resources(test: &str) -> bool {
+    let held = rustix::thread::capabilities(None).unwrap().effective;
+    let has = held.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    if !has {
+        eprintln!("{test}: skipped, it needs CAP_SYS_RESOURCE");
+    }
+    has
+}
