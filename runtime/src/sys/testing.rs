@@ -127,3 +127,20 @@ pub(crate) fn may_use_resources(test: &str) -> bool {
     }
     has
 }
+
+/// The scheduling attributes of the calling process: sched_getattr(2).
+pub(crate) fn sched_getattr() -> super::sched::SchedAttr {
+    let mut attr = super::sched::SchedAttr::default();
+    // SAFETY: the kernel writes at most `size` bytes at the pointer; 0 is this thread.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_getattr,
+            0,
+            &raw mut attr,
+            size_of_val(&attr),
+            0,
+        )
+    };
+    assert_eq!(result, 0);
+    attr
+}
