@@ -337,7 +337,8 @@ mod tests {
 
     #[test]
     fn a_listener_gets_the_calls_and_the_state() {
-        use crate::container::state::{SpecState, Status};
+        use crate::container::state::SpecState;
+        use crate::container::state::Status;
         use crate::seccomp::listener::{ContainerProcessState, FDS, send};
         use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
         use std::io::{IoSliceMut, Read};
@@ -454,7 +455,8 @@ mod tests {
 
     #[test]
     fn a_missing_agent_is_an_error_with_its_path() {
-        use crate::container::state::{SpecState, Status};
+        use crate::container::state::SpecState;
+        use crate::container::state::Status;
         use crate::seccomp::listener::{ContainerProcessState, FDS, send};
         let state = ContainerProcessState {
             oci_version: "1.3.0",
