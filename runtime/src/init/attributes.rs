@@ -222,11 +222,7 @@ impl<'a> Attributes<'a> {
 
     /// Adds HOME where the configuration has none: the user's home directory in the container.
     pub fn complete_environment(&mut self, root: &RootFd) {
-        if self.program.variable("HOME").is_none() {
-            let home = user::home(root, self.identity.uid);
-            self.program
-                .set_variable("HOME", home.as_deref().unwrap_or("/"));
-        }
+        user::set_home(&mut self.program, root, self.identity.uid);
     }
 
     /// Looks the program up as execvp(3) does, so that a missing one is an error of create.

@@ -21,4 +21,3 @@ pub mod rlimits;
 pub mod scheduler;
 pub mod sysctl;
 pub mod user;
-pub mod working_dir;

@@ -67,6 +67,18 @@ mod tests {
     }
 
     #[test]
+    fn lowers_it_with_the_capability() {
+        if !crate::sys::testing::may_use_resources("lowers_it_with_the_capability") {
+            return;
+        }
+        let seen = in_child(|| {
+            plan(-999)?.apply(&ProcFs::open()?, None)?;
+            Ok(std::fs::read_to_string("/proc/self/oom_score_adj").unwrap())
+        });
+        assert_eq!(seen.unwrap(), "-999\n");
+    }
+
+    #[test]
     fn lowering_it_without_the_capability_says_so() {
         let error = in_child(|| {
             let mut sets = rustix::thread::capabilities(None).unwrap();

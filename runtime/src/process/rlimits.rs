@@ -204,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn raises_a_hard_limit_with_the_capability() {
+        if !crate::sys::testing::may_use_resources("raises_a_hard_limit_with_the_capability") {
+            return;
+        }
+        let seen = in_child(|| {
+            apply(&plan(&[rlimit("RLIMIT_NOFILE", 10, 10)])?)?;
+            apply(&plan(&[rlimit("RLIMIT_NOFILE", 5000, 6000)])?)?;
+            Ok(line("Max open"))
+        });
+        assert_eq!(seen.unwrap(), "Max open files 5000 6000 files");
+    }
+
+    #[test]
     fn raising_a_hard_limit_without_the_capability_says_so() {
         let seen = in_child(|| {
             let mut sets = rustix::thread::capabilities(None).unwrap();

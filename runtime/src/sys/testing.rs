@@ -117,3 +117,30 @@ pub(crate) fn before_exec(
     // SAFETY: the callers pass closures that make system calls only.
     unsafe { command.pre_exec(f) }
 }
+
+/// Whether CAP_SYS_RESOURCE is there, which some machines withhold from root; says why the test is skipped where not.
+pub(crate) fn may_use_resources(test: &str) -> bool {
+    let held = rustix::thread::capabilities(None).unwrap().effective;
+    let has = held.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    if !has {
+        eprintln!("{test}: skipped, it needs CAP_SYS_RESOURCE");
+    }
+    has
+}
+
+/// The scheduling attributes of the calling process: sched_getattr(2).
+pub(crate) fn sched_getattr() -> super::sched::SchedAttr {
+    let mut attr = super::sched::SchedAttr::default();
+    // SAFETY: the kernel writes at most `size` bytes at the pointer; 0 is this thread.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_getattr,
+            0,
+            &raw mut attr,
+            size_of_val(&attr),
+            0,
+        )
+    };
+    assert_eq!(result, 0);
+    attr
+}
