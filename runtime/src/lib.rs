@@ -2,6 +2,7 @@
 //!
 //! [`spec`] reads and validates a configuration. ARCHITECTURE.md draws how data flows.
 
+pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod protect;
