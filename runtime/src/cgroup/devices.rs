@@ -136,7 +136,8 @@ pub(super) struct Merged {
 }
 
 impl Rule {
-    fn is_everything(&self) -> bool {
+    /// Whether it says something about every device and access.
+    pub(super) fn is_everything(&self) -> bool {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
     }
 

@@ -25,8 +25,8 @@ pub(super) struct Setting<'a> {
     /// Settings next to each other with the same number other than 0 depend on
     /// each other: which order the kernel accepts follows from the present values.
     pub(super) group: u8,
-    /// A file to write instead where the first is absent.
-    pub(super) instead: Option<Cow<'a, str>>,
+    /// A file, and the value for it, to write instead where the first is absent.
+    pub(super) instead: Option<(Cow<'a, str>, Cow<'a, str>)>,
     /// Whether a missing file is no error: what it would limit is not there, or unlimited as asked.
     pub(super) may_miss: bool,
 }
@@ -55,9 +55,29 @@ impl<'a> Setting<'a> {
         self
     }
 
-    pub(super) fn or_file(mut self, file: impl Into<Cow<'a, str>>) -> Self {
-        self.instead = Some(file.into());
+    pub(super) fn or(
+        mut self,
+        file: impl Into<Cow<'a, str>>,
+        value: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        self.instead = Some((file.into(), value.into()));
         self
+    }
+
+    /// A copy that borrows nothing.
+    pub(super) fn into_owned(self) -> Setting<'static> {
+        fn own(text: Cow<'_, str>) -> Cow<'static, str> {
+            Cow::Owned(text.into_owned())
+        }
+        Setting {
+            controller: self.controller,
+            file: own(self.file),
+            value: own(self.value),
+            field: own(self.field),
+            group: self.group,
+            instead: self.instead.map(|(file, value)| (own(file), own(value))),
+            may_miss: self.may_miss,
+        }
     }
 
     pub(super) fn may_miss(mut self, may: bool) -> Self {
@@ -71,12 +91,40 @@ impl<'a> Setting<'a> {
 pub(super) struct Journal(Vec<(String, String, String)>);
 
 impl Journal {
+    /// Notes what `name` held before `value` was written. In a file with a line
+    /// for each device only that line is put back.
+    fn note(&mut self, dir: &str, name: &str, value: &str, old: &str) {
+        let device = value.split_once(' ').map(|(device, _)| device);
+        let old = match device.filter(|device| device.contains(':')) {
+            None => old.to_owned(),
+            Some(device) => old
+                .lines()
+                .find(|line| {
+                    line.split_once(' ')
+                        .is_some_and(|(known, _)| known == device)
+                })
+                .map_or_else(|| no_limit(device, value), str::to_owned),
+        };
+        self.0.push((dir.to_owned(), name.to_owned(), old));
+    }
+
     /// Puts the earlier values back, the last written first, as far as the kernel allows.
     pub(super) fn undo(self) {
         for (dir, name, value) in self.0.into_iter().rev() {
             // A failure here must not hide the one that led to it.
             let _ = file::write(&dir, &name, &value);
         }
+    }
+}
+
+/// The line that ends a device's limit: `8:0 rbps=max` (v2) or `8:0 0` (v1).
+fn no_limit(device: &str, value: &str) -> String {
+    match value
+        .split_once(' ')
+        .and_then(|(_, rest)| rest.split_once('='))
+    {
+        Some((key, _)) => format!("{device} {key}=max"),
+        None => format!("{device} 0"),
     }
 }
 
@@ -161,15 +209,16 @@ fn write_one<'d>(
         )));
     };
     let mut name: &str = &setting.file;
-    if let Some(journal) = journal
-        && let Ok(old) = file::read(dir, name)
-    {
-        journal.0.push((dir.to_owned(), name.to_owned(), old));
+    let mut value: &str = &setting.value;
+    let mut old = journal.is_some().then(|| file::read(dir, name));
+    let mut result = file::write(dir, name, value);
+    if let (Err(Errno::NOENT), Some((other, converted))) = (result, &setting.instead) {
+        (name, value) = (other, converted);
+        old = journal.is_some().then(|| file::read(dir, name));
+        result = file::write(dir, name, value);
     }
-    let mut result = file::write(dir, name, &setting.value);
-    if let (Err(Errno::NOENT), Some(instead)) = (result, &setting.instead) {
-        name = instead;
-        result = file::write(dir, name, &setting.value);
+    if let (Ok(()), Some(Ok(old)), Some(journal)) = (result, old, journal) {
+        journal.note(dir, name, value, &old);
     }
     match result {
         Ok(()) => Ok(()),
@@ -178,6 +227,6 @@ fn write_one<'d>(
             Kind::Unsupported,
             format!("the kernel has no {:?} in {dir:?}", &*setting.file),
         ))),
-        Err(errno) => Err(context(file::write_error(dir, name, &setting.value, errno))),
+        Err(errno) => Err(context(file::write_error(dir, name, value, errno))),
     }
 }

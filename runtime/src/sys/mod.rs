@@ -4,6 +4,8 @@
 //! each call with its man page. Does not: decisions, paths, error texts beyond
 //! the call itself.
 
+pub mod bpf;
 pub mod clone;
 pub mod mount;
 pub mod process;
+pub mod signal;

@@ -8,17 +8,20 @@
 //! hybrid layout, often only hugetlb, but has cgroup.kill, which ends all
 //! processes in one write, and pressure figures.
 
+mod hybrid;
 pub(super) mod resources;
+mod stats;
 #[cfg(test)]
 mod tests;
 
 use rustix::io::Errno;
 
 use super::devices;
+use super::enter::{Sub, is_within};
 use super::file;
 use super::hierarchy::{Controller, Controllers, Hierarchy, Layout, is_denied};
 use super::setting::{self, Journal, Setting};
-use super::{Manager, Place, Record, RecordedDir, Request};
+use super::{Manager, OomWatch, Place, Record, RecordedDir, Request, Stats, control};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
 
@@ -61,6 +64,34 @@ impl V1 {
         }
     }
 
+    /// A cgroup of the same path in every hierarchy, some of it made by systemd.
+    pub(super) fn at(layout: &Layout, path: &str, rootless: bool) -> V1 {
+        let dir = |hierarchy: &Hierarchy| Dir {
+            controllers: hierarchy.controllers,
+            path: file::join(&hierarchy.mount_point, path),
+            base: hierarchy.mount_point.len(),
+            made: 0,
+        };
+        V1 {
+            dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
+            rootless,
+        }
+    }
+
+    /// Makes what is missing of a cgroup that is known to be ours, and sets it up.
+    pub(super) fn install(
+        &mut self,
+        settings: &[Setting<'_>],
+        merged: Option<&devices::Merged>,
+    ) -> Result<()> {
+        self.make_dirs()?;
+        if let Some(dir) = self.dir(Controller::Cpuset) {
+            fill_cpuset(dir, false, false)?;
+        }
+        self.apply(settings, None)?;
+        merged.map_or(Ok(()), |merged| self.write_devices(merged))
+    }
+
     /// Takes up what an earlier process made.
     pub(super) fn from_record(record: &Record) -> V1 {
         let dir = |dir: &RecordedDir| Dir {
@@ -86,7 +117,7 @@ impl V1 {
     }
 
     fn try_create(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let settings = resources::settings(resources, true)?;
+        let settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
         self.make_dirs()?;
         self.check_unused()?;
@@ -98,8 +129,36 @@ impl V1 {
                 given.is_some_and(|cpu| !cpu.mems.is_empty()),
             )?;
         }
+        if let Some(dir) = self.dir(Controller::Unified) {
+            hybrid::enable(&dir.path, dir.base, &settings)?;
+        }
         self.apply(&settings, None)?;
         self.write_devices(&rules)
+    }
+
+    /// The settings for this host: what v1 has no hierarchy for goes to the
+    /// unified one, where that has the controller.
+    fn settings<'a>(&self, resources: &'a Resources<'_>, fresh: bool) -> Result<Vec<Setting<'a>>> {
+        let mut settings = resources::settings(resources, fresh)?;
+        if self.path(Controller::Unified).is_some() {
+            let missing = |controller| self.path(controller).is_none();
+            hybrid::redirect(&mut settings, resources, missing)?;
+        } else if let Some(key) = resources.unified.keys().next() {
+            return Err(Error::unsupported(
+                format!("linux.resources.unified.{key}"),
+                "this host has no unified cgroup hierarchy",
+            ));
+        }
+        Ok(settings)
+    }
+
+    fn freezer(&self) -> Result<&str> {
+        self.path(Controller::Freezer).ok_or_else(|| {
+            Error::new(
+                Kind::Unsupported,
+                "the cgroup controller freezer is not available",
+            )
+        })
     }
 
     fn make_dirs(&mut self) -> Result<()> {
@@ -239,6 +298,19 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
     Ok(())
 }
 
+/// Where `init` is in the unified hierarchy, if that is within the container's directory.
+fn init_cgroup(init: u32, dir: &Dir) -> String {
+    let mount_point = dir.path.get(..dir.base).unwrap_or_default();
+    file::read_path(&format!("/proc/{init}/cgroup"))
+        .ok()
+        .and_then(|table| {
+            let own = table.lines().find_map(|line| line.strip_prefix("0::"))?;
+            let path = file::join(mount_point, &file::clean(own));
+            is_within(&path, &dir.path).then_some(path)
+        })
+        .unwrap_or_else(|| dir.path.clone())
+}
+
 impl Manager for V1 {
     fn create(&mut self, resources: &Resources<'_>) -> Result<()> {
         let result = self.try_create(resources);
@@ -248,7 +320,7 @@ impl Manager for V1 {
         result
     }
 
-    fn attach(&self, pid: u32) -> Result<()> {
+    fn attach(&mut self, pid: u32) -> Result<()> {
         let pid = pid.to_string();
         for dir in &self.dirs {
             match file::write(&dir.path, "cgroup.procs", &pid) {
@@ -260,6 +332,148 @@ impl Manager for V1 {
             }
         }
         Ok(())
+    }
+
+    fn attach_exec(&self, pid: u32, sub: &[String], init: u32) -> Result<()> {
+        let subs = sub
+            .iter()
+            .map(|text| Sub::parse(text))
+            .collect::<Result<Vec<_>>>()?;
+        let named = subs
+            .iter()
+            .filter_map(|sub| sub.controllers)
+            .fold(String::new(), |list, more| list + "," + more);
+        for name in named.split(',').filter(|name| !name.is_empty()) {
+            let wanted = Controllers::from_list(name);
+            if !self
+                .dirs
+                .iter()
+                .any(|dir| dir.controllers.intersects(wanted))
+            {
+                return Err(Error::new(
+                    Kind::InvalidArgument,
+                    format!("--cgroup: no cgroup controller {name:?}"),
+                ));
+            }
+        }
+        let pid = pid.to_string();
+        let mut own = None;
+        for dir in &self.dirs {
+            let sub = subs.iter().rev().find(|sub| {
+                sub.controllers
+                    .is_none_or(|list| Controllers::from_list(list).intersects(dir.controllers))
+            });
+            let unified = dir.controllers.contains(Controller::Unified);
+            // Containers split the hierarchies that v1 has; without being named, the unified one need not have the path.
+            let place = match sub {
+                Some(sub) => file::join(&dir.path, &sub.path),
+                None => dir.path.clone(),
+            };
+            match file::write(&place, "cgroup.procs", &pid) {
+                Ok(()) => {}
+                Err(Errno::NOENT)
+                    if unified && sub.is_some_and(|sub| sub.controllers.is_none()) =>
+                {
+                    file::write(&dir.path, "cgroup.procs", &pid).map_err(|errno| {
+                        file::write_error(&dir.path, "cgroup.procs", &pid, errno)
+                    })?;
+                }
+                Err(Errno::BUSY) if unified && sub.is_none() => {
+                    let place = own.get_or_insert_with(|| init_cgroup(init, dir));
+                    file::write(place, "cgroup.procs", &pid)
+                        .map_err(|errno| file::write_error(place, "cgroup.procs", &pid, errno))?;
+                }
+                Err(errno) if self.rootless && is_denied(Some(errno)) => {}
+                Err(errno) => return Err(file::write_error(&place, "cgroup.procs", &pid, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, resources: &Resources<'_>) -> Result<()> {
+        let settings = self.settings(resources, false)?;
+        if let Some(dir) = self.dir(Controller::Unified) {
+            hybrid::enable(&dir.path, dir.base, &settings)?;
+        }
+        let mut journal = Journal::default();
+        let result = self.apply(&settings, Some(&mut journal));
+        if result.is_err() {
+            journal.undo();
+        }
+        result
+    }
+
+    fn freeze(&self) -> Result<()> {
+        let dir = self.freezer()?;
+        let set = |state: &str| {
+            file::write(dir, "freezer.state", state)
+                .map_err(|errno| file::write_error(dir, "freezer.state", state, errno))
+        };
+        let result = control::wait_until("freezing the container", |attempt| {
+            // A task that forks while it is frozen can hold the state at
+            // FREEZING for ever; thawing for a moment lets it through.
+            if attempt % 50 == 49 {
+                set("THAWED")?;
+                file::pause_ms(1);
+            }
+            set("FROZEN")?;
+            Ok(file::read_text(dir, "freezer.state")? == "FROZEN")
+        });
+        if result.is_err() {
+            let _ = set("THAWED");
+        }
+        result
+    }
+
+    fn thaw(&self) -> Result<()> {
+        let dir = self.freezer()?;
+        file::write(dir, "freezer.state", "THAWED")
+            .map_err(|errno| file::write_error(dir, "freezer.state", "THAWED", errno))
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        let Some(dir) = self.path(Controller::Freezer) else {
+            return Ok(false);
+        };
+        match file::read(dir, "freezer.state") {
+            Ok(state) => Ok(state != "THAWED"),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+            Err(errno) => Err(Error::system(
+                format!("read(\"{dir}/freezer.state\")"),
+                errno,
+            )),
+        }
+    }
+
+    fn kill_all(&self, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL
+            && let Some(dir) = self.path(Controller::Unified)
+            && file::write(dir, "cgroup.kill", "1").is_ok()
+        {
+            // A process frozen by the v1 freezer dies once it is thawed.
+            if self.is_frozen()? {
+                self.thaw()?;
+            }
+            // Processes that were moved out of the unified directory alone are still here.
+            if self.pids()?.is_empty() {
+                return Ok(());
+            }
+        }
+        control::signal_frozen(self, signal)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        Ok(stats::read(self))
+    }
+
+    fn watch_oom(&self) -> Result<OomWatch> {
+        match self.path(Controller::Memory) {
+            Some(dir) => OomWatch::v1(dir),
+            None => Err(Error::new(
+                Kind::Unsupported,
+                "the cgroup controller memory is not available",
+            )),
+        }
     }
 
     fn pids(&self) -> Result<Vec<u32>> {
@@ -320,6 +534,7 @@ impl Manager for V1 {
                 })
                 .collect(),
             rootless: self.rootless,
+            unit: None,
         }
     }
 }

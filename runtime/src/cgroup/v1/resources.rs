@@ -274,7 +274,10 @@ fn block_io_settings(block_io: &BlockIo, list: &mut Vec<Setting<'_>>) {
         |file: &'static str, instead: Option<&'static str>, value: String, field: String| {
             let setting = Setting::new(Controller::Blkio, file, value, field);
             list.push(match instead {
-                Some(instead) => setting.or_file(instead),
+                Some(instead) => {
+                    let value = setting.value.clone();
+                    setting.or(instead, value)
+                }
                 None => setting,
             });
         };

@@ -1,5 +1,8 @@
 //! cgroup v1 on the host's real hierarchies (needs root), under a place of the tests' own.
 
+use std::collections::BTreeMap;
+
+use super::super::testsuite;
 use super::*;
 use crate::cgroup::{from_record, manager};
 use crate::container::CgroupDriver;
@@ -11,15 +14,6 @@ fn have_v1() -> bool {
         eprintln!("skipped: needs root and the controllers of cgroup v1");
     }
     usable
-}
-
-fn request<'a>(path: &'a str) -> Request<'a> {
-    Request {
-        id: "knarr-test",
-        cgroups_path: path,
-        driver: CgroupDriver::Cgroupfs,
-        rootless: false,
-    }
 }
 
 fn value(record: &Record, controller: &str, name: &str) -> String {
@@ -45,7 +39,9 @@ fn creates_limits_attaches_and_deletes() {
             "pids":{"limit":100},"blockIO":{}}"#,
     )
     .unwrap();
-    let mut manager = manager(&request(&path)).unwrap();
+    let annotations = BTreeMap::new();
+    let request = testsuite::request(&path, CgroupDriver::Cgroupfs, &annotations);
+    let mut manager = manager(&request).unwrap();
     manager.create(&resources).unwrap();
     let record = manager.record();
     assert_eq!(
@@ -94,5 +90,20 @@ fn creates_limits_attaches_and_deletes() {
     for dir in &record.dirs {
         let parent = std::path::Path::new(&dir.path).parent().unwrap();
         assert!(!parent.exists(), "{}", parent.display());
+    }
+}
+
+#[test]
+fn behaves_as_every_manager() {
+    if have_v1() {
+        testsuite::run("v1", |path| {
+            let annotations = BTreeMap::new();
+            manager(&testsuite::request(
+                path,
+                CgroupDriver::Cgroupfs,
+                &annotations,
+            ))
+            .unwrap()
+        });
     }
 }
