@@ -454,8 +454,12 @@ impl Manager for V1 {
             if self.is_frozen()? {
                 self.thaw()?;
             }
-            // Processes that were moved out of the unified directory alone are still here.
-            if self.pids()?.is_empty() {
+            // Processes that were moved out of the unified directory alone
+            // are in the other hierarchies still. Those killed cannot fork, so
+            // that the second list has no new ones.
+            let mut killed = Vec::new();
+            let _ = file::pids_below(dir, &mut killed);
+            if self.pids()?.iter().all(|pid| killed.contains(pid)) {
                 return Ok(());
             }
         }

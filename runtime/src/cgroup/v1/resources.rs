@@ -83,7 +83,7 @@ pub(in super::super) fn limit_or_max(limit: i64) -> String {
 ///
 /// # Errors
 /// Anything but a number and a unit: a slash would reach other files.
-pub(in super::super) fn page_size<'a>(size: &'a str, index: usize) -> Result<&'a str> {
+pub(in super::super) fn page_size(size: &str, index: usize) -> Result<&str> {
     let digits = size.trim_start_matches(|c: char| c.is_ascii_digit());
     if digits.len() < size.len() && matches!(digits, "KB" | "MB" | "GB" | "TB" | "PB" | "EB") {
         Ok(size)
