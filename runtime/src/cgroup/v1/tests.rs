@@ -7,13 +7,13 @@ use super::*;
 use crate::cgroup::{from_record, manager};
 use crate::container::CgroupDriver;
 
-fn have_v1() -> bool {
+fn have_v1() -> Option<testsuite::Sweep> {
     let usable = rustix::process::geteuid().is_root()
         && Layout::detect().is_ok_and(|layout| layout.v1.len() >= 8);
     if !usable {
         eprintln!("skipped: needs root and the controllers of cgroup v1");
     }
-    usable
+    usable.then_some(testsuite::Sweep)
 }
 
 fn value(record: &Record, controller: &str, name: &str) -> String {
@@ -27,9 +27,9 @@ fn value(record: &Record, controller: &str, name: &str) -> String {
 
 #[test]
 fn creates_limits_attaches_and_deletes() {
-    if !have_v1() {
+    let Some(_sweep) = have_v1() else {
         return;
-    }
+    };
     let path = format!("/knarr-test-{}/basic/x", std::process::id());
     let resources: Resources<'_> = serde_json::from_str(
         r#"{"devices":[{"allow":false,"access":"rwm"},
@@ -95,7 +95,7 @@ fn creates_limits_attaches_and_deletes() {
 
 #[test]
 fn behaves_as_every_manager() {
-    if have_v1() {
+    if let Some(_sweep) = have_v1() {
         testsuite::run("v1", |path| {
             let annotations = BTreeMap::new();
             manager(&testsuite::request(
@@ -109,10 +109,13 @@ fn behaves_as_every_manager() {
 }
 
 fn real(part: &str) -> Box<dyn Manager> {
+    at(&format!("/knarr-test-{}/{part}", std::process::id()))
+}
+
+fn at(path: &str) -> Box<dyn Manager> {
     let annotations = BTreeMap::new();
-    let path = format!("/knarr-test-{}/{part}", std::process::id());
     manager(&testsuite::request(
-        &path,
+        path,
         CgroupDriver::Cgroupfs,
         &annotations,
     ))
@@ -125,9 +128,9 @@ fn parse(json: &str) -> Resources<'_> {
 
 #[test]
 fn every_field_reaches_its_file() {
-    if !have_v1() {
+    let Some(_sweep) = have_v1() else {
         return;
-    }
+    };
     let mut manager = real("values");
     manager
         .create(&parse(
@@ -173,11 +176,12 @@ fn every_field_reaches_its_file() {
 
 #[test]
 fn huge_pages_are_limited_in_the_unified_hierarchy() {
-    let hybrid = have_v1()
-        && Layout::detect().unwrap().unified.is_some_and(|unified| {
-            file::read(&unified.mount_point, "cgroup.controllers")
-                .is_ok_and(|c| c.contains("hugetlb"))
-        });
+    let Some(_sweep) = have_v1() else {
+        return;
+    };
+    let hybrid = Layout::detect().unwrap().unified.is_some_and(|unified| {
+        file::read(&unified.mount_point, "cgroup.controllers").is_ok_and(|c| c.contains("hugetlb"))
+    });
     if !hybrid {
         eprintln!("skipped: no hybrid host with hugetlb in the unified hierarchy");
         return;
@@ -186,7 +190,8 @@ fn huge_pages_are_limited_in_the_unified_hierarchy() {
     // rely on it: the test puts the host back as it was.
     let root = Layout::detect().unwrap().unified.unwrap().mount_point;
     let before = file::read(&root, "cgroup.subtree_control").unwrap();
-    let mut manager = real("huge");
+    let path = format!("/knarr-test-{}-huge", std::process::id());
+    let mut manager = at(&path);
     manager
         .create(&parse(
             r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
@@ -200,7 +205,7 @@ fn huge_pages_are_limited_in_the_unified_hierarchy() {
     assert_eq!(value(&record, "unified", "cgroup.max.descendants"), "7");
     assert!(manager.stats().unwrap().hugetlb.contains_key("2MB"));
     manager.delete().unwrap();
-    let error = real("huge")
+    let error = at(&path)
         .create(&parse(r#"{"unified":{"memory.high":"1"}}"#))
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
@@ -212,9 +217,9 @@ fn huge_pages_are_limited_in_the_unified_hierarchy() {
 
 #[test]
 fn names_the_field_and_leaves_nothing() {
-    if !have_v1() {
+    let Some(_sweep) = have_v1() else {
         return;
-    }
+    };
     for (json, field) in [
         (r#"{"cpu":{"shares":1}}"#, "cpu.shares"),
         (r#"{"cpu":{"quota":10,"period":100000}}"#, "cpu.quota"),
@@ -257,9 +262,9 @@ fn names_the_field_and_leaves_nothing() {
 
 #[test]
 fn a_cgroup_in_use_is_refused_and_stays() {
-    if !have_v1() {
+    let Some(_sweep) = have_v1() else {
         return;
-    }
+    };
     let mut first = real("used");
     first.create(&parse("{}")).unwrap();
     let mut shell = testsuite::Shell::start();
@@ -357,9 +362,9 @@ fn writes_network_and_rdma_values_to_a_stand_in() {
 
 #[test]
 fn tells_of_a_process_killed_for_want_of_memory() {
-    if !have_v1() {
+    let Some(_sweep) = have_v1() else {
         return;
-    }
+    };
     let mut manager = real("oom");
     manager
         .create(&parse(r#"{"memory":{"limit":8388608,"swap":8388608}}"#))

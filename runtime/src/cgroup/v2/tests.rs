@@ -5,13 +5,13 @@ use super::*;
 use crate::cgroup::{Layout, manager};
 use crate::container::CgroupDriver;
 
-fn have_v2() -> bool {
+fn have_v2() -> Option<testsuite::Sweep> {
     let usable = rustix::process::geteuid().is_root()
         && Layout::detect().is_ok_and(|layout| layout.v1.is_empty() && layout.unified.is_some());
     if !usable {
         eprintln!("skipped: needs root and a host with cgroup v2 alone");
     }
-    usable
+    usable.then_some(testsuite::Sweep)
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn files_belong_to_controllers() {
 
 #[test]
 fn behaves_as_every_manager() {
-    if have_v2() {
+    if let Some(_sweep) = have_v2() {
         testsuite::run("v2", |path| {
             let annotations = std::collections::BTreeMap::new();
             manager(&testsuite::request(
@@ -59,9 +59,9 @@ fn parse(json: &str) -> Resources<'_> {
 
 #[test]
 fn every_field_reaches_its_file() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut manager = real("values");
     manager
         .create(&parse(
@@ -120,9 +120,9 @@ fn every_field_reaches_its_file() {
 
 #[test]
 fn a_limit_below_the_usage_is_refused_where_asked() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut manager = real("check");
     manager.create(&parse("{}")).unwrap();
     let mut shell = testsuite::Shell::start();
@@ -144,9 +144,9 @@ fn a_limit_below_the_usage_is_refused_where_asked() {
 
 #[test]
 fn a_further_process_goes_where_init_is() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut manager = real("split");
     manager.create(&parse("{}")).unwrap();
     let mut init = testsuite::Shell::start();
@@ -182,9 +182,9 @@ fn a_further_process_goes_where_init_is() {
 
 #[test]
 fn gives_away_what_the_kernel_lists() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut manager = real("owner");
     manager.create(&parse("{}")).unwrap();
     manager.delegate(1234).unwrap();
@@ -208,9 +208,9 @@ fn gives_away_what_the_kernel_lists() {
 
 #[test]
 fn a_threaded_place_is_refused_clearly() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut parent = real("threads");
     file::make_dirs(&parent.path, parent.base).unwrap();
     std::fs::create_dir(format!("{}/t", parent.path)).unwrap();
@@ -231,9 +231,9 @@ fn a_threaded_place_is_refused_clearly() {
 
 #[test]
 fn rules_of_an_earlier_container_do_not_stay() {
-    if !have_v2() {
+    let Some(_sweep) = have_v2() else {
         return;
-    }
+    };
     let mut first = real("again");
     first.create(&parse("{}")).unwrap();
     let mut second = real("again");
