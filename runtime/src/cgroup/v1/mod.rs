@@ -117,10 +117,14 @@ impl V1 {
     }
 
     fn try_create(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let settings = self.settings(resources, true)?;
+        let mut settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
         self.make_dirs()?;
         self.check_unused()?;
+        if self.dirs.iter().any(|dir| dir.made == 0) {
+            // An earlier user may have left other values than the kernel's own.
+            settings = self.settings(resources, false)?;
+        }
         if let Some(dir) = self.dir(Controller::Cpuset) {
             let given = resources.cpu.as_ref();
             fill_cpuset(
