@@ -131,7 +131,7 @@ pub struct Layout {
 }
 
 /// CGROUP2_SUPER_MAGIC of statfs(2).
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 const UNIFIED_MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 impl Layout {
@@ -142,8 +142,8 @@ impl Layout {
     pub fn detect() -> Result<Layout> {
         let own = file::read_path("/proc/self/cgroup").context(|| "read(\"/proc/self/cgroup\")")?;
         // Where cgroup2 is all there is, the mount table, long on a busy host, has nothing to add.
-        let pure_v2 = rustix::fs::statfs(UNIFIED_MOUNT_POINT)
-            .is_ok_and(|stat| i64::try_from(stat.f_type) == Ok(CGROUP2_MAGIC));
+        let pure_v2 =
+            rustix::fs::statfs(UNIFIED_MOUNT_POINT).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
         if pure_v2 {
             return Ok(Layout::unified_only(&own));
         }

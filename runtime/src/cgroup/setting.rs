@@ -110,9 +110,12 @@ impl Journal {
 
     /// Puts the earlier values back, the last written first, as far as the kernel allows.
     pub(super) fn undo(self) {
-        for (dir, name, value) in self.0.into_iter().rev() {
-            // A failure here must not hide the one that led to it.
-            let _ = file::write(&dir, &name, &value);
+        let mut list = self.0;
+        list.reverse();
+        // What depends on another value may be refused until that one is back.
+        // A failure here must not hide the one that led to it.
+        for _ in 0..2 {
+            list.retain(|(dir, name, value)| file::write(dir, name, value).is_err());
         }
     }
 }

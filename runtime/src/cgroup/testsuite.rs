@@ -26,6 +26,28 @@ pub(super) fn request<'a>(
     }
 }
 
+/// Removes the tests' own top directory once it is empty. Tests at the same
+/// time share it, and whoever did not make it does not remove it.
+#[derive(Debug)]
+pub(super) struct Sweep;
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let layout = super::Layout::detect().unwrap();
+        for hierarchy in layout.v1.iter().chain(&layout.unified) {
+            let top = format!(
+                "{}/knarr-test-{}",
+                hierarchy.mount_point,
+                std::process::id()
+            );
+            for part in ["errors", "v1", "v2", "basic"] {
+                let _ = std::fs::remove_dir(format!("{top}/{part}"));
+            }
+            let _ = std::fs::remove_dir(top);
+        }
+    }
+}
+
 /// A process in the container's place, which does what it is told.
 pub(super) struct Shell {
     child: Child,

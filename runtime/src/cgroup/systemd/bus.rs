@@ -42,6 +42,8 @@ pub(super) struct Bus {
     direct: bool,
     /// Jobs that ended: object path and result.
     ended: Vec<(String, String)>,
+    /// Whether the last job was accepted, however it ended.
+    pub(super) accepted: bool,
 }
 
 impl Bus {
@@ -80,6 +82,7 @@ impl Bus {
             serial: 0,
             direct,
             ended: Vec::new(),
+            accepted: false,
         };
         // The kernel tells the other side who we are; DATA without a name says "look there".
         bus.send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
@@ -216,10 +219,12 @@ impl Bus {
         arguments: &[Value],
     ) -> Result<std::result::Result<(), Refusal>> {
         self.ended.clear();
+        self.accepted = false;
         let reply = match self.call(member, arguments)? {
             Ok(reply) => reply,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        self.accepted = true;
         let job = reply.strings.first().cloned().unwrap_or_default();
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(path, _)| *path == job) {

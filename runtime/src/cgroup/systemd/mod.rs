@@ -210,12 +210,11 @@ impl Systemd {
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
         let step = format!("start {}", self.unit.name);
-        let refusal = match bus.job("StartTransientUnit", &arguments)? {
-            Ok(()) => {
-                self.unit.started = true;
-                return Ok(());
-            }
-            Err(refusal) => refusal,
+        let result = bus.job("StartTransientUnit", &arguments);
+        // A job that fails or takes too long leaves a unit to stop.
+        self.unit.started = bus.accepted;
+        let Err(refusal) = result? else {
+            return Ok(());
         };
         if refusal.name != UNIT_EXISTS {
             return Err(refusal.into_error(&step));
@@ -437,6 +436,9 @@ impl Manager for Systemd {
         // The unit was ours alone: so is whatever is left of its cgroups.
         for dir in &record.dirs {
             file::remove_tree(&dir.path)?;
+            if let Some((above, _)) = dir.path.rsplit_once('/') {
+                file::remove_made(above, dir.made.saturating_sub(1));
+            }
         }
         self.unit.started = false;
         Ok(())

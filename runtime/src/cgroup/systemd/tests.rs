@@ -169,3 +169,59 @@ fn device_rules_and_limits_survive_a_reload() {
             .any(|dir| std::path::Path::new(&dir.path).exists())
     );
 }
+
+/// The life of a container of an unprivileged user, in a cgroup the user was given.
+fn rootless(driver: CgroupDriver, path: &str) {
+    let annotations = BTreeMap::new();
+    let request = Request {
+        rootless: true,
+        ..testsuite::request(path, driver, &annotations)
+    };
+    let mut manager = manager(&request).unwrap();
+    let resources: Resources<'_> = serde_json::from_str(
+        r#"{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":104857600},"pids":{"limit":7}}"#,
+    )
+    .unwrap();
+    manager.create(&resources).unwrap();
+    let mut shell = testsuite::Shell::start();
+    manager.attach(shell.pid()).unwrap();
+    let mut second = testsuite::Shell::start();
+    manager.attach_exec(second.pid(), &[], shell.pid()).unwrap();
+    assert_eq!(manager.pids().unwrap().len(), 2);
+    let stats = manager.stats().unwrap();
+    assert_eq!(
+        (stats.pids.limit, stats.memory.usage.limit),
+        (7, 104_857_600)
+    );
+    manager
+        .update(&serde_json::from_str(r#"{"pids":{"limit":9}}"#).unwrap())
+        .unwrap();
+    assert_eq!(manager.stats().unwrap().pids.limit, 9);
+    manager.kill_all(libc::SIGKILL).unwrap();
+    shell.end();
+    second.end();
+    manager.delete().unwrap();
+    assert!(
+        !manager
+            .record()
+            .dirs
+            .iter()
+            .any(|dir| std::path::Path::new(&dir.path).exists())
+    );
+}
+
+#[test]
+fn an_unprivileged_user_has_cgroups_too() {
+    if rustix::process::geteuid().is_root()
+        || !std::path::Path::new("/run/systemd/system").exists()
+        || std::env::var_os("XDG_RUNTIME_DIR").is_none()
+    {
+        eprintln!("skipped: needs an unprivileged user with a service manager of systemd");
+        return;
+    }
+    rootless(
+        CgroupDriver::Systemd,
+        &format!(":knarr:user-{}", std::process::id()),
+    );
+    rootless(CgroupDriver::Cgroupfs, "");
+}

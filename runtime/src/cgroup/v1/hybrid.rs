@@ -8,14 +8,15 @@ use std::borrow::Cow;
 
 use super::super::hierarchy::Controller;
 use super::super::setting::Setting;
+use super::super::stats::page_sizes;
 use super::super::v2;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::resources::Resources;
 
 /// Replaces settings whose controller is `missing` on v1, and appends `unified`.
 ///
 /// # Errors
-/// A key of `unified` that is no file name.
+/// A key of `unified` that is no file name, or a page size that the kernel does not have.
 pub(super) fn redirect<'a>(
     settings: &mut Vec<Setting<'a>>,
     resources: &'a Resources<'_>,
@@ -25,6 +26,18 @@ pub(super) fn redirect<'a>(
         let controller = setting.controller;
         if !matches!(controller, Controller::Hugetlb | Controller::Rdma) || !missing(controller) {
             continue;
+        }
+        if let Some(size) = setting
+            .file
+            .strip_prefix("hugetlb.")
+            .and_then(|rest| rest.split('.').next())
+            && !page_sizes().iter().any(|known| known == size)
+        {
+            // Said before the controller is enabled, which stays when this fails.
+            return Err(Error::unsupported(
+                format!("linux.resources.{}", setting.field),
+                format!("the kernel has no huge pages of {size}"),
+            ));
         }
         setting.controller = Controller::Unified;
         if let Some(stem) = setting.file.strip_suffix("limit_in_bytes") {

@@ -117,10 +117,14 @@ impl V1 {
     }
 
     fn try_create(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let settings = self.settings(resources, true)?;
+        let mut settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
         self.make_dirs()?;
         self.check_unused()?;
+        if self.dirs.iter().any(|dir| dir.made == 0) {
+            // An earlier user may have left other values than the kernel's own.
+            settings = self.settings(resources, false)?;
+        }
         if let Some(dir) = self.dir(Controller::Cpuset) {
             let given = resources.cpu.as_ref();
             fill_cpuset(
@@ -454,8 +458,12 @@ impl Manager for V1 {
             if self.is_frozen()? {
                 self.thaw()?;
             }
-            // Processes that were moved out of the unified directory alone are still here.
-            if self.pids()?.is_empty() {
+            // Processes that were moved out of the unified directory alone
+            // are in the other hierarchies still. Those killed cannot fork, so
+            // that the second list has no new ones.
+            let mut killed = Vec::new();
+            let _ = file::pids_below(dir, &mut killed);
+            if self.pids()?.iter().all(|pid| killed.contains(pid)) {
                 return Ok(());
             }
         }

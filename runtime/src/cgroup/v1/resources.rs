@@ -83,7 +83,7 @@ pub(in super::super) fn limit_or_max(limit: i64) -> String {
 ///
 /// # Errors
 /// Anything but a number and a unit: a slash would reach other files.
-pub(in super::super) fn page_size<'a>(size: &'a str, index: usize) -> Result<&'a str> {
+pub(in super::super) fn page_size(size: &str, index: usize) -> Result<&str> {
     let digits = size.trim_start_matches(|c: char| c.is_ascii_digit());
     if digits.len() < size.len() && matches!(digits, "KB" | "MB" | "GB" | "TB" | "PB" | "EB") {
         Ok(size)
@@ -216,21 +216,27 @@ fn memory_settings(memory: &Memory, fresh: bool, list: &mut Vec<Setting<'_>>) ->
             GROUP_MEMORY,
         );
     }
+    if let (Some(-1), Some(last)) = (swap, list.last_mut()) {
+        // A kernel that does not count swap has no such file, and no limit.
+        last.may_miss = true;
+    }
+    let mut add = |file: &'static str, value: String, field: &'static str| {
+        list.push(Setting::new(Controller::Memory, file, value, field));
+    };
     if let Some(reservation) = memory.reservation.filter(|value| *value != 0) {
         add(
             "memory.soft_limit_in_bytes",
             reservation.to_string(),
             "memory.reservation",
-            0,
         );
     }
-    // Linux 5.16 and newer take the value and limit nothing by it.
-    if let Some(kernel) = memory.kernel.filter(|value| *value != 0) {
+    // Linux 5.16 began to refuse it, newer kernels take it and limit nothing
+    // by it; "no limit" is what they do anyway.
+    if let Some(kernel) = memory.kernel.filter(|value| *value > 0) {
         add(
             "memory.kmem.limit_in_bytes",
             kernel.to_string(),
             "memory.kernel",
-            0,
         );
     }
     if let Some(tcp) = memory.kernel_tcp.filter(|value| *value != 0) {
@@ -238,7 +244,6 @@ fn memory_settings(memory: &Memory, fresh: bool, list: &mut Vec<Setting<'_>>) ->
             "memory.kmem.tcp.limit_in_bytes",
             tcp.to_string(),
             "memory.kernelTCP",
-            0,
         );
     }
     if let Some(disable) = memory.disable_oom_killer
@@ -248,7 +253,6 @@ fn memory_settings(memory: &Memory, fresh: bool, list: &mut Vec<Setting<'_>>) ->
             "memory.oom_control",
             u8::from(disable).to_string(),
             "memory.disableOOMKiller",
-            0,
         );
     }
     if let Some(swappiness) = memory.swappiness {
@@ -262,7 +266,6 @@ fn memory_settings(memory: &Memory, fresh: bool, list: &mut Vec<Setting<'_>>) ->
             "memory.swappiness",
             swappiness.to_string(),
             "memory.swappiness",
-            0,
         );
     }
     Ok(())
