@@ -82,6 +82,7 @@ const TABLE: &[Row] = &[
         "additionalGids hold for uid 0 too, and no others",
         groups_root,
     ),
+    ("process.umask", USER, Level::Must, "umask is set", umask),
     (
         "process.umask-unset",
         USER,

@@ -2,11 +2,8 @@
 //! the listener protocol.
 
 use super::{Bundle, Case, Ctx, Ended, Level, Row, rows, skip};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 const CLAUSE: &str = "config-linux.md#seccomp";
 
