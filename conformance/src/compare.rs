@@ -61,6 +61,13 @@ pub fn render(reports: &[Report], differences: bool) -> String {
             out.push('\n');
         }
     }
+    if reports
+        .iter()
+        .flat_map(|r| &r.tests)
+        .any(|t| t.verdict == Verdict::UnexpectedPass)
+    {
+        out.push_str("\n(!) listed as the suite's fault, so a pass needs a look\n");
+    }
     for r in reports {
         let _ = write!(
             out,
@@ -91,6 +98,7 @@ fn cell(test: &TestResult) -> String {
         .count();
     match (test.verdict, test.status) {
         (Verdict::Expected, s) if s.is_bad() => "suite fault".to_owned(),
+        (Verdict::UnexpectedPass, _) => "passed (!)".to_owned(),
         (_, Status::Failed) if bad > 0 => format!("FAILED {bad}/{}", test.assertions.len()),
         (_, Status::Failed) => "FAILED".to_owned(),
         (_, s) => s.word().to_owned(),

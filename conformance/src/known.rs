@@ -140,11 +140,9 @@ impl List {
         let whole = test.status.is_bad() && (!any_failed || test.status == Status::Timeout);
         if whole {
             let empty = test.status == Status::Empty;
-            let said = |e: &&&Entry| {
-                e.complaints
-                    .iter()
-                    .any(|c| test.reason.contains(c.as_str()))
-            };
+            let says =
+                |c: &String| test.reason.contains(c.as_str()) || test.output.contains(c.as_str());
+            let said = |e: &&&Entry| e.complaints.iter().any(says);
             match entries
                 .iter()
                 .find(|e| if empty { e.empty } else { said(e) })

@@ -342,11 +342,11 @@ fn conclude(job: &Job, outcome: Outcome, stdout: &str, stderr: &str) -> TestResu
         .iter()
         .find(|a| a.status == Status::Skipped);
     let complaint = || {
-        let text = stderr
+        let mut text = stderr
             .lines()
             .chain(stream.rest.lines())
             .filter(|l| !l.trim().is_empty());
-        text.last().unwrap_or("no message").trim().to_owned()
+        text.next_back().unwrap_or("no message").trim().to_owned()
     };
     let (status, reason) = match outcome.end {
         End::Timeout => (Status::Timeout, "the time bound was reached".to_owned()),

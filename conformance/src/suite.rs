@@ -9,14 +9,6 @@ pub fn title(name: &str) -> String {
     )
 }
 
-/// The heading of the specification that a program of the suite is about.
-pub fn clause(name: &str) -> Option<&'static str> {
-    TITLES
-        .iter()
-        .find(|(n, ..)| *n == name)
-        .map(|(.., clause)| *clause)
-}
-
 /// Name, title and heading of every program.
 pub const TITLES: &[(&str, &str, &str)] = &[
     (

@@ -193,10 +193,12 @@ fn attach(assertion: &mut Assertion, entries: Vec<(String, String)>) {
 }
 
 fn unquote(value: &str) -> String {
-    if value.len() >= 2 && value.starts_with('"') && value.ends_with('"') {
-        if let Ok(text) = serde_json::from_str(value) {
-            return text;
-        }
+    if value.len() >= 2
+        && value.starts_with('"')
+        && value.ends_with('"')
+        && let Ok(text) = serde_json::from_str(value)
+    {
+        return text;
     }
     if value.len() >= 2 && value.starts_with('\'') && value.ends_with('\'') {
         return value

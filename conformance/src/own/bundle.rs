@@ -75,10 +75,10 @@ impl Bundle {
 
     /// Removes a key of an object.
     pub fn unset(&mut self, pointer: &str) -> &mut Self {
-        if let Some((parent, key)) = pointer.rsplit_once('/') {
-            if let Some(Value::Object(map)) = self.config.pointer_mut(parent) {
-                map.remove(key);
-            }
+        if let Some((parent, key)) = pointer.rsplit_once('/')
+            && let Some(Value::Object(map)) = self.config.pointer_mut(parent)
+        {
+            map.remove(key);
         }
         self
     }

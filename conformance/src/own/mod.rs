@@ -21,7 +21,9 @@ mod rdt;
 mod resources_v1;
 mod resources_v2;
 mod rootfs;
+mod scheduling;
 mod seccomp;
+mod seccomp_listener;
 
 pub use bundle::Bundle;
 pub use ctx::{Ctx, Ended};
@@ -136,6 +138,8 @@ pub fn cases() -> Vec<Case> {
         resources_v1::cases,
         resources_v2::cases,
         seccomp::cases,
+        seccomp_listener::cases,
+        scheduling::cases,
         devices_net::cases,
         rdt::cases,
         features::cases,
