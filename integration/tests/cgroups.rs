@@ -1,5 +1,6 @@
 //! Resources, read back from the kernel; update, events, pausing's files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 

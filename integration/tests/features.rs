@@ -1,5 +1,6 @@
 //! `features` and `validate`: what the runtime says about itself and about a bundle.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use knarr_integration::{Sandbox, Value, json, runtime};
 

@@ -1,5 +1,6 @@
 //! Mounts, devices, masks and the root file system, as seen from inside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,6 +1,7 @@
 //! Bad input: configurations, state files, bundles, interruptions. One clear error, nothing left, and
 //! the next command works.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

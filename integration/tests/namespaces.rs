@@ -1,5 +1,6 @@
 //! Namespaces made, joined and inherited; user namespaces, time offsets, network devices.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! seccomp profiles as the program feels them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::os::fd::OwnedFd;
 
