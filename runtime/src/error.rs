@@ -97,6 +97,15 @@ impl Error {
         self
     }
 
+    /// Adds what else went wrong while the failed step was undone.
+    #[must_use]
+    pub fn and_also(mut self, other: Error) -> Error {
+        let text = self.to_string();
+        self.0.message = format!("{text}; and then {other}");
+        self.0.errno = 0;
+        self
+    }
+
     /// Changes the kind, keeping errno and message.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Error {

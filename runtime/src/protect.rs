@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create, open,
 };
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
@@ -85,7 +85,11 @@ fn read_only_clone() -> Result<OwnedFd> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     )
     .context(|| "open_tree(/proc/self/exe)")?;
-    sys::mount::set_attributes(tree.as_fd(), sys::mount::ATTR_RDONLY, 0)
+    let read_only = sys::mount::MountAttr {
+        attr_set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
+        ..Default::default()
+    };
+    sys::mount::mount_setattr(tree.as_fd(), c"", false, &read_only)
         .context(|| "mount_setattr(MOUNT_ATTR_RDONLY)")?;
     Ok(tree)
 }

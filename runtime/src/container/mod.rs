@@ -4,16 +4,38 @@
 //! locks and roll-back. Does not: how a single step is done (`init`, `rootfs`,
 //! `cgroup`, `seccomp`), and nothing about command lines.
 
+pub mod checkpoint;
+mod create;
+mod delete;
+mod exec;
 pub mod options;
+pub(crate) mod record;
+mod run;
+mod start;
 pub mod state;
+mod store;
+mod wait;
 
 pub use options::{CgroupDriver, CreateOptions, ExecOptions, RunOptions, User};
+pub(crate) use start::EXECUTING;
 pub use state::{State, Status};
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Kind, Result};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::Spec;
 use crate::spec::resources::Resources;
+use crate::intel_rdt::Resctrl;
+use crate::process::procfs::ProcFs;
+use crate::{cgroup, namespaces, proc};
+
+use record::Record;
+use store::{CONFIG, START_FIFO, STATE, Store};
 
 /// A container that exists on disk below a root directory.
 #[derive(Debug)]
@@ -22,10 +44,8 @@ pub struct Container {
     pub root: PathBuf,
     /// The container's id.
     pub id: String,
-}
-
-fn unfinished<T>() -> Result<T> {
-    Err(Error::new(Kind::Unsupported, "not built yet"))
+    /// What create had to say that is no error.
+    pub warnings: Vec<String>,
 }
 
 impl Container {
@@ -33,102 +53,143 @@ impl Container {
     ///
     /// # Errors
     /// Any step that fails; everything made before it is undone.
-    pub fn create(_root: &Path, _options: &CreateOptions) -> Result<Container> {
-        unfinished()
-    }
-
-    /// Creates and starts a container; waits for its end unless detached.
-    /// Returns the exit code of the process (128 + signal where one ended it), 0 when detached.
-    ///
-    /// # Errors
-    /// As [`Container::create`] and [`Container::start`].
-    pub fn run(_root: &Path, _options: &CreateOptions, _run: &RunOptions) -> Result<i32> {
-        unfinished()
+    pub fn create(root: &Path, options: &CreateOptions) -> Result<Container> {
+        let created = create::create(root, options, create::GateKind::Fifos)?;
+        // By name: init has a copy of the descriptor until it has closed what is not its own.
+        created.store.unlock();
+        Ok(Container {
+            root: root.to_owned(),
+            id: options.id.clone(),
+            warnings: created.warnings,
+        })
     }
 
     /// Finds a container by its id.
     ///
     /// # Errors
-    /// `NotFound` ("container does not exist") and damaged state.
-    pub fn load(_root: &Path, _id: &str) -> Result<Container> {
-        unfinished()
+    /// `NotFound` ("container does not exist").
+    pub fn load(root: &Path, id: &str) -> Result<Container> {
+        match Store::open(root, id)? {
+            Some(_) => Ok(Container {
+                root: root.to_owned(),
+                id: id.to_owned(),
+                warnings: Vec::new(),
+            }),
+            None => Err(store::does_not_exist()),
+        }
     }
 
-    /// All containers, by id.
+    /// All containers, by id. One whose state is damaged is left out.
     ///
     /// # Errors
     /// A root directory that cannot be read; a missing one is an empty list.
-    pub fn list(_root: &Path) -> Result<Vec<State>> {
-        unfinished()
+    pub fn list(root: &Path) -> Result<Vec<State>> {
+        let ids = Store::ids(root)?;
+        Ok(ids
+            .iter()
+            .filter_map(|id| Container::load(root, id).ok()?.state().ok())
+            .collect())
     }
 
     /// The state as the specification defines it.
     ///
     /// # Errors
-    /// Damaged state.
+    /// `NotFound`, damaged state.
     pub fn state(&self) -> Result<State> {
-        unfinished()
-    }
-
-    /// Starts the program of a created container.
-    ///
-    /// # Errors
-    /// `WrongState`, failed hooks, a program that cannot be executed.
-    pub fn start(&self) -> Result<()> {
-        unfinished()
+        let (store, record) = self.open()?;
+        let status = self.status(&store, &record)?;
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            record.pid
+        };
+        Ok(state_of(&record, status, pid))
     }
 
     /// Sends a signal to init, or to every process of the container.
     ///
-    /// # Errors
-    /// `WrongState` ("container not running").
-    pub fn kill(&self, _signal: i32, _all: bool) -> Result<()> {
-        unfinished()
-    }
-
-    /// Removes a stopped container; with `force` kills it first.
+    /// SIGKILL goes to every process also where init is no pid 1 of its own,
+    /// because the kernel does not end the others with it then.
     ///
     /// # Errors
-    /// `WrongState` and whatever could not be removed.
-    pub fn delete(&self, _force: bool) -> Result<()> {
-        unfinished()
-    }
-
-    /// Removes whatever is there under an id, a half-made container too; nothing there is no error.
-    ///
-    /// # Errors
-    /// Whatever could not be removed.
-    pub fn force_delete(_root: &Path, _id: &str) -> Result<()> {
-        unfinished()
+    /// `WrongState` ("container not running"), which `all` turns into success.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        let signal = checked_signal(signal)?;
+        let (_, record) = self.open()?;
+        let everybody = all || (signal == Some(Signal::KILL) && !record.private_pid);
+        let init = open_init(&record)?;
+        if let (true, Some(signal)) = (everybody, signal) {
+            self.manager(&record)?.kill_all(signal.as_raw())?;
+            if all || init.is_some() {
+                return Ok(());
+            }
+        }
+        let Some(init) = init else {
+            return if all {
+                Ok(())
+            } else {
+                Err(Error::new(Kind::WrongState, "container not running"))
+            };
+        };
+        let Some(signal) = signal else { return Ok(()) };
+        match pidfd_send_signal(&init, signal) {
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(Error::new(Kind::WrongState, "container not running")),
+            Err(errno) => Err(Error::system(
+                format!("pidfd_send_signal({})", record.pid),
+                errno,
+            )),
+        }
     }
 
     /// Freezes all processes.
     ///
     /// # Errors
-    /// `WrongState`, no freezer.
+    /// `WrongState` unless created or running; no cgroup to freeze.
     pub fn pause(&self) -> Result<()> {
-        unfinished()
+        let (store, record) = self.open_locked()?;
+        match self.status(&store, &record)? {
+            Status::Created | Status::Running => self.manager(&record)?.freeze(),
+            status => Err(wrong_state("pause", status)),
+        }
     }
 
     /// Thaws all processes.
     ///
     /// # Errors
-    /// `WrongState`, no freezer.
+    /// `WrongState` unless paused.
     pub fn resume(&self) -> Result<()> {
-        unfinished()
+        let (store, record) = self.open_locked()?;
+        match self.status(&store, &record)? {
+            Status::Paused => self.manager(&record)?.thaw(),
+            status => Err(wrong_state("resume", status)),
+        }
     }
 
     /// Changes limits; device rules are left alone.
     ///
     /// # Errors
-    /// Values that cannot be set; the earlier ones are put back.
+    /// `WrongState` for a stopped container; values that cannot be set, the earlier ones are put back.
     pub fn update(
         &self,
-        _resources: &Resources<'_>,
-        _l3_cache: Option<&str>,
-        _mem_bw: Option<&str>,
+        resources: &Resources<'_>,
+        l3_cache: Option<&str>,
+        mem_bw: Option<&str>,
     ) -> Result<()> {
-        unfinished()
+        let (store, record) = self.open_locked()?;
+        if self.status(&store, &record)? == Status::Stopped {
+            return Err(Error::new(Kind::WrongState, "container not running"));
+        }
+        if l3_cache.is_some() || mem_bw.is_some() {
+            let Some(rdt) = &record.rdt else {
+                return Err(Error::new(
+                    Kind::InvalidArgument,
+                    "the container has no linux.intelRdt, so its schemata cannot be changed",
+                ));
+            };
+            Resctrl::find(&ProcFs::open()?)?.update(rdt, l3_cache, mem_bw)?;
+        }
+        self.manager(&record)?.update(resources)
     }
 
     /// Pids of all processes in the container, as the host sees them.
@@ -136,14 +197,150 @@ impl Container {
     /// # Errors
     /// An unreadable cgroup.
     pub fn pids(&self) -> Result<Vec<u32>> {
-        unfinished()
+        let (_, record) = self.open()?;
+        self.manager(&record)?.pids()
     }
 
-    /// Runs a further process in the container. Returns its exit code, 0 when detached.
+    /// The cgroup's figures, as `events --stats` prints them.
     ///
     /// # Errors
-    /// `WrongState`, a program that cannot be executed.
-    pub fn exec(&self, _options: &ExecOptions<'_>) -> Result<i32> {
-        unfinished()
+    /// `WrongState` for a stopped container; an unreadable cgroup.
+    pub fn stats(&self) -> Result<cgroup::Stats> {
+        let (store, record) = self.open()?;
+        if self.status(&store, &record)? == Status::Stopped {
+            return Err(Error::new(Kind::WrongState, "container not running"));
+        }
+        self.manager(&record)?.stats()
     }
+
+    fn open(&self) -> Result<(Store, Record)> {
+        let store = Store::open(&self.root, &self.id)?.ok_or_else(store::does_not_exist)?;
+        let record = self.read_record(&store)?;
+        Ok((store, record))
+    }
+
+    fn open_locked(&self) -> Result<(Store, Record)> {
+        let store = Store::open(&self.root, &self.id)?.ok_or_else(store::does_not_exist)?;
+        store.lock()?;
+        let record = self.read_record(&store)?;
+        Ok((store, record))
+    }
+
+    fn read_record(&self, store: &Store) -> Result<Record> {
+        let json = store.read(STATE)?.ok_or_else(store::does_not_exist)?;
+        Record::from_json(&self.id, &json)
+    }
+
+    /// Where in its life the container is, as the kernel has it: nothing is believed that could be stale.
+    fn status(&self, store: &Store, record: &Record) -> Result<Status> {
+        if !record.ready {
+            // Somebody who is not there any more left it half-made.
+            return Ok(if store.is_locked() {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
+        }
+        if !is_alive(record)? {
+            return Ok(Status::Stopped);
+        }
+        if self.manager(record)?.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        // Somebody waits at the fifo until the program runs.
+        let waits = store.open_fifo(START_FIFO, OFlags::WRONLY)?.is_some();
+        Ok(if waits {
+            Status::Created
+        } else {
+            Status::Running
+        })
+    }
+
+    fn manager(&self, record: &Record) -> Result<Box<dyn cgroup::Manager>> {
+        cgroup::from_record(&record.cgroup)
+    }
+}
+
+fn wrong_state(verb: &str, status: Status) -> Error {
+    if status == Status::Stopped {
+        return Error::new(Kind::WrongState, "container not running");
+    }
+    Error::new(
+        Kind::WrongState,
+        format!("cannot {verb} a container in the {} state", status.as_str()),
+    )
+}
+
+/// Signal 0 only asks whether the process is there.
+fn checked_signal(signal: i32) -> Result<Option<Signal>> {
+    if signal == 0 {
+        return Ok(None);
+    }
+    crate::sys::process::signal(signal)
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                Kind::InvalidArgument,
+                format!("unknown signal {signal}: 1 to 64 exist"),
+            )
+        })
+}
+
+fn is_alive(record: &Record) -> Result<bool> {
+    Ok(record.pid > 0
+        && proc::identity(record.pid)?
+            .is_some_and(|found| found.alive && found.start_time == record.start_time))
+}
+
+/// A descriptor for init; `None` where it has ended.
+fn open_init(record: &Record) -> Result<Option<OwnedFd>> {
+    if record.pid <= 0 {
+        return Ok(None);
+    }
+    let pidfd = match namespaces::pidfd(record.pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.errno() == Some(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Looked up after the descriptor was opened: if this is init, then so is the descriptor's process.
+    Ok(is_alive(record)?.then_some(pidfd))
+}
+
+/// The state as others see it.
+fn state_of(record: &Record, status: Status, pid: i32) -> State {
+    State {
+        oci_version: record.oci_version.clone(),
+        id: record.id.clone(),
+        pid,
+        status,
+        bundle: record.bundle.clone(),
+        rootfs: record.rootfs.clone(),
+        created: record.created.clone(),
+        annotations: record.annotations.clone(),
+        owner: proc::user_name(record.owner),
+    }
+}
+
+/// The state as hooks and seccomp listeners get it: what the specification defines and no more.
+fn spec_state(record: &Record, status: Status, pid: i32) -> state::SpecState<'_> {
+    state::SpecState {
+        oci_version: &record.oci_version,
+        id: &record.id,
+        status,
+        pid,
+        bundle: &record.bundle,
+        annotations: &record.annotations,
+    }
+}
+
+/// That state as JSON.
+pub(crate) fn hooks_state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
+    serde_json::to_vec(&spec_state(record, status, pid)).unwrap_or_default()
+}
+
+/// Parses the stored configuration of a container.
+fn config_of<'a>(id: &str, text: &'a [u8]) -> Result<Spec<'a>> {
+    crate::spec::parse::parse(&format!("{id}/{CONFIG}"), text)
+        .map_err(|error| error.with_kind(Kind::State))
+        .context(|| "stored configuration")
 }

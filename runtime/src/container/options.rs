@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 
-use crate::spec::config::Process;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::process::user;
+use crate::spec::Text;
+use crate::spec::config::{Capabilities, Process};
 
 /// Who manages cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
     /// Files of the cgroup file system, written directly.
     #[default]
@@ -41,6 +47,8 @@ pub struct CreateOptions {
     pub cgroup: CgroupDriver,
     /// Whether failing to make cgroups is a warning, as for an unprivileged caller; found out where `None`.
     pub rootless: Option<bool>,
+    /// Whether the caller leaves the container to itself; create always does.
+    pub detach: bool,
 }
 
 /// Options of run beyond those of create.
@@ -98,4 +106,59 @@ pub struct ExecOptions<'a> {
     pub cgroups: Vec<String>,
     /// Enter a paused container; the process starts when it is resumed.
     pub ignore_paused: bool,
+}
+
+impl<'a> ExecOptions<'a> {
+    /// The process to run: the one given as a whole, or the container's own with the options laid over it.
+    ///
+    /// # Errors
+    /// A user that is none; a container without a process to lay them over.
+    pub(crate) fn merge(&self, base: Option<&Process<'a>>) -> Result<Process<'a>> {
+        if let Some(process) = &self.process {
+            return Ok(process.clone());
+        }
+        let Some(base) = base else {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "the container's configuration has no process to start from: describe all of it with --process",
+            ));
+        };
+        let mut process = base.clone();
+        process.args = self.args.iter().cloned().map(Text::from).collect();
+        process.env.extend(self.env.iter().cloned().map(Text::from));
+        process.terminal = self.tty;
+        if let Some(cwd) = &self.cwd {
+            process.cwd = Text::from(cwd.clone());
+        }
+        if let Some(profile) = &self.apparmor {
+            process.apparmor_profile = Text::from(profile.clone());
+        }
+        if let Some(label) = &self.process_label {
+            process.selinux_label = Text::from(label.clone());
+        }
+        if self.no_new_privileges {
+            process.no_new_privileges = true;
+        }
+        if let Some(User(user)) = &self.user {
+            let (uid, gid) = user::parse(user)?;
+            process.user.uid = uid;
+            if let Some(gid) = gid {
+                process.user.gid = gid;
+            }
+        }
+        process
+            .user
+            .additional_gids
+            .extend_from_slice(&self.additional_gids);
+        if !self.capabilities.is_empty() {
+            let sets = process
+                .capabilities
+                .get_or_insert_with(Capabilities::default);
+            // Not inheritable, and so not ambient either (CVE-2022-29162).
+            for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+                set.extend(self.capabilities.iter().cloned().map(Text::from));
+            }
+        }
+        Ok(process)
+    }
 }

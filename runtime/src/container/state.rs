@@ -58,3 +58,22 @@ pub struct State {
     /// Name of the user who created it.
     pub owner: String,
 }
+
+/// The state as the specification defines it, without what runc adds to its output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpecState<'a> {
+    /// Version of the specification.
+    pub oci_version: &'a str,
+    /// The container's id.
+    pub id: &'a str,
+    /// Where in its life it is.
+    pub status: Status,
+    /// Pid of init as the receiver sees it.
+    pub pid: i32,
+    /// Absolute path of the bundle.
+    pub bundle: &'a str,
+    /// The annotations of the configuration.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
+}

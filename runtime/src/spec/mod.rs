@@ -4,11 +4,18 @@
 //! text and, in [`validate`], from facts of the host. Does not: doing any of it.
 
 pub mod config;
+pub mod features;
 pub mod linux;
+pub mod mount_options;
+pub mod names;
 pub mod parse;
+mod path;
+pub mod ranges;
 pub mod resources;
 pub mod seccomp;
+pub mod template;
 mod text;
+pub mod validate;
 
 pub use config::Spec;
 pub use text::Text;

@@ -4,6 +4,19 @@
 //! each call with its man page. Does not: decisions, paths, error texts beyond
 //! the call itself.
 
+pub mod bpf;
 pub mod clone;
+pub mod exec;
+pub mod fds;
+pub mod keyring;
 pub mod mount;
+pub mod netdev;
 pub mod process;
+pub mod regex;
+pub mod sched;
+pub mod seccomp;
+pub mod signal;
+pub mod spawn;
+
+#[cfg(test)]
+pub(crate) mod testing;

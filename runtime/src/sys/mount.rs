@@ -1,35 +1,74 @@
-//! Calls of the mount API that rustix lacks.
+//! Mount calls that rustix lacks: mount_setattr(2) and open_tree_attr(2).
+//!
+//! Belongs here: the calls and the structure they take. Does not: which
+//! attributes a mount gets.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::clone::check;
+/// `MOUNT_ATTR_IDMAP`: the mount maps ids as the user namespace in [`MountAttr::userns_fd`] does.
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
-/// MOUNT_ATTR_RDONLY of mount_setattr(2).
-pub const ATTR_RDONLY: u64 = 1;
+/// `AT_EMPTY_PATH`: the descriptor itself is meant.
+const AT_EMPTY_PATH: libc::c_uint = 0x1000;
 
-/// Changes the attributes of one mount. mount_setattr(2).
+/// `AT_RECURSIVE`: all mounts below are meant too.
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+
+/// `struct mount_attr` of mount_setattr(2), first version (32 bytes).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MountAttr {
+    /// `MOUNT_ATTR_*` bits to set.
+    pub attr_set: u64,
+    /// `MOUNT_ATTR_*` bits to clear; cleared before the others are set.
+    pub attr_clr: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0 for no change.
+    pub propagation: u64,
+    /// Descriptor of the user namespace for [`MOUNT_ATTR_IDMAP`].
+    pub userns_fd: u64,
+}
+
+/// Changes the mount whose root `path` is, `mount` itself where `path` is empty,
+/// with all mounts below it where `recursive`.
 ///
 /// # Errors
-/// mount_setattr(2).
-pub fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
-    let attributes = libc::mount_attr {
-        attr_set: set,
-        attr_clr: clear,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    // SAFETY: the path is an empty terminated string and the structure lives across the call.
-    check(unsafe {
+/// mount_setattr(2): `EINVAL` where that is not the root of a mount,
+/// `EPERM` for an attribute that is locked, `ENOSYS` before Linux 5.12.
+pub fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attr: &MountAttr,
+) -> Result<(), Errno> {
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: `path` is NUL-terminated; `attr` points to a live `repr(C)`
+    // structure whose size is passed with it. The kernel only reads both. The
+    // descriptor stays open while it is borrowed.
+    let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
         )
-    })
+    };
+    check(result).map(drop)
+}
+
+fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result < 0 {
+        Err(last_errno())
+    } else {
+        Ok(result)
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }

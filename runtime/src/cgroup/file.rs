@@ -1,0 +1,314 @@
+//! Files and directories of a cgroup file system: read, write, make, remove.
+//!
+//! Belongs here: what is the same for every version of cgroups. Does not: what
+//! a file means. Paths are absolute and on the host: no container can make a
+//! symbolic link in a cgroup file system, so that they may be followed.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+
+/// Joins a directory and a name, `a/b`, without doubling slashes.
+pub(super) fn join(dir: &str, name: &str) -> String {
+    let (dir, name) = (dir.trim_end_matches('/'), name.trim_matches('/'));
+    if name.is_empty() {
+        return dir.to_owned();
+    }
+    let mut path = String::with_capacity(dir.len() + name.len() + 1);
+    path.push_str(dir);
+    path.push('/');
+    path.push_str(name);
+    path
+}
+
+/// A path without `.`, `..` and empty components, so that it cannot leave the place it is joined to.
+pub(super) fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Opens a control file for writing.
+pub(super) fn open_write(path: &str) -> std::result::Result<rustix::fd::OwnedFd, Errno> {
+    rustix::fs::open(
+        path,
+        OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+}
+
+/// Writes a value in one write(2), as control files want it.
+pub(super) fn write_fd(fd: impl rustix::fd::AsFd, value: &[u8]) -> std::result::Result<(), Errno> {
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, value))?;
+    if written == value.len() {
+        Ok(())
+    } else {
+        Err(Errno::IO)
+    }
+}
+
+/// Writes a value into the file `dir/name`.
+pub(super) fn write(dir: &str, name: &str, value: &str) -> std::result::Result<(), Errno> {
+    let fd = open_write(&join(dir, name))?;
+    write_fd(fd, value.as_bytes())
+}
+
+/// A failed write, as strace prints it.
+pub(super) fn write_error(dir: &str, name: &str, value: &str, errno: Errno) -> Error {
+    Error::system(format!("write(\"{}\", {value:?})", join(dir, name)), errno)
+}
+
+/// The contents of `dir/name`, without the newline at its end.
+pub(super) fn read(dir: &str, name: &str) -> std::result::Result<String, Errno> {
+    read_path(&join(dir, name))
+}
+
+/// The contents of a file, without the newline at its end.
+pub(super) fn read_path(path: &str) -> std::result::Result<String, Errno> {
+    let fd = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+    )?;
+    let mut bytes = Vec::with_capacity(4096);
+    loop {
+        let length = bytes.len();
+        bytes.resize(length + 4096, 0);
+        let read = rustix::io::retry_on_intr(|| {
+            let (_, rest) = bytes.split_at_mut(length);
+            rustix::io::read(&fd, rest)
+        })?;
+        bytes.truncate(length + read);
+        if read == 0 {
+            break;
+        }
+    }
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != b'\n')
+        .map_or(0, |at| at + 1);
+    bytes.truncate(end);
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+/// As [`read`], with an error that names the file.
+pub(super) fn read_text(dir: &str, name: &str) -> Result<String> {
+    read(dir, name).context(|| format!("read(\"{}\")", join(dir, name)))
+}
+
+/// Makes the directory `base/below` and what is missing above it, down from `base`.
+/// Returns how many directories were made, counted from the end of the path.
+///
+/// # Errors
+/// mkdir(2); what was made before the failure is removed.
+pub(super) fn make_dirs(path: &str, base_length: usize) -> Result<usize> {
+    let mode = Mode::from_raw_mode(0o755);
+    // A container that shares a parent may be deleted, and the parent with it,
+    // between our two mkdir(2): begin again then.
+    let mut attempts = 0;
+    loop {
+        let mut missing: Vec<&str> = Vec::new();
+        let mut current = path;
+        let deepest = loop {
+            match rustix::fs::mkdir(current, mode) {
+                Ok(()) => break 1,
+                Err(Errno::EXIST) => break 0,
+                Err(Errno::NOENT) => {
+                    let Some(at) = current.rfind('/').filter(|at| *at > base_length) else {
+                        return Err(Error::system(format!("mkdir(\"{current}\")"), Errno::NOENT));
+                    };
+                    missing.push(current);
+                    let (above, _) = current.split_at(at);
+                    current = above;
+                }
+                Err(errno) => return Err(Error::system(format!("mkdir(\"{current}\")"), errno)),
+            }
+        };
+        let mut made = deepest;
+        let mut failed = None;
+        for dir in missing.iter().rev() {
+            match rustix::fs::mkdir(*dir, mode) {
+                Ok(()) => made += 1,
+                // Made by another at the same time: not ours to remove, nor what is above it.
+                Err(Errno::EXIST) => made = 0,
+                Err(errno) => {
+                    failed = Some((*dir, errno));
+                    break;
+                }
+            }
+        }
+        let Some((dir, errno)) = failed else {
+            return Ok(made);
+        };
+        let (above, _) = dir.split_at(dir.rfind('/').unwrap_or(dir.len()));
+        remove_made(above, made);
+        attempts += 1;
+        if errno != Errno::NOENT || attempts == 5 {
+            return Err(Error::system(format!("mkdir(\"{dir}\")"), errno));
+        }
+    }
+}
+
+/// Removes the last `made` directories of a path as far as they are empty.
+pub(super) fn remove_made(path: &str, made: usize) {
+    let mut current = path;
+    for _ in 0..made {
+        if rustix::fs::rmdir(current).is_err() {
+            return;
+        }
+        let (above, _) = current.split_at(current.rfind('/').unwrap_or(0));
+        current = above;
+    }
+}
+
+/// Names of the directories in a directory.
+pub(super) fn subdirs(path: &str) -> std::result::Result<Vec<String>, Errno> {
+    let fd = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(fd)? {
+        let entry = entry?;
+        if entry.file_type() != rustix::fs::FileType::Directory {
+            continue;
+        }
+        match entry.file_name().to_str() {
+            Ok("." | "..") => {}
+            Ok(name) => names.push(name.to_owned()),
+            // The kernel allows any bytes; what is not UTF-8 is none of ours.
+            Err(_) => {}
+        }
+    }
+    Ok(names)
+}
+
+/// How often, and with which pauses, a cgroup is asked to go away while its last tasks exit.
+const REMOVE_ATTEMPTS: u32 = 12;
+
+/// Removes a cgroup with everything below it; a missing one is no error.
+///
+/// A cgroup stays busy for a moment after its last process was reaped.
+///
+/// # Errors
+/// rmdir(2) once the attempts (about 2 s) are used up.
+pub(super) fn remove_tree(path: &str) -> Result<()> {
+    let mut pause = 1;
+    for attempt in 0.. {
+        match rustix::fs::rmdir(path) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY | Errno::NOTEMPTY) if attempt < REMOVE_ATTEMPTS => {}
+            Err(errno) => return Err(Error::system(format!("rmdir(\"{path}\")"), errno)),
+        }
+        let below = subdirs(path).unwrap_or_default();
+        if below.is_empty() || attempt > 0 {
+            pause_ms(pause);
+            pause = (pause * 2).min(500);
+        }
+        for name in below {
+            // What cannot go yet keeps its parent busy, and that is reported.
+            let _ = remove_children_first(&join(path, &name), 0);
+        }
+    }
+    Ok(())
+}
+
+/// Depth beyond which no cgroup is looked for: more than any nested manager makes,
+/// and less than what would exhaust the stack.
+const MAX_DEPTH: usize = 128;
+
+fn remove_children_first(path: &str, depth: usize) -> std::result::Result<(), Errno> {
+    if depth < MAX_DEPTH {
+        for name in subdirs(path)? {
+            let _ = remove_children_first(&join(path, &name), depth + 1);
+        }
+    }
+    rustix::fs::rmdir(path)
+}
+
+/// Sleeps.
+pub(super) fn pause_ms(milliseconds: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+}
+
+/// The pids in `file` of a cgroup and of all cgroups below it.
+pub(super) fn pids_below(path: &str, pids: &mut Vec<u32>) -> std::result::Result<(), Errno> {
+    collect_pids(path, pids, 0)
+}
+
+fn collect_pids(path: &str, pids: &mut Vec<u32>, depth: usize) -> std::result::Result<(), Errno> {
+    let own = match read(path, "cgroup.procs") {
+        // A threaded cgroup has its processes listed in the root of its domain.
+        Err(Errno::OPNOTSUPP) => String::new(),
+        other => other?,
+    };
+    // 0 is a process of a pid namespace that we do not see.
+    pids.extend(
+        own.lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|pid| *pid != 0),
+    );
+    if depth < MAX_DEPTH {
+        for name in subdirs(path)? {
+            match collect_pids(&join(path, &name), pids, depth + 1) {
+                // Removed meanwhile.
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_lead_nowhere() {
+        for (path, cleaned) in [
+            ("/a/b", "a/b"),
+            ("a//b/./c/", "a/b/c"),
+            ("../../a", "a"),
+            ("/a/../../b", "b"),
+            ("/", ""),
+            ("a/..", ""),
+        ] {
+            assert_eq!(clean(path), cleaned, "{path}");
+        }
+    }
+
+    #[test]
+    fn makes_what_is_missing_and_counts_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().to_str().unwrap();
+        let path = join(base, "a/b/c");
+        assert_eq!(make_dirs(&path, base.len()).unwrap(), 3);
+        assert_eq!(make_dirs(&path, base.len()).unwrap(), 0);
+        assert_eq!(make_dirs(&join(&path, "d"), base.len()).unwrap(), 1);
+        remove_made(&join(&path, "d"), 1);
+        remove_made(&path, 3);
+        assert_eq!(subdirs(base).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn does_not_make_the_mount_point_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = join(dir.path().to_str().unwrap(), "gone");
+        let error = make_dirs(&join(&base, "a"), base.len()).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOENT));
+    }
+}

@@ -1,0 +1,458 @@
+//! Cgroups made by systemd: a transient scope for each container, on v1 or v2.
+//!
+//! Belongs here: the unit's life. Does not: its properties (`properties`), the
+//! bus (`bus`, `wire`), limits in files (`v1`, `v2`).
+//!
+//! A scope needs a process to begin with, so `create` only prepares, and
+//! `attach` starts the unit with the container's first process and then sets
+//! limits and device rules in the cgroup that systemd made (Delegate=yes: it is
+//! ours to use). systemd is told the limits too, because it writes what it
+//! knows whenever it reloads its configuration.
+
+mod bus;
+mod gvariant;
+mod properties;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use rustix::fd::OwnedFd;
+
+use self::bus::{Bus, NO_SUCH_UNIT, UNIT_EXISTS};
+use self::wire::Value;
+use super::devices::{self, Merged, Rule};
+use super::file;
+use super::hierarchy::{Controller, Layout};
+use super::setting::Setting;
+use super::v1::V1;
+use super::v2::V2;
+use super::{Manager, OomWatch, Record, Request, Stats, Unit, v1, v2};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::resources::Resources;
+
+/// The cgroup within the unit.
+#[derive(Debug)]
+enum Inner {
+    V1(V1),
+    V2(V2),
+}
+
+impl Inner {
+    fn get(&self) -> &dyn Manager {
+        match self {
+            Inner::V1(manager) => manager,
+            Inner::V2(manager) => manager,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut dyn Manager {
+        match self {
+            Inner::V1(manager) => manager,
+            Inner::V2(manager) => manager,
+        }
+    }
+}
+
+/// What `create` prepared for `attach`.
+#[derive(Debug)]
+struct Pending {
+    properties: Vec<(String, Value)>,
+    settings: Vec<Setting<'static>>,
+    rules: Vec<Rule>,
+    merged: Option<Merged>,
+}
+
+/// A container's unit.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    unit: Unit,
+    rootless: bool,
+    /// Of the host; `None` for a container that exists already.
+    layout: Option<Layout>,
+    annotations: Vec<(String, Value)>,
+    pending: Option<Pending>,
+    inner: Option<Inner>,
+}
+
+/// Splits `slice:prefix:name` into slice and unit.
+fn unit_of(request: &Request<'_>) -> Result<(String, String)> {
+    let bad = |why: &str| {
+        Error::config(
+            "linux.cgroupsPath",
+            format!(
+                "{:?}: {why}; with systemd it has the form slice:prefix:name",
+                request.cgroups_path
+            ),
+        )
+    };
+    let default_slice = if request.rootless {
+        "user.slice"
+    } else {
+        "system.slice"
+    };
+    let (slice, prefix, name) = if request.cgroups_path.is_empty() {
+        ("", "knarr", request.id)
+    } else {
+        let mut parts = request.cgroups_path.split(':');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(slice), Some(prefix), Some(name), None) => (slice, prefix, name),
+            _ => return Err(bad("it has not three parts")),
+        }
+    };
+    if name.is_empty() || prefix.contains('/') || name.contains('/') {
+        return Err(bad("prefix and name make the name of a unit"));
+    }
+    let slice = if slice.is_empty() {
+        default_slice
+    } else {
+        slice
+    };
+    if !slice.ends_with(".slice") || slice.contains('/') {
+        return Err(bad("the first part is no slice"));
+    }
+    let unit = match (prefix, name) {
+        (_, name) if name.ends_with(".slice") => name.to_owned(),
+        ("", name) => format!("{name}.scope"),
+        (prefix, name) => format!("{prefix}-{name}.scope"),
+    };
+    Ok((slice.to_owned(), unit))
+}
+
+impl Systemd {
+    /// Chooses the unit's name; starts nothing.
+    pub(super) fn new(layout: &Layout, request: &Request<'_>) -> Result<Systemd> {
+        let (slice, name) = unit_of(request)?;
+        if name.ends_with(".slice") {
+            return Err(Error::config(
+                "linux.cgroupsPath",
+                "a container cannot be a slice: name a scope, without the ending .slice",
+            ));
+        }
+        Ok(Systemd {
+            unit: Unit {
+                name,
+                slice,
+                user: request.rootless,
+                started: false,
+            },
+            rootless: request.rootless,
+            layout: Some(layout.clone()),
+            annotations: properties::annotations(request.annotations.iter())?,
+            pending: None,
+            inner: None,
+        })
+    }
+
+    /// Takes up what an earlier process made.
+    pub(super) fn from_record(record: &Record, unit: &Unit) -> Result<Systemd> {
+        let inner = match record.version {
+            super::Version::V1 => Some(Inner::V1(V1::from_record(record))),
+            super::Version::V2 => Some(Inner::V2(V2::from_record(record)?)),
+            super::Version::None => None,
+        };
+        Ok(Systemd {
+            unit: unit.clone(),
+            rootless: record.rootless,
+            layout: None,
+            annotations: Vec::new(),
+            pending: None,
+            inner,
+        })
+    }
+
+    fn inner(&self) -> Result<&Inner> {
+        self.inner.as_ref().ok_or_else(|| {
+            Error::new(
+                Kind::WrongState,
+                format!("the unit {} has not been started", self.unit.name),
+            )
+        })
+    }
+
+    fn is_v2(&self) -> bool {
+        match (&self.layout, &self.inner) {
+            (Some(layout), _) => layout.v1.is_empty(),
+            (None, Some(Inner::V1(_))) => false,
+            (None, _) => true,
+        }
+    }
+
+    fn start(&mut self, pid: u32, properties: &[(String, Value)]) -> Result<()> {
+        let mut bus = Bus::connect(self.unit.user)?;
+        let mut list = vec![
+            (
+                "Description".to_owned(),
+                Value::str(format!("container {}", self.unit.name)),
+            ),
+            ("Slice".to_owned(), Value::str(&self.unit.slice)),
+            ("Delegate".to_owned(), Value::Bool(true)),
+            ("DefaultDependencies".to_owned(), Value::Bool(false)),
+            // A scope that failed is forgotten like any other, so that its name is free again.
+            ("CollectMode".to_owned(), Value::str("inactive-or-failed")),
+            (
+                "PIDs".to_owned(),
+                Value::Array("u".into(), vec![Value::U32(pid)]),
+            ),
+        ];
+        let io = if self.is_v2() {
+            "IOAccounting"
+        } else {
+            "BlockIOAccounting"
+        };
+        for name in ["MemoryAccounting", "CPUAccounting", "TasksAccounting", io] {
+            list.push((name.to_owned(), Value::Bool(true)));
+        }
+        list.extend_from_slice(properties);
+        let arguments = [
+            Value::str(&self.unit.name),
+            Value::str("replace"),
+            wire::properties(&list),
+            Value::Array("(sa(sv))".into(), Vec::new()),
+        ];
+        let step = format!("start {}", self.unit.name);
+        let refusal = match bus.job("StartTransientUnit", &arguments)? {
+            Ok(()) => {
+                self.unit.started = true;
+                return Ok(());
+            }
+            Err(refusal) => refusal,
+        };
+        if refusal.name != UNIT_EXISTS {
+            return Err(refusal.into_error(&step));
+        }
+        // A unit that failed, left by a container whose runtime was killed, can
+        // be forgotten; one that runs is another container.
+        let name = [Value::str(&self.unit.name)];
+        if bus.call("ResetFailedUnit", &name)?.is_ok()
+            && bus.job("StartTransientUnit", &arguments)?.is_ok()
+        {
+            self.unit.started = true;
+            return Ok(());
+        }
+        Err(refusal.into_error(&step).with_kind(Kind::Exists))
+    }
+
+    fn make_inner(&self, layout: &Layout, pid: u32) -> Result<Inner> {
+        let path = format!("/proc/{pid}/cgroup");
+        let table = file::read_path(&path).context(|| format!("read({path:?})"))?;
+        if layout.v1.is_empty() {
+            let unified = layout
+                .unified
+                .as_ref()
+                .ok_or_else(|| Error::new(Kind::Unsupported, "no cgroup hierarchy is mounted"))?;
+            let place = self.place(&table, |list| list.is_empty())?;
+            let path = file::join(&unified.mount_point, &place);
+            return Ok(Inner::V2(V2::at(
+                path,
+                unified.mount_point.len(),
+                self.rootless,
+            )));
+        }
+        let place = self.place(&table, |list| list == Controller::Systemd.name())?;
+        Ok(Inner::V1(V1::at(layout, &place, self.rootless)))
+    }
+
+    /// Where systemd put the process: the unit's cgroup.
+    fn place(&self, table: &str, hierarchy: impl Fn(&str) -> bool) -> Result<String> {
+        table
+            .lines()
+            .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+            .find(|(list, path)| hierarchy(list) && path.ends_with(&self.unit.name))
+            .map(|(_, path)| file::clean(path))
+            .ok_or_else(|| {
+                Error::new(
+                    Kind::System,
+                    format!(
+                        "systemd started {} but did not move the process into it",
+                        self.unit.name
+                    ),
+                )
+            })
+    }
+}
+
+impl Manager for Systemd {
+    fn create(&mut self, resources: &Resources<'_>) -> Result<()> {
+        let v2 = self.is_v2();
+        let rules = devices::rules(&resources.devices)?;
+        // The filter of v2 can do more than the merged list, which then only has to be wide enough.
+        let allowed: Vec<Rule> = rules
+            .iter()
+            .filter(|rule| rule.allow || rule.is_everything())
+            .copied()
+            .collect();
+        let merged = devices::merge(if v2 { &allowed } else { &rules })?;
+        let mut properties = properties::limits(resources, v2)?;
+        properties.append(&mut properties::devices(&merged, v2));
+        properties.append(&mut self.annotations);
+        let settings = if v2 {
+            v2::resources::settings(resources, "max")?
+        } else {
+            v1::resources::settings(resources, true)?
+        };
+        self.pending = Some(Pending {
+            properties,
+            settings: settings.into_iter().map(Setting::into_owned).collect(),
+            rules,
+            merged: (!v2).then_some(merged),
+        });
+        Ok(())
+    }
+
+    fn attach(&mut self, pid: u32) -> Result<()> {
+        let (Some(pending), Some(layout)) = (self.pending.take(), self.layout.clone()) else {
+            return match &mut self.inner {
+                Some(inner) => inner.get_mut().attach(pid),
+                None => Err(Error::new(Kind::WrongState, "attach before create")),
+            };
+        };
+        self.start(pid, &pending.properties)?;
+        let inner = self.inner.insert(self.make_inner(&layout, pid)?);
+        match inner {
+            Inner::V1(manager) => {
+                manager.install(&pending.settings, pending.merged.as_ref())?;
+                manager.attach(pid)
+            }
+            Inner::V2(manager) => manager.limit(&pending.settings, &pending.rules),
+        }
+    }
+
+    fn clone_into(&self) -> Result<Option<OwnedFd>> {
+        match &self.inner {
+            Some(inner) if !self.unit.user => inner.get().clone_into(),
+            // No unit yet; or the user's own manager has to move processes,
+            // because the user may not write to what is above both cgroups.
+            _ => Ok(None),
+        }
+    }
+
+    fn clone_into_exec(&self, sub: &[String], init: u32) -> Result<Option<OwnedFd>> {
+        if self.unit.user {
+            return Ok(None);
+        }
+        self.inner()?.get().clone_into_exec(sub, init)
+    }
+
+    fn attach_exec(&self, pid: u32, sub: &[String], init: u32) -> Result<()> {
+        let result = self.inner()?.get().attach_exec(pid, sub, init);
+        let denied = matches!(&result, Err(error) if super::hierarchy::is_denied(error.errno()));
+        if !(denied && self.unit.user) {
+            return result;
+        }
+        let place = match sub.last() {
+            Some(sub) => format!("/{}", super::enter::Sub::parse(sub)?.path),
+            None => "/".to_owned(),
+        };
+        let arguments = [
+            Value::str(&self.unit.name),
+            Value::str(place),
+            Value::Array("u".into(), vec![Value::U32(pid)]),
+        ];
+        Bus::connect(true)?
+            .call("AttachProcessesToUnit", &arguments)?
+            .map(drop)
+            .map_err(|refusal| refusal.into_error("attach a process"))
+    }
+
+    fn delegate(&self, uid: u32) -> Result<()> {
+        self.inner()?.get().delegate(uid)
+    }
+
+    fn update(&mut self, resources: &Resources<'_>) -> Result<()> {
+        let properties = properties::limits(resources, self.is_v2())?;
+        let unit = self.unit.clone();
+        let Some(inner) = &mut self.inner else {
+            return Err(Error::new(
+                Kind::WrongState,
+                "the unit has not been started",
+            ));
+        };
+        inner.get_mut().update(resources)?;
+        if properties.is_empty() {
+            return Ok(());
+        }
+        let arguments = [
+            Value::str(&unit.name),
+            Value::Bool(true),
+            wire::properties(&properties),
+        ];
+        Bus::connect(unit.user)?
+            .call("SetUnitProperties", &arguments)?
+            .map_err(|refusal| refusal.into_error("set properties"))?;
+        // What systemd rounds or does not know (0 tasks) is written once more.
+        inner.get_mut().update(resources)
+    }
+
+    fn freeze(&self) -> Result<()> {
+        self.inner()?.get().freeze()
+    }
+
+    fn thaw(&self) -> Result<()> {
+        self.inner()?.get().thaw()
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        self.inner
+            .as_ref()
+            .map_or(Ok(false), |inner| inner.get().is_frozen())
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        self.inner
+            .as_ref()
+            .map_or(Ok(Vec::new()), |inner| inner.get().pids())
+    }
+
+    fn kill_all(&self, signal: i32) -> Result<()> {
+        self.inner
+            .as_ref()
+            .map_or(Ok(()), |inner| inner.get().kill_all(signal))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.inner()?.get().stats()
+    }
+
+    fn watch_oom(&self) -> Result<OomWatch> {
+        self.inner()?.get().watch_oom()
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        self.pending = None;
+        let record = self.record();
+        let left = record
+            .dirs
+            .iter()
+            .any(|dir| std::path::Path::new(&dir.path).exists());
+        if self.unit.started && (left || self.inner.is_none()) {
+            let mut bus = Bus::connect(self.unit.user)?;
+            let arguments = [Value::str(&self.unit.name), Value::str("replace")];
+            match bus.job("StopUnit", &arguments)? {
+                Ok(()) => {}
+                // systemd forgets a scope once it is empty.
+                Err(refusal) if refusal.name == NO_SUCH_UNIT => {}
+                Err(refusal) => return Err(refusal.into_error(&format!("stop {}", self.unit.name))),
+            }
+        }
+        // The unit was ours alone: so is whatever is left of its cgroups.
+        for dir in &record.dirs {
+            file::remove_tree(&dir.path)?;
+        }
+        self.unit.started = false;
+        Ok(())
+    }
+
+    fn record(&self) -> Record {
+        let base = match &self.inner {
+            Some(inner) => inner.get().record(),
+            None => Record {
+                rootless: self.rootless,
+                ..Record::default()
+            },
+        };
+        Record {
+            unit: Some(self.unit.clone()),
+            ..base
+        }
+    }
+}

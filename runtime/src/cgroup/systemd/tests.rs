@@ -1,0 +1,171 @@
+//! systemd: names of units, and the whole life where the host runs systemd (needs root).
+
+use std::collections::BTreeMap;
+
+use super::super::testsuite;
+use super::*;
+use crate::cgroup::manager;
+use crate::container::CgroupDriver;
+
+fn have_systemd() -> bool {
+    let usable = rustix::process::geteuid().is_root()
+        && std::path::Path::new("/run/systemd/system").exists();
+    if !usable {
+        eprintln!("skipped: needs root and a host that runs systemd");
+    }
+    usable
+}
+
+fn name(path: &str) -> Result<(String, String)> {
+    let annotations = BTreeMap::new();
+    unit_of(&testsuite::request(
+        path,
+        CgroupDriver::Systemd,
+        &annotations,
+    ))
+}
+
+#[test]
+fn names_units() {
+    for (path, slice, unit) in [
+        ("", "system.slice", "knarr-knarr-test.scope"),
+        ("a.slice:docker:x", "a.slice", "docker-x.scope"),
+        (":cri:x", "system.slice", "cri-x.scope"),
+        ("a-b.slice::x", "a-b.slice", "x.scope"),
+    ] {
+        assert_eq!(
+            name(path).unwrap(),
+            (slice.to_owned(), unit.to_owned()),
+            "{path}"
+        );
+    }
+    for path in [
+        "/a/b",
+        "a:b",
+        "a.slice:b:",
+        "a:b:c",
+        "a/b.slice:c:d",
+        "a.slice:b:c:d",
+        "a.slice:b:../c",
+    ] {
+        assert_eq!(
+            name(path).unwrap_err().kind(),
+            Kind::InvalidConfig,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn behaves_as_every_manager() {
+    if !have_systemd() {
+        return;
+    }
+    testsuite::run("systemd", |path| {
+        let annotations = BTreeMap::new();
+        let path = format!(":knarr:{}", path.trim_matches('/').replace('/', "-"));
+        manager(&testsuite::request(
+            &path,
+            CgroupDriver::Systemd,
+            &annotations,
+        ))
+        .unwrap()
+    });
+}
+
+fn systemctl(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("systemctl")
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn device_rules_and_limits_survive_a_reload() {
+    if !have_systemd() {
+        return;
+    }
+    let annotations = BTreeMap::from([
+        (
+            "org.systemd.property.TimeoutStopSec".into(),
+            "uint64 7".into(),
+        ),
+        ("org.systemd.property.Description".into(), "'a test'".into()),
+    ]);
+    let path = format!(":knarr:reload-{}", std::process::id());
+    let mut manager = manager(&testsuite::request(
+        &path,
+        CgroupDriver::Systemd,
+        &annotations,
+    ))
+    .unwrap();
+    let resources: Resources<'_> = serde_json::from_str(
+        r#"{"devices":[{"allow":false,"access":"rwm"}],"memory":{"limit":104857600},
+            "cpu":{"shares":512,"quota":20000,"period":100000},"pids":{"limit":77}}"#,
+    )
+    .unwrap();
+    manager.create(&resources).unwrap();
+    let mut shell = testsuite::Shell::start();
+    manager.attach(shell.pid()).unwrap();
+    let unit = manager.record().unit.unwrap().name;
+    systemctl(&["daemon-reload"]);
+    let shown = systemctl(&[
+        "show",
+        "-p",
+        "TasksMax",
+        "-p",
+        "MemoryMax",
+        "-p",
+        "CPUWeight",
+        "-p",
+        "DevicePolicy",
+        "-p",
+        "TimeoutStopUSec",
+        "-p",
+        "Description",
+        &unit,
+    ]);
+    for line in [
+        "TasksMax=77",
+        "MemoryMax=104857600",
+        "CPUWeight=59",
+        "DevicePolicy=strict",
+        "TimeoutStopUSec=7s",
+        "Description=a test",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    assert_eq!(shell.ask("cat /dev/null && echo yes"), "yes");
+    assert_eq!(
+        shell.ask("(: < /dev/kmsg) 2>/dev/null || echo denied"),
+        "denied"
+    );
+    assert_eq!(manager.stats().unwrap().pids.limit, 77);
+
+    // The name is taken while the container lives.
+    let mut second = super::super::manager(&testsuite::request(
+        &path,
+        CgroupDriver::Systemd,
+        &annotations,
+    ))
+    .unwrap();
+    second.create(&resources).unwrap();
+    let mut other = testsuite::Shell::start();
+    assert_eq!(second.attach(other.pid()).unwrap_err().kind(), Kind::Exists);
+    second.delete().unwrap();
+    assert_eq!(shell.ask("echo alive"), "alive");
+    other.end();
+
+    manager.kill_all(libc::SIGKILL).unwrap();
+    shell.end();
+    manager.delete().unwrap();
+    assert!(
+        !manager
+            .record()
+            .dirs
+            .iter()
+            .any(|dir| std::path::Path::new(&dir.path).exists())
+    );
+}

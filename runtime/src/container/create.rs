@@ -1,0 +1,532 @@
+//! create: from a bundle to a process that waits to be started.
+//!
+//! Nothing outside the state directory changes before the configuration has
+//! been read, validated and turned into a [`InitPlan`]. From then on [`Undo`]
+//! holds what was made, and takes it back when a step fails.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{Pid, PidfdGetfdFlags};
+
+use super::options::{CgroupDriver, CreateOptions};
+use super::record::{self, Record};
+use super::state::Status;
+use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
+use super::{hooks_state, wait};
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::attributes::{Attributes, Surroundings};
+use crate::init::channel::{self, Channel, Message};
+use crate::init::{self, Gate, InitPlan};
+use crate::namespaces::{self, Namespaces};
+use crate::intel_rdt::Resctrl;
+use crate::process::procfs::ProcFs;
+use crate::process::sysctl::{self, OwnNamespaces};
+use crate::spec::Text;
+use crate::rootfs::{self, HostSources};
+use crate::seccomp::listener::{self, ContainerProcessState};
+use crate::spec::linux::Linux;
+use crate::spec::resources::Resources;
+use crate::spec::seccomp::Seccomp;
+use crate::host::Host;
+use crate::spec::{self, Spec, validate};
+use crate::sys::clone::{Side, clone_process, flags};
+use crate::{console, hooks, intel_rdt, network, proc, protect, seccomp, time};
+
+/// The annotation by which the caller's groups stay, for volumes that only they open.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// A container whose process waits at its gate.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub store: Store,
+    pub record: Record,
+    pub pidfd: OwnedFd,
+    /// The socket to init, where it waits there and not at the fifo.
+    pub channel: Channel,
+    /// The terminal's master, where nobody else got it.
+    pub console: Option<OwnedFd>,
+    pub warnings: Vec<String>,
+}
+
+/// What the bundle says, read once.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    pub path: PathBuf,
+    pub name: String,
+    pub text: Vec<u8>,
+}
+
+impl Bundle {
+    /// Reads the configuration of a bundle.
+    pub fn read(options: &CreateOptions) -> Result<Bundle> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, &options.bundle, flags, Mode::empty())
+            .context(|| format!("bundle: open({})", options.bundle.display()))?;
+        let path = absolute(&dir)?;
+        let (file, name) = match &options.config {
+            Some(config) => (config.clone(), config.display().to_string()),
+            None => (
+                PathBuf::from("config.json"),
+                path.join("config.json").display().to_string(),
+            ),
+        };
+        let at = if options.config.is_some() {
+            CWD
+        } else {
+            dir.as_fd()
+        };
+        let text = spec::parse::read_file(at, &file).context(|| name.clone())?;
+        Ok(Bundle { path, name, text })
+    }
+
+    /// Parses and validates the configuration; returns the warnings with it.
+    pub fn spec(&self, options: &CreateOptions) -> Result<(Spec<'_>, Vec<String>)> {
+        let spec: Spec<'_> = spec::parse::parse(&self.name, &self.text)?;
+        let host = Host::new();
+        let context = validate::Context {
+            host: Some(&host),
+            systemd_cgroup: options.cgroup == CgroupDriver::Systemd,
+        };
+        let findings = validate::refuse_errors(validate::validate(&spec, &context)).context(|| &self.name)?;
+        Ok((spec, findings.iter().map(ToString::to_string).collect()))
+    }
+}
+
+/// The path of an open directory.
+fn absolute(dir: &OwnedFd) -> Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    std::fs::read_link(&link).context(|| format!("readlink({link})"))
+}
+
+const SIGKILL: i32 = 9;
+
+/// What was made so far, to be taken back.
+struct Undo {
+    cgroup: Option<Box<dyn cgroup::Manager>>,
+    init: Option<OwnedFd>,
+    rdt: Option<(Resctrl, intel_rdt::Made)>,
+    devices: Option<network::devices::Moved>,
+    pid_file: Option<PathBuf>,
+}
+
+impl Undo {
+    fn undo(mut self, store: &Store) -> Vec<Error> {
+        let mut left = Vec::new();
+        let mut note = |result: Result<()>| left.extend(result.err());
+        if let Some(devices) = self.devices.take() {
+            devices.give_back().into_iter().for_each(|error| note(Err(error)));
+        }
+        if let Some(pidfd) = self.init.take() {
+            wait::kill_and_reap(pidfd.as_fd());
+        }
+        if let Some((resctrl, made)) = self.rdt.take() {
+            note(resctrl.undo(&made));
+        }
+        if let Some(mut cgroup) = self.cgroup.take() {
+            note(cgroup.kill_all(SIGKILL));
+            note(cgroup.delete());
+        }
+        if let Some(path) = self.pid_file {
+            let _ = std::fs::remove_file(path);
+        }
+        note(store.remove());
+        left
+    }
+}
+
+/// Where the new process waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GateKind {
+    /// At a fifo, for a `start` that comes later.
+    Fifos,
+    /// At the socket: the caller starts it at once.
+    Channel,
+}
+
+/// Creates a container.
+pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Result<Created> {
+    protect::require()?;
+    proc::require_one_thread()?;
+    super::store::check_id(&options.id)?;
+    let bundle = Bundle::read(options)?;
+    let (spec, warnings) = bundle.spec(options)?;
+    check_console(&spec, options, gate)?;
+    let store = Store::create(root, &options.id)?;
+    let mut undo = Undo {
+        cgroup: None,
+        init: None,
+        rdt: None, devices: None,
+        pid_file: None,
+    };
+    let mut builder = Builder {
+        options,
+        bundle: &bundle,
+        spec: &spec,
+        store: &store,
+        warnings,
+    };
+    match builder.build(gate, &mut undo) {
+        Ok(parts) => Ok(Created {
+            record: parts.record,
+            pidfd: parts.pidfd,
+            channel: parts.channel,
+            console: parts.console,
+            warnings: builder.warnings,
+            store,
+        }),
+        Err((error, record)) => {
+            let failed_hook = error.kind() == Kind::Hook;
+            let error = undo.undo(&store).into_iter().fold(error, Error::and_also);
+            // The specification: a hook that fails ends in destroying the container, with its hooks.
+            if failed_hook && let (Some(record), Some(hooks)) = (record, &spec.hooks) {
+                let state = hooks_state(&record, Status::Stopped, 0);
+                let left = hooks::plan(&hooks.poststop, "hooks.poststop")
+                    .map(|hooks| hooks::run_all(&hooks, &state));
+                let left = left.unwrap_or_default();
+                return Err(left.into_iter().fold(error, Error::and_also));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Refuses terminals that nobody would get, before anything is made.
+fn check_console(spec: &Spec<'_>, options: &CreateOptions, gate: GateKind) -> Result<()> {
+    let terminal = spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
+    let detached = gate == GateKind::Fifos || options.detach;
+    let why = match (terminal, &options.console_socket) {
+        (true, None) if detached => {
+            "process.terminal: a detached container needs --console-socket for its terminal"
+        }
+        (false, Some(_)) => {
+            "--console-socket: the configuration asks for no terminal (process.terminal)"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::InvalidArgument, why))
+}
+
+struct Builder<'a> {
+    options: &'a CreateOptions,
+    bundle: &'a Bundle,
+    spec: &'a Spec<'a>,
+    store: &'a Store,
+    warnings: Vec<String>,
+}
+
+struct Parts {
+    record: Record,
+    pidfd: OwnedFd,
+    channel: Channel,
+    console: Option<OwnedFd>,
+}
+
+impl Builder<'_> {
+    /// Does all steps. A failure comes with the record once the container could have hooks to run.
+    fn build(
+        &mut self,
+        gate: GateKind,
+        undo: &mut Undo,
+    ) -> std::result::Result<Parts, (Error, Option<Record>)> {
+        let mut record = self.record();
+        let built = self.steps(gate, undo, &mut record);
+        built
+            .map(|(pidfd, channel, console)| Parts {
+                record: record.clone(),
+                pidfd,
+                channel,
+                console,
+            })
+            .map_err(|error| (error, Some(record)))
+    }
+
+    fn steps(
+        &mut self,
+        gate: GateKind,
+        undo: &mut Undo,
+        record: &mut Record,
+    ) -> Result<(OwnedFd, Channel, Option<OwnedFd>)> {
+        let spec = self.spec;
+        let default_linux = Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&default_linux);
+        let namespaces = Namespaces::open(linux)?;
+        record.namespaces = namespaces.all();
+        record.private_pid = namespaces.make & flags::NEWPID != 0;
+        let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
+        let layout = rootfs::plan(spec, &self.bundle.path)?;
+        record.rootfs = layout.rootfs.display().to_string();
+        let procfs = ProcFs::open()?;
+        let attributes = match &spec.process {
+            Some(process) => {
+                let around = Surroundings {
+                    session_keyring: (!self.options.no_new_keyring).then_some(&self.options.id),
+                    preserve_fds: self.options.preserve_fds,
+                    keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
+                };
+                let (attributes, warnings) =
+                    Attributes::plan(process, spec.linux.as_ref(), &around, &procfs)?;
+                self.warnings.extend(warnings);
+                Some(attributes)
+            }
+            None => None,
+        };
+
+        let own = OwnNamespaces {
+            ipc: namespaces.has(flags::NEWIPC),
+            network: namespaces.has(flags::NEWNET),
+            uts: namespaces.has(flags::NEWUTS),
+            user: namespaces.has(flags::NEWUSER),
+        };
+        let sysctls = sysctl::plan(&linux.sysctl, own)?;
+        let devices = network::devices::plan(&linux.net_devices, own.network)?;
+        let rdt = linux.intel_rdt.as_ref().map(|rdt| intel_rdt::plan(rdt, &self.options.id)).transpose()?;
+
+        let request = cgroup::Request {
+            id: &self.options.id,
+            cgroups_path: &linux.cgroups_path,
+            driver: self.options.cgroup,
+            rootless: self.options.rootless.unwrap_or_else(|| Host::new().rootless()),
+            annotations: &spec.annotations,
+        };
+        let mut cgroup = cgroup::manager(&request)?;
+        // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
+        record.cgroup = cgroup.record();
+        self.store.write(STATE, &record.to_json()?)?;
+        self.store.write(CONFIG, &self.bundle.text)?;
+        let gate = match gate {
+            GateKind::Fifos => Gate::Fifos {
+                start: self.store.make_fifo(START_FIFO)?,
+                result: self.store.make_fifo(RESULT_FIFO)?,
+            },
+            GateKind::Channel => Gate::Channel,
+        };
+        let default_resources = Resources::default();
+        cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
+        let cgroup = undo.cgroup.insert(cgroup);
+
+        let sources = HostSources::open(&layout)?;
+        let (ours, theirs) = channel::pair()?;
+        let plan = InitPlan {
+            spec,
+            record,
+            namespaces: &namespaces,
+            rootfs: &layout,
+            sources,
+            attributes,
+            seccomp: filter.as_ref(),
+            sysctls: &sysctls,
+            procfs: &procfs,
+            no_pivot: self.options.no_pivot,
+            gate: &gate,
+        };
+        let entered = namespaces.enter()?;
+        let into = cgroup.clone_into()?;
+        let (pid, pidfd) = match clone_process(namespaces.clone_flags(), into.as_ref().map(AsFd::as_fd)) {
+            Ok(Side::Child) => {
+                drop(ours);
+                init::run(plan, theirs)
+            }
+            Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
+            Err(errno) => {
+                let what = namespaces::names(namespaces.clone_flags());
+                return Err(Error::system(
+                    format!("linux.namespaces: clone3({what})"),
+                    errno,
+                ));
+            }
+        };
+        drop(theirs);
+        undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
+        entered.leave()?;
+        if into.is_none() {
+            cgroup.attach(pid.cast_unsigned())?;
+        }
+        if cgroup::owner_changes(spec) {
+            cgroup.delegate(namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)))?;
+        }
+        record.cgroup = cgroup.record();
+        if namespaces.make & flags::NEWUSER != 0 {
+            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
+        }
+        let process = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
+        record.pid = pid;
+        if let Some(plan) = rdt {
+            let resctrl = Resctrl::find(&procfs)?;
+            let made = resctrl.prepare(&plan)?;
+            record.rdt = Some(made.clone());
+            let (resctrl, made) = undo.rdt.insert((resctrl, made));
+            resctrl.enter(made, process)?;
+        }
+        if !devices.is_empty() {
+            let path = format!("/proc/{pid}/ns/net");
+            let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("linux.netDevices: open({path})"))?;
+            undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
+        }
+        record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
+        ours.send(&Message::Go)?;
+        let console = self.accompany(&ours, record, pidfd.as_fd())?;
+        if let Some(socket) = &self.options.pidfd_socket {
+            send_pidfd(socket, pidfd.as_fd())?;
+        }
+        if let Some(path) = &self.options.pid_file {
+            undo.pid_file = Some(path.clone());
+            write_pid_file(path, pid)?;
+        }
+        record.ready = true;
+        self.store.write(STATE, &record.to_json()?)?;
+        ours.send(&Message::Go)?;
+        Ok((pidfd, ours, console))
+    }
+
+    /// Answers init until it is ready.
+    fn accompany(
+        &mut self,
+        channel: &Channel,
+        record: &Record,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let mut kept = None;
+        loop {
+            match channel.receive()? {
+                Some(Message::Ready) => return Ok(kept),
+                Some(Message::Warning(text)) => self.warnings.push(text),
+                Some(Message::Hooks) => {
+                    let state = hooks_state(record, Status::Creating, record.pid);
+                    if let Some(hooks) = &self.spec.hooks {
+                        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        hooks::run(
+                            &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
+                            &state,
+                        )?;
+                    }
+                    channel.send(&Message::Go)?;
+                }
+                Some(Message::Console(master)) => match &self.options.console_socket {
+                    Some(socket) => send_console(socket, master.as_fd())?,
+                    None => kept = Some(master),
+                },
+                Some(Message::Notify(number)) => {
+                    let seccomp = self
+                        .spec
+                        .linux
+                        .as_ref()
+                        .and_then(|linux| linux.seccomp.as_ref());
+                    hand_over_listener(
+                        pidfd,
+                        number,
+                        seccomp,
+                        record,
+                        Status::Creating,
+                        record.pid,
+                    )?;
+                    channel.send(&Message::Go)?;
+                }
+                Some(Message::Failed(error)) => return Err(error),
+                Some(_) => return Err(channel::unexpected("a message that init does not send")),
+                None => return Err(died(pidfd)),
+            }
+        }
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            version: record::VERSION,
+            oci_version: self.spec.oci_version.to_string(),
+            id: self.options.id.clone(),
+            bundle: self.bundle.path.display().to_string(),
+            rootfs: String::new(),
+            created: time::now_rfc3339(),
+            owner: rustix::process::geteuid().as_raw(),
+            annotations: self
+                .spec
+                .annotations
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
+            pid: 0,
+            start_time: 0,
+            ready: false,
+            has_process: self.spec.process.is_some(),
+            namespaces: 0,
+            private_pid: false,
+            cgroup: cgroup::Record::default(),
+            rdt: None,
+            poststart: self
+                .spec
+                .hooks
+                .as_ref()
+                .is_some_and(|hooks| !hooks.poststart.is_empty()),
+            poststop: self
+                .spec
+                .hooks
+                .as_ref()
+                .is_some_and(|hooks| !hooks.poststop.is_empty()),
+        }
+    }
+}
+
+/// Takes the seccomp listener out of a process and passes it to whom the configuration names.
+///
+/// It is taken and not sent: the filter is in force there, and may well hold sendmsg(2) back
+/// for this very listener.
+pub(super) fn hand_over_listener(
+    process: BorrowedFd<'_>,
+    number: i32,
+    profile: Option<&Seccomp<'_>>,
+    record: &Record,
+    status: Status,
+    pid: i32,
+) -> Result<()> {
+    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
+        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let Some(profile) = profile else {
+        return Ok(());
+    };
+    let state = ContainerProcessState {
+        oci_version: &record.oci_version,
+        fds: listener::FDS,
+        pid,
+        metadata: &profile.listener_metadata,
+        state: super::spec_state(record, status, record.pid),
+    };
+    listener::send(listener.as_fd(), &profile.listener_path, &state)
+}
+
+/// Sends a terminal's master to `--console-socket`.
+pub(super) fn send_console(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
+    let socket = console::connect_to(socket, "--console-socket")?;
+    console::send_fd(socket.as_fd(), master, console::MASTER_NAME)
+}
+
+/// Sends a pidfd to `--pidfd-socket`.
+pub(super) fn send_pidfd(socket: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = console::connect_to(socket, "--pidfd-socket")?;
+    console::send_fd(socket.as_fd(), pidfd, "pidfd")
+}
+
+/// The error for an init that ended without a word.
+pub(super) fn died(pidfd: BorrowedFd<'_>) -> Error {
+    let code = wait::reap(pidfd).unwrap_or(255);
+    Error::new(
+        Kind::System,
+        format!("the container's process ended while it was set up, with code {code}"),
+    )
+}
+
+/// Writes the pid file as a whole: a reader finds all of it or none.
+pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    std::fs::write(&temporary, pid.to_string())
+        .context(|| format!("pid file: write({})", temporary.display()))?;
+    std::fs::rename(&temporary, path).context(|| format!("pid file: rename({})", path.display()))
+}

@@ -1,0 +1,294 @@
+//! exec: a further process in a container that runs.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+
+use super::create::{died, hand_over_listener, write_pid_file};
+use super::options::ExecOptions;
+use super::record::Record;
+use super::run::{started, wait_in_foreground};
+use super::state::Status;
+use super::store::CONFIG;
+use super::{Container, config_of, open_init, wait};
+use crate::cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::attributes::{Attributes, Surroundings};
+use crate::init::channel::{self, Channel, Message};
+use crate::namespaces::Entered;
+use crate::process::affinity::{self, Affinity};
+use crate::process::procfs::ProcFs;
+use crate::rootfs::RootFd;
+use crate::seccomp::{self, Program};
+use crate::spec::seccomp::Seccomp;
+use crate::sys::clone::{self, Side, clone_process, flags};
+use crate::sys::fds;
+use crate::sys::process as sys;
+use crate::sys::signal::Signals;
+use crate::{init, proc, protect};
+
+impl Container {
+    /// Runs a further process in the container. Returns its exit code, 0 when detached.
+    ///
+    /// # Errors
+    /// `WrongState` unless the container is created or running; a program that
+    /// cannot be executed. No process is left then.
+    pub fn exec(&self, options: &ExecOptions<'_>) -> Result<i32> {
+        protect::require()?;
+        proc::require_one_thread()?;
+        let (store, record) = self.open()?;
+        match self.status(&store, &record)? {
+            Status::Created | Status::Running => {}
+            Status::Paused if options.ignore_paused => {}
+            Status::Paused => {
+                return Err(Error::new(
+                    Kind::WrongState,
+                    "cannot exec in a paused container (use --ignore-paused to override)",
+                ));
+            }
+            Status::Creating | Status::Stopped => {
+                return Err(Error::new(
+                    Kind::WrongState,
+                    "cannot exec in a stopped container",
+                ));
+            }
+        }
+        let Some(target) = open_init(&record)? else {
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot exec in a stopped container",
+            ));
+        };
+        let text = store.read(CONFIG)?.unwrap_or_default();
+        let spec = config_of(&self.id, &text)?;
+        let process = options.merge(spec.process.as_ref())?;
+        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let filter = profile.map(seccomp::compile).transpose()?;
+        let procfs = ProcFs::open()?;
+        let around = Surroundings {
+            session_keyring: Some(&self.id),
+            preserve_fds: options.preserve_fds,
+            keep_groups: false,
+        };
+        let (attributes, _warnings) =
+            Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
+        let affinity = process
+            .exec_cpu_affinity
+            .as_ref()
+            .map(affinity::plan)
+            .transpose()?
+            .unwrap_or_default();
+        let mut exec = Exec {
+            record: &record,
+            target,
+            attributes,
+            affinity,
+            filter: filter.as_ref(),
+            profile,
+            procfs,
+            root: open_root(record.pid)?,
+            options,
+        };
+        let signals = if options.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
+        let (pidfd, console) = exec.spawn()?;
+        match signals {
+            Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref()),
+            None => Ok(0),
+        }
+    }
+}
+
+/// The root directory of init: where it is not the root of its mount namespace, joining that is not enough.
+fn open_root(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    open(
+        &path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .context(|| format!("open({path})"))
+}
+
+/// All that is known before the process exists.
+struct Exec<'a> {
+    record: &'a Record,
+    target: OwnedFd,
+    attributes: Attributes<'a>,
+    affinity: Affinity,
+    filter: Option<&'a Program>,
+    profile: Option<&'a Seccomp<'a>>,
+    procfs: ProcFs,
+    root: OwnedFd,
+    options: &'a ExecOptions<'a>,
+}
+
+impl Exec<'_> {
+    /// Makes the process and waits until it runs its program.
+    fn spawn(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
+        let manager = cgroup::from_record(&self.record.cgroup)?;
+        let init = self.record.pid.cast_unsigned();
+        // The first affinity holds until the cgroup is entered, which must then be a later step.
+        let into = match self.affinity.initial {
+            Some(_) => None,
+            None => manager.clone_into_exec(&self.options.cgroups, init)?,
+        };
+        let (ours, theirs) = channel::pair()?;
+        let mut entered = Entered::default();
+        if self.record.namespaces & flags::NEWPID != 0 {
+            entered.join(flags::NEWPID, self.target.as_fd())?;
+        }
+        if let Some(cpus) = &self.affinity.initial {
+            cpus.apply()?;
+        }
+        let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
+            // The container divided its cgroup, which no process may be in any more.
+            Err(rustix::io::Errno::BUSY) if into.is_some() => {
+                clone_process(0, None).map(|side| (side, false))
+            }
+            side => side.map(|side| (side, into.is_some())),
+        };
+        let (pid, pidfd, placed) = match side {
+            Ok((Side::Child, _)) => {
+                drop(ours);
+                self.run(&theirs)
+            }
+            Ok((Side::Parent { pid, pidfd }, placed)) => (pid, pidfd, placed),
+            Err(errno) => return Err(Error::system("clone3(CLONE_PIDFD)", errno)),
+        };
+        drop(theirs);
+        let console = entered
+            .leave()
+            
+            .and_then(|()| match placed {
+                true => Ok(()),
+                false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
+            })
+            .and_then(|()| ours.send(&Message::Go))
+            .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
+        match console {
+            Ok(console) => Ok((pidfd, console)),
+            Err(error) => {
+                wait::kill_and_reap(pidfd.as_fd());
+                if let Some(path) = &self.options.pid_file {
+                    let _ = std::fs::remove_file(path);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn accompany(
+        &self,
+        channel: &Channel,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let mut kept = None;
+        loop {
+            match channel.receive()? {
+                Some(Message::Ready) => break,
+                Some(Message::Warning(_)) => {}
+                Some(Message::Console(master)) => match &self.options.console_socket {
+                    Some(socket) => super::create::send_console(socket, master.as_fd())?,
+                    None => kept = Some(master),
+                },
+                Some(Message::Notify(number)) => {
+                    hand_over_listener(
+                        pidfd,
+                        number,
+                        self.profile,
+                        self.record,
+                        Status::Running,
+                        pid,
+                    )?;
+                    channel.send(&Message::Go)?;
+                }
+                Some(Message::Failed(error)) => return Err(error),
+                Some(_) => return Err(channel::unexpected("a message that an exec does not send")),
+                None => return Err(died(pidfd)),
+            }
+        }
+        if let Some(socket) = &self.options.pidfd_socket {
+            super::create::send_pidfd(socket, pidfd)?;
+        }
+        if let Some(path) = &self.options.pid_file {
+            write_pid_file(path, pid)?;
+        }
+        channel.send(&Message::Go)?;
+        started(channel, pidfd)?;
+        Ok(kept)
+    }
+
+    /// The new process, until it runs the program.
+    fn run(&mut self, channel: &Channel) -> ! {
+        let Err(error) = self.set_up(channel);
+        let _ = channel.send(&Message::Failed(error));
+        sys::exit_now(1)
+    }
+
+    /// The steps of init that a process needs which comes into a finished container, in the same order.
+    fn set_up(&mut self, channel: &Channel) -> Result<std::convert::Infallible> {
+        fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
+        sys::set_name(c"knarr:exec");
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        setsid().context(|| "setsid()")?;
+        // In the cgroup before the cgroup namespace is joined, and before anything is used up.
+        channel.wait_for_go()?;
+        if let Some(cpus) = &self.affinity.after {
+            cpus.apply()?;
+        }
+        self.join()?;
+        let root = RootFd::from(self.root.try_clone().context(|| "dup(root)")?);
+        self.attributes.take_terminal(&root, channel)?;
+        self.attributes.apply_privileged(&self.procfs)?;
+        let early = self
+            .filter
+            .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
+        if let Some(filter) = early {
+            init::load(filter, channel)?;
+        }
+        self.attributes.complete_environment(&root);
+        self.attributes.apply_credentials(&root, channel)?;
+        let program = self.attributes.find_program()?;
+        channel.send(&Message::Ready)?;
+        channel.wait_for_go()?;
+        if let (None, Some(filter)) = (early, self.filter) {
+            filter.load()?;
+        }
+        self.attributes.close_descriptors(&[channel.as_fd()])?;
+        channel.send(&Message::Executing)?;
+        self.attributes.execute(&program)
+    }
+
+    /// Joins the namespaces of init.
+    ///
+    /// The user namespace comes last where we are privileged, since the others
+    /// may belong to another one; and first where we are not, since only as its
+    /// root may we join the others.
+    fn join(&self) -> Result<()> {
+        let all = self.record.namespaces & !flags::NEWPID;
+        let others = all & !flags::NEWUSER;
+        let join = |set: u64| match set {
+            0 => Ok(()),
+            set => clone::setns(self.target.as_fd(), set)
+                .context(|| format!("setns(init, {})", crate::namespaces::names(set))),
+        };
+        let user = all & flags::NEWUSER;
+        if rustix::process::geteuid().is_root() {
+            join(others)?;
+            join(user)?;
+        } else {
+            join(user)?;
+            join(others)?;
+        }
+        rustix::process::fchdir(&self.root).context(|| "fchdir(root of the container)")?;
+        rustix::process::chroot(".").context(|| "chroot(root of the container)")?;
+        if user != 0 {
+            init::become_root()
+        } else {
+            Ok(())
+        }
+    }
+}

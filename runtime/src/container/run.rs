@@ -1,0 +1,112 @@
+//! run: create and start in one go, and the wait for the program's end in the foreground.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::create::{self, Created, GateKind};
+use super::options::{CreateOptions, RunOptions};
+use super::{Container, delete, wait};
+use crate::console;
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::channel::{Channel, Message};
+use crate::sys::process as sys;
+use crate::sys::signal::Signals;
+
+impl Container {
+    /// Creates and starts a container; waits for its end unless detached.
+    /// Returns the exit code of the process (128 + signal where one ended it), 0 when detached.
+    ///
+    /// In the foreground the caller's signals go to the process, and the
+    /// container is deleted at its end unless it shall be kept.
+    ///
+    /// # Errors
+    /// As [`Container::create`] and [`Container::start`]; a container that could
+    /// not be started is gone.
+    pub fn run(
+        root: &Path,
+        options: &CreateOptions,
+        run: &RunOptions,
+    ) -> Result<(i32, Vec<String>)> {
+        let mut options = options.clone();
+        options.detach = run.detach;
+        if !run.detach && !run.no_subreaper {
+            let own = rustix::process::getpid();
+            rustix::process::set_child_subreaper(Some(own))
+                .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+        }
+        // From before the process exists on, so that neither its end nor a signal for it is missed.
+        let signals = if run.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
+        let created = create::create(root, &options, GateKind::Channel)?;
+        let container = Container {
+            root: root.to_owned(),
+            id: options.id.clone(),
+            warnings: created.warnings.clone(),
+        };
+        let started = started(&created.channel, created.pidfd.as_fd())
+            .and_then(|()| container.after_start(&created.store, &created.record));
+        created.store.unlock();
+        if let Err(error) = started {
+            let left = delete::destroy(root, &options.id, true).err();
+            return Err(left
+                .into_iter()
+                .filter(|e| e.kind() != Kind::NotFound)
+                .fold(error, Error::and_also));
+        }
+        let Created {
+            pidfd,
+            console,
+            store,
+            mut warnings,
+            ..
+        } = created;
+        drop(store);
+        let Some(signals) = signals else { return Ok((0, warnings)) };
+        let code = wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?;
+        if !run.keep {
+            warnings.extend(
+                delete::destroy(root, &options.id, true)?
+                    .iter()
+                    .map(ToString::to_string),
+            );
+        }
+        Ok((code, warnings))
+    }
+}
+
+/// Waits until a process at the socket has executed its program.
+pub(super) fn started(channel: &Channel, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let mut executing = false;
+    loop {
+        match channel.receive()? {
+            Some(Message::Executing) => executing = true,
+            Some(Message::Failed(error)) => return Err(error),
+            // execve closed it.
+            None if executing => return Ok(()),
+            None => return Err(create::died(pidfd)),
+            Some(_) => {
+                return Err(crate::init::channel::unexpected(
+                    "a message after the set-up",
+                ));
+            }
+        }
+    }
+}
+
+/// Waits for the end of a process in the foreground: signals for us go to it.
+pub(super) fn wait_in_foreground(
+    pidfd: BorrowedFd<'_>,
+    signals: &Signals,
+    console: Option<&OwnedFd>,
+) -> Result<i32> {
+    let mut forward = |number: i32| {
+        // Writing to a closed pipe is our own business, and nobody sends SIGURG.
+        let signal = sys::signal(number).filter(|signal| !matches!(*signal, Signal::PIPE | Signal::URG));
+        if let Some(signal) = signal {
+            let _ = pidfd_send_signal(pidfd, signal);
+        }
+    };
+    console::wait(pidfd, signals, console, &mut forward)?;
+    wait::reap(pidfd)
+}

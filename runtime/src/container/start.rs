@@ -1,0 +1,117 @@
+//! start: lets init run the program, and the hooks around it.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::record::Record;
+use super::state::Status;
+use super::store::{CONFIG, RESULT_FIFO, START_FIFO, Store};
+use super::{Container, config_of, delete, hooks_state};
+use crate::error::{Context, Error, Kind, Result};
+use crate::hooks;
+
+/// What init writes right before it executes the program.
+pub(crate) const EXECUTING: u8 = b'X';
+
+/// The largest error text that init sends.
+const MAX_REPORT: u64 = 16 << 10;
+
+impl Container {
+    /// Starts the program of a created container and runs the poststart hooks.
+    ///
+    /// # Errors
+    /// `WrongState` where the container is not created, or has no process; a
+    /// program that cannot be executed; a hook that fails, which stops the container.
+    pub fn start(&self) -> Result<()> {
+        let (store, record) = self.open_locked()?;
+        if !record.has_process {
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot start a container whose configuration has no process",
+            ));
+        }
+        let status = self.status(&store, &record)?;
+        if status != Status::Created {
+            return Err(Error::new(
+                Kind::WrongState,
+                format!("cannot start a container in the {} state", status.as_str()),
+            ));
+        }
+        // Opened before init is let go, so that its report cannot be missed.
+        let result = store.open_fifo(RESULT_FIFO, OFlags::RDONLY)?;
+        let gate = store.open_fifo(START_FIFO, OFlags::WRONLY)?;
+        let (Some(result), Some(gate)) = (result, gate) else {
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot start a container whose process has ended",
+            ));
+        };
+        rustix::io::write(&gate, b"G").context(|| "write(start fifo)")?;
+        drop(gate);
+        outcome(result)?;
+        store.unlink(START_FIFO);
+        store.unlink(RESULT_FIFO);
+        self.after_start(&store, &record)
+    }
+
+    /// What comes after the program runs: hooks, which may use commands on the container.
+    pub(super) fn after_start(&self, store: &Store, record: &Record) -> Result<()> {
+        if !record.poststart {
+            return Ok(());
+        }
+        store.unlock();
+        let text = store.read(CONFIG)?.unwrap_or_default();
+        let spec = config_of(&self.id, &text)?;
+        let list = spec
+            .hooks
+            .as_ref()
+            .map(|hooks| hooks.poststart.as_slice())
+            .unwrap_or_default();
+        let state = hooks_state(record, Status::Running, record.pid);
+        if let Err(error) =
+            hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
+        {
+            // The specification: stop the container and destroy it, its hooks included.
+            delete::destroy(&self.root, &self.id, true)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+/// Waits until init has executed the program or has reported why not.
+fn outcome(result: OwnedFd) -> Result<()> {
+    loop {
+        // The fifo has no data and its only writer is init: it hangs up when init executes or ends.
+        match poll(&mut [PollFd::new(&result, PollFlags::IN)], None) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::system("poll(result fifo)", errno)),
+        }
+    }
+    // Something is there, but perhaps not all of it: from here on reading may wait for the rest.
+    rustix::fs::fcntl_setfl(&result, OFlags::empty()).context(|| "fcntl(result fifo)")?;
+    let mut report = Vec::new();
+    std::fs::File::from(result)
+        .take(MAX_REPORT)
+        .read_to_end(&mut report)
+        .context(|| "read(result fifo)")?;
+    judge(&report)
+}
+
+/// What init's report says.
+pub(super) fn judge(report: &[u8]) -> Result<()> {
+    match report {
+        [EXECUTING] => Ok(()),
+        [EXECUTING, error @ ..] => Err(Error::from_bytes(error)),
+        [] => Err(Error::new(
+            Kind::WrongState,
+            "the container's process ended before it ran its program",
+        )),
+        error => Err(Error::from_bytes(error)),
+    }
+}

@@ -1,0 +1,276 @@
+//! The state directory of one container: its files, its lock, its removal.
+//!
+//! ```text
+//! ROOT/            0700
+//!   ID/            0700, locked with flock(2) while somebody changes the container
+//!     state.json   the record; replaced by rename, so it is whole or absent
+//!     config.json  the configuration as it was at create
+//!     start        fifo: init waits at it while the container is `created`
+//!     result       fifo: init tells `start` what went wrong
+//! ```
+
+use std::cell::Cell;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat,
+    openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Fifo at which init waits.
+pub(crate) const START_FIFO: &str = "start";
+/// Fifo through which init reports after it was started.
+pub(crate) const RESULT_FIFO: &str = "result";
+/// The record.
+pub(crate) const STATE: &str = "state.json";
+/// Copy of the configuration.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// The largest record that is read, in bytes.
+const MAX_FILE: usize = 32 << 20;
+
+const DIR_FLAGS: OFlags = OFlags::DIRECTORY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
+
+/// An open state directory.
+#[derive(Debug)]
+pub(crate) struct Store {
+    root: OwnedFd,
+    dir: OwnedFd,
+    id: String,
+    /// Whether the lock is ours: asking the kernel would give it up.
+    locked: Cell<bool>,
+}
+
+/// Refuses ids that could be anything but one plain file name.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if !id.is_empty() && id.len() <= 255 && id != "." && id != ".." && id.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::InvalidArgument,
+        format!(
+            "invalid id format: {id:?}: an id has 1 to 255 characters of a-z, A-Z, 0-9, '_', '+', '-' and '.'"
+        ),
+    ))
+}
+
+fn open_dir(at: BorrowedFd<'_>, path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::RDONLY | DIR_FLAGS, Mode::empty())
+}
+
+impl Store {
+    /// Makes the directory of a new container and locks it.
+    pub fn create(root: &Path, id: &str) -> Result<Store> {
+        check_id(id)?;
+        let root_fd = match open_dir(CWD, root) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(root)
+                    .context(|| format!("mkdir({})", root.display()))?;
+                open_dir(CWD, root).context(|| format!("open({})", root.display()))?
+            }
+            Err(errno) => return Err(Error::system(format!("open({})", root.display()), errno)),
+        };
+        match mkdirat(&root_fd, id, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("container with given ID already exists: {id}"),
+                ));
+            }
+            Err(errno) => {
+                return Err(Error::system(
+                    format!("mkdir({}/{id})", root.display()),
+                    errno,
+                ));
+            }
+        }
+        let store = open_dir(root_fd.as_fd(), Path::new(id))
+            .context(|| format!("open({}/{id})", root.display()))
+            .map(|dir| Store {
+                root: root_fd,
+                dir,
+                id: id.to_owned(),
+                locked: Cell::new(false),
+            })?;
+        store.lock()?;
+        Ok(store)
+    }
+
+    /// Opens the directory of a container; `None` where there is none.
+    pub fn open(root: &Path, id: &str) -> Result<Option<Store>> {
+        check_id(id)?;
+        let open = |at: BorrowedFd<'_>, path: &Path| match open_dir(at, path) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::system(
+                format!("open({}/{id})", root.display()),
+                errno,
+            )),
+        };
+        let Some(root_fd) = open(CWD, root)? else {
+            return Ok(None);
+        };
+        let Some(dir) = open(root_fd.as_fd(), Path::new(id))? else {
+            return Ok(None);
+        };
+        Ok(Some(Store {
+            root: root_fd,
+            dir,
+            id: id.to_owned(),
+            locked: Cell::new(false),
+        }))
+    }
+
+    /// The ids of all containers below `root`, sorted; none where `root` is missing.
+    pub fn ids(root: &Path) -> Result<Vec<String>> {
+        let fd = match open_dir(CWD, root) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(Error::system(format!("open({})", root.display()), errno)),
+        };
+        let mut ids = Vec::new();
+        for entry in Dir::read_from(&fd).context(|| format!("readdir({})", root.display()))? {
+            let entry = entry.context(|| format!("readdir({})", root.display()))?;
+            if let Ok(name) = entry.file_name().to_str()
+                && check_id(name).is_ok()
+            {
+                ids.push(name.to_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Waits for the lock; it is released when the store is dropped or the process ends.
+    pub fn lock(&self) -> Result<()> {
+        loop {
+            match flock(&self.dir, FlockOperation::LockExclusive) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::system(format!("flock({})", self.id), errno)),
+            }
+        }
+        self.locked.set(true);
+        // Removed while we waited: what we hold is not the container any more.
+        let links = fstat(&self.dir)
+            .context(|| format!("fstat({})", self.id))?
+            .st_nlink;
+        if links == 0 {
+            Err(does_not_exist())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lets others change the container again.
+    pub fn unlock(&self) {
+        self.locked.set(false);
+        let _ = flock(&self.dir, FlockOperation::Unlock);
+    }
+
+    /// Whether somebody else is changing the container right now.
+    pub fn is_locked(&self) -> bool {
+        if self.locked.get() {
+            return false;
+        }
+        match flock(&self.dir, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                let _ = flock(&self.dir, FlockOperation::Unlock);
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Replaces a file as a whole.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let temporary = format!(".{name}");
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .context(|| format!("open({}/{temporary})", self.id))?;
+        std::fs::File::from(fd)
+            .write_all(contents)
+            .context(|| format!("write({}/{temporary})", self.id))?;
+        renameat(&self.dir, &temporary, &self.dir, name)
+            .context(|| format!("rename({}/{name})", self.id))
+    }
+
+    /// Reads a file; `None` where it is missing.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        match openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => crate::proc::read_bounded(fd, MAX_FILE)
+                .context(|| format!("read({}/{name})", self.id))
+                .map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::system(format!("open({}/{name})", self.id), errno)),
+        }
+    }
+
+    /// Makes a fifo and opens it so that neither reading nor writing it ever finds the other side gone.
+    pub fn make_fifo(&self, name: &str) -> Result<OwnedFd> {
+        mknodat(&self.dir, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .context(|| format!("mkfifo({}/{name})", self.id))?;
+        openat(
+            &self.dir,
+            name,
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .context(|| format!("open({}/{name})", self.id))
+    }
+
+    /// Opens one side of a fifo without waiting: `None` where it is missing or nobody reads it.
+    pub fn open_fifo(&self, name: &str, side: OFlags) -> Result<Option<OwnedFd>> {
+        let flags = side | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NXIO) => Ok(None),
+            Err(errno) => Err(Error::system(format!("open({}/{name})", self.id), errno)),
+        }
+    }
+
+    /// Removes a file; a missing one is fine.
+    pub fn unlink(&self, name: &str) {
+        let _ = unlinkat(&self.dir, name, AtFlags::empty());
+    }
+
+    /// Removes the directory and what is in it.
+    pub fn remove(&self) -> Result<()> {
+        for entry in Dir::read_from(&self.dir)
+            .context(|| format!("readdir({})", self.id))?
+            .flatten()
+        {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            unlinkat(&self.dir, name, AtFlags::empty())
+                .context(|| format!("unlink({}/{name:?})", self.id))?;
+        }
+        match unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::system(format!("rmdir({})", self.id), errno)),
+        }
+    }
+}
+
+/// The error that callers match for an id that nobody has.
+pub(crate) fn does_not_exist() -> Error {
+    Error::new(Kind::NotFound, "container does not exist")
+}

@@ -1,0 +1,225 @@
+//! What a process of a container has of its own: the part that create and exec share.
+//!
+//! [`Attributes::plan`] turns the configuration into typed values before anything
+//! exists. The process then takes them on in this order:
+//!
+//! 1. [`Attributes::apply_privileged`]: what needs the runtime's privileges, or
+//!    files of /proc that the container's user may not write;
+//! 2. [`Attributes::apply_credentials`]: groups, user and capabilities, from the
+//!    bounding set, which needs CAP_SETPCAP, to the ambient set, which needs the others;
+//! 3. [`Attributes::close_descriptors`] and [`Attributes::execute`].
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::console::{self, Size, Terminal};
+use crate::error::{Context, Result};
+use crate::init::channel::{Channel, Message};
+use crate::notify::{self, Inherited};
+use crate::process::capabilities::{self, Capabilities, Held};
+use crate::process::identity::{self, Identity};
+use crate::process::io_priority::{self, IoPriority};
+use crate::process::lsm::{self, Labels};
+use crate::process::memory_policy::{self, MemoryPolicy};
+use crate::process::oom::{self, OomScoreAdj};
+use crate::process::personality::{self, Personality};
+use crate::process::procfs::ProcFs;
+use crate::process::program::{self, Program};
+use crate::process::rlimits::{self, Limit};
+use crate::process::scheduler::{self, Scheduler};
+use crate::process::{keyring, user};
+use crate::rootfs::{Leaf, Links, RootFd};
+use crate::spec::config::Process;
+use crate::spec::linux::Linux;
+
+/// A process as it shall be.
+pub(crate) struct Attributes<'a> {
+    /// The terminal's size, where it has a terminal.
+    pub terminal: Option<Option<Size>>,
+    /// Whether no_new_privs is set.
+    pub no_new_privileges: bool,
+    program: Program,
+    cwd: &'a str,
+    identity: Identity,
+    capabilities: Capabilities,
+    rlimits: Vec<Limit>,
+    scheduler: Option<Scheduler>,
+    io_priority: Option<IoPriority>,
+    memory_policy: Option<MemoryPolicy>,
+    personality: Option<Personality>,
+    oom_score_adj: Option<OomScoreAdj>,
+    labels: Labels,
+    session_keyring: Option<&'a str>,
+    inherited: Inherited,
+}
+
+/// What is not in the configuration's `process`.
+pub(crate) struct Surroundings<'a> {
+    /// Id of the container whose session keyring is joined; the caller's stays where absent.
+    pub session_keyring: Option<&'a str>,
+    /// How many descriptors from 3 + LISTEN_FDS on are inherited.
+    pub preserve_fds: u32,
+    /// The caller's groups stay (annotation `run.oci.keep_original_groups`).
+    pub keep_groups: bool,
+}
+
+impl<'a> Attributes<'a> {
+    /// Reads the configuration of a process; the texts are warnings.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the field, `Unsupported` for what the host lacks.
+    pub fn plan(
+        process: &'a Process<'a>,
+        linux: Option<&'a Linux<'a>>,
+        around: &Surroundings<'a>,
+        procfs: &ProcFs,
+    ) -> Result<(Attributes<'a>, Vec<String>)> {
+        let (capabilities, warnings) = capabilities::plan(process.capabilities.as_ref());
+        let mut identity = identity::plan(&process.user)?;
+        identity.keep_groups = around.keep_groups;
+        let mut labels = lsm::plan(process)?;
+        if !labels.is_empty() {
+            labels.check_host(procfs)?;
+        }
+        let mut program = program::plan(process)?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let inherited = notify::inherited(
+            variable("LISTEN_FDS").as_deref(),
+            variable("LISTEN_PID").as_deref(),
+            rustix::process::getpid().as_raw_nonzero().get().unsigned_abs(),
+            around.preserve_fds,
+        )?;
+        // A program that checks LISTEN_PID is pid 1 of its own namespace, as with other runtimes.
+        for (name, value) in inherited.variables(1, variable("LISTEN_FDNAMES").as_deref()) {
+            program.set_variable(name, &value);
+        }
+        let size = process.console_size.map(console::plan);
+        let attributes = Attributes {
+            terminal: if process.terminal { Some(size.transpose()?) } else { None },
+            no_new_privileges: process.no_new_privileges,
+            program,
+            cwd: if process.cwd.is_empty() { "/" } else { &process.cwd },
+            identity,
+            capabilities,
+            rlimits: rlimits::plan(&process.rlimits)?,
+            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
+            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy.as_ref())
+                .map(memory_policy::plan)
+                .transpose()?,
+            personality: linux
+                .and_then(|linux| linux.personality.as_ref())
+                .map(personality::plan)
+                .transpose()?,
+            oom_score_adj: process.oom_score_adj.map(oom::plan).transpose()?,
+            labels,
+            session_keyring: around.session_keyring,
+            inherited,
+        };
+        Ok((attributes, warnings))
+    }
+
+    /// Makes the terminal, in the container's devpts, and its controlling process of the caller.
+    pub fn take_terminal(&self, root: &RootFd, channel: &Channel) -> Result<Option<OwnedFd>> {
+        let Some(size) = self.terminal else { return Ok(None) };
+        let devpts = root
+            .open("/dev/pts", OFlags::PATH | OFlags::DIRECTORY, Links::Follow)
+            .context(|| "process.terminal: open(/dev/pts)")?;
+        let Terminal { master, slave } = Terminal::open(devpts.as_fd(), size)?;
+        channel.send(&Message::Console(master))?;
+        console::attach(&slave)?;
+        Ok(Some(slave))
+    }
+
+    /// What needs the privileges of the runtime.
+    pub fn apply_privileged(&self, procfs: &ProcFs) -> Result<()> {
+        self.labels.apply_to_keys(procfs)?;
+        if let Some(container) = self.session_keyring {
+            keyring::join(container)?;
+        }
+        if let Some(score) = self.oom_score_adj {
+            score.apply(procfs, None)?;
+        }
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.apply()?;
+        }
+        if let Some(priority) = self.io_priority {
+            priority.apply()?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
+        // Before the filter: a profile may well forbid personality(2).
+        if let Some(personality) = self.personality {
+            personality.apply()?;
+        }
+        // Late, so that no limit is in the way of the set-up.
+        rlimits::apply(&self.rlimits)?;
+        self.labels.apply(procfs)?;
+        if self.no_new_privileges {
+            identity::set_no_new_privileges()?;
+        }
+        Ok(())
+    }
+
+    /// Becomes the user.
+    pub fn apply_credentials(&self, root: &RootFd, channel: &Channel) -> Result<()> {
+        let mut capabilities = self.capabilities;
+        for warning in capabilities.limit_to(Held::current(&capabilities)?) {
+            channel.send(&Message::Warning(warning))?;
+        }
+        self.identity.own_stdio()?;
+        // As root, for whom most directories are open; and once more as the user for one on a
+        // file system that shuts root out.
+        let entered = self.enter_cwd(root);
+        capabilities.drop_bounding()?;
+        capabilities.keep_across_setuid(self.identity.uid)?;
+        self.identity.apply()?;
+        match entered {
+            Err(error) if error.errno() == Some(Errno::ACCESS) => self.enter_cwd(root)?,
+            other => other?,
+        }
+        capabilities.apply()
+    }
+
+    /// Enters the working directory, which is made where it is missing. It is opened below the
+    /// root and without magic links: `/proc/self/fd/N` could lead out of the container
+    /// through a descriptor of the runtime's (CVE-2024-21626).
+    fn enter_cwd(&self, root: &RootFd) -> Result<()> {
+        let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+        let dir = root
+            .make(self.cwd, Links::Follow, Leaf::Directory, mode)
+            .context(|| format!("process.cwd: {}", self.cwd))?
+            .fd;
+        rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))
+    }
+
+    /// Adds HOME where the configuration has none: the user's home directory in the container.
+    pub fn complete_environment(&mut self, root: &RootFd) {
+        if self.program.variable("HOME").is_none() {
+            let home = user::home(root, self.identity.uid);
+            self.program.set_variable("HOME", home.as_deref().unwrap_or("/"));
+        }
+    }
+
+    /// Looks the program up as execvp(3) does, so that a missing one is an error of create.
+    pub fn find_program(&self) -> Result<CString> {
+        self.program.find()
+    }
+
+    /// Closes what is left of the runtime's descriptors, but those in `keep`, which execve closes:
+    /// a program named `/proc/self/fd/N/...` could start from them (CVE-2024-21626).
+    pub fn close_descriptors(&self, keep: &[BorrowedFd<'_>]) -> Result<()> {
+        self.inherited.close_others(keep)
+    }
+
+    /// Executes the program.
+    pub fn execute(&self, path: &CString) -> Result<Infallible> {
+        Err(self.program.exec(path))
+    }
+}

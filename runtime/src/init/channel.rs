@@ -1,0 +1,246 @@
+//! The socket between the runtime and the container's process while it is set up.
+//!
+//! One sequenced-packet socket pair, one packet a message: a tag, then the body.
+//! The container's process asks, the runtime answers; each side knows what may
+//! come next, and anything else is an error.
+//!
+//! ```text
+//! runtime                               container's process
+//!   cgroups entered, ids mapped  --Go-->  waits for it before it looks at either
+//!                                <--Pid-- a helper process made init (joined user namespace)
+//!                                <--Hooks-- mounts are made, the root is still the host's
+//!   runs createRuntime hooks     --Go-->
+//!                                <--Console-- with the terminal's master
+//!                                <--Notify-- the number of its seccomp listener
+//!   took and passed it on        --Go-->
+//!                                <--Warning-- any time, any number
+//!                                <--Ready-- everything is done but the program
+//!   stored the state             --Go-->  may be started from now on
+//!                                <--Executing-- the next step is execve, which closes the socket
+//!                                <--Failed-- instead of any of the above; it ends then
+//! ```
+//!
+//! Messages without a descriptor go through read(2) and write(2), which every
+//! seccomp profile lets pass that lets a program run at all: some are sent when
+//! the container's filter is in force already.
+//!
+//! A closed socket means that the other side is dead: the runtime undoes what it
+//! did, the container's process ends.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// The largest message; an error text longer than that is cut.
+const MAX_MESSAGE: usize = 16 << 10;
+
+/// What the two sides say to each other.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Go on.
+    Go,
+    /// The mounts are made: run the hooks that come before the root is changed.
+    Hooks,
+    /// Init's pid, where another process than the first child is init.
+    Pid(i32),
+    /// The terminal's master.
+    Console(OwnedFd),
+    /// The seccomp listener, as the number it has in the container's process.
+    Notify(i32),
+    /// Something worth telling that is no error.
+    Warning(String),
+    /// All is done but the program.
+    Ready,
+    /// The program is executed next.
+    Executing,
+    /// A step failed.
+    Failed(Error),
+}
+
+/// One end of the socket.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// Makes the two ends.
+pub(crate) fn pair() -> Result<(Channel, Channel)> {
+    let (a, b) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .context(|| "socketpair()")?;
+    Ok((Channel(a), Channel(b)))
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel {
+    /// Sends a message.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        match message {
+            Message::Go => self.send_raw(b'G', &[], None),
+            Message::Hooks => self.send_raw(b'H', &[], None),
+            Message::Pid(pid) => self.send_raw(b'P', &pid.to_le_bytes(), None),
+            Message::Console(fd) => self.send_raw(b'C', &[], Some(fd.as_fd())),
+            Message::Notify(number) => self.send_raw(b'N', &number.to_le_bytes(), None),
+            Message::Warning(text) => self.send_raw(b'W', text.as_bytes(), None),
+            Message::Ready => self.send_raw(b'R', &[], None),
+            Message::Executing => self.send_raw(b'X', &[], None),
+            Message::Failed(error) => self.send_raw(b'F', &error.to_bytes(), None),
+        }
+    }
+
+    fn send_raw(&self, tag: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let body = body
+            .get(..body.len().min(MAX_MESSAGE - 1))
+            .unwrap_or_default();
+        let Some(fd) = fd else {
+            let mut packet = Vec::with_capacity(1 + body.len());
+            packet.push(tag);
+            packet.extend_from_slice(body);
+            return retry(|| rustix::io::write(&self.0, &packet))
+                .map(drop)
+                .context(|| "write(the other side of the set-up)");
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let parts = [IoSlice::new(std::slice::from_ref(&tag)), IoSlice::new(body)];
+        retry(|| sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL))
+            .map(drop)
+            .context(|| "sendmsg(the other side of the set-up)")
+    }
+
+    /// Waits for a message; `None` when the other side is gone.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0u8; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = retry(|| {
+            recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        });
+        let read = match received {
+            Ok(received) => received.bytes,
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(errno) => {
+                return Err(Error::system(
+                    "recvmsg(the other side of the set-up)",
+                    errno,
+                ));
+            }
+        };
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let (tag, body) = match buffer.get(..read) {
+            None | Some([]) => return Ok(None),
+            Some([tag, body @ ..]) => (*tag, body),
+        };
+        Ok(Some(match (tag, fd) {
+            (b'G', None) => Message::Go,
+            (b'H', None) => Message::Hooks,
+            (b'P', None) => Message::Pid(number(body)),
+            (b'C', Some(fd)) => Message::Console(fd),
+            (b'N', None) => Message::Notify(number(body)),
+            (b'W', None) => Message::Warning(String::from_utf8_lossy(body).into_owned()),
+            (b'R', None) => Message::Ready,
+            (b'X', None) => Message::Executing,
+            (b'F', None) => Message::Failed(Error::from_bytes(body)),
+            _ => return Err(unexpected("a message of no known kind")),
+        }))
+    }
+
+    /// Waits for leave to go on; the runtime being gone ends the set-up.
+    pub fn wait_for_go(&self) -> Result<()> {
+        let mut tag = [0u8; 1];
+        match retry(|| rustix::io::read(&self.0, &mut tag)) {
+            Ok(1) if tag == *b"G" => Ok(()),
+            Ok(0) | Err(Errno::CONNRESET) => Err(Error::new(
+                Kind::System,
+                "the runtime ended while the container was set up",
+            )),
+            Ok(_) => Err(unexpected("another message than Go")),
+            Err(errno) => Err(Error::system("read(the other side of the set-up)", errno)),
+        }
+    }
+}
+
+fn number(body: &[u8]) -> i32 {
+    <[u8; 4]>::try_from(body).map_or(0, i32::from_le_bytes)
+}
+
+fn retry<T>(
+    mut call: impl FnMut() -> std::result::Result<T, Errno>,
+) -> std::result::Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The error for a message that cannot come at that point.
+pub(crate) fn unexpected(what: &str) -> Error {
+    Error::new(
+        Kind::System,
+        format!("the set-up of the container got out of step: {what}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carries_every_message() {
+        let (a, b) = pair().unwrap();
+        a.send(&Message::Warning("careful".to_owned())).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Warning(text)) if text == "careful"));
+        a.send(&Message::Pid(12)).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Pid(12))));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        a.send(&Message::Console(file.into()))
+            .unwrap();
+        assert!(
+            matches!(b.receive().unwrap(), Some(Message::Console(_)))
+        );
+        a.send(&Message::Failed(Error::new(
+            Kind::Hook,
+            "x".repeat(1 << 20),
+        )))
+        .unwrap();
+        assert!(
+            matches!(b.receive().unwrap(), Some(Message::Failed(error)) if error.kind() == Kind::Hook)
+        );
+    }
+
+    #[test]
+    fn tells_when_the_other_side_is_gone() {
+        let (a, b) = pair().unwrap();
+        drop(a);
+        assert!(b.receive().unwrap().is_none());
+        assert!(b.wait_for_go().is_err());
+        assert!(b.send(&Message::Ready).is_err());
+    }
+}

@@ -1,0 +1,309 @@
+//! Namespaces of a container: which are made, which are joined, and how a process gets into them.
+//!
+//! The runtime joins what is to be joined itself, for a moment, so that the
+//! process that it clones is born there and owns what clone3(2) makes for it
+//! ([`Entered`] goes back when dropped). That needs no helper process, not even
+//! for pid namespaces, which only children enter, and time namespaces, whose
+//! offsets can be written only before they have a process. A user namespace
+//! is different, nobody comes back from it: the child joins that one.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::config::IdMapping;
+use crate::spec::linux::Linux;
+use crate::sys::clone::{self, flags};
+
+/// The kinds of namespaces: the name in the configuration, the name in /proc/PID/ns, the flag.
+pub(crate) const KINDS: [(&str, &str, u64); 8] = [
+    ("user", "user", flags::NEWUSER),
+    ("pid", "pid", flags::NEWPID),
+    ("network", "net", flags::NEWNET),
+    ("ipc", "ipc", flags::NEWIPC),
+    ("uts", "uts", flags::NEWUTS),
+    ("cgroup", "cgroup", flags::NEWCGROUP),
+    ("time", "time", flags::NEWTIME),
+    ("mount", "mnt", flags::NEWNS),
+];
+
+/// What the configuration asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Namespaces to make, as clone flags.
+    pub make: u64,
+    /// Namespaces to join, opened and of the right kind, but for the user namespace.
+    pub join: Vec<(u64, OwnedFd)>,
+    /// The user namespace to join.
+    pub join_user: Option<OwnedFd>,
+    /// Contents for timens_offsets; empty without offsets.
+    pub time_offsets: String,
+    /// Ids of a new user namespace.
+    pub uid_mappings: Vec<IdMapping>,
+    /// Ids of a new user namespace.
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+impl Namespaces {
+    /// Reads the configuration and opens what is to be joined.
+    ///
+    /// # Errors
+    /// A path that cannot be opened or is a namespace of another kind.
+    pub fn open(linux: &Linux<'_>) -> Result<Namespaces> {
+        let mut namespaces = Namespaces::default();
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
+            let field = || format!("linux.namespaces[{index}]");
+            let Some((_, _, flag)) = KINDS.iter().find(|(name, _, _)| namespace.kind == *name)
+            else {
+                return Err(Error::config(
+                    field(),
+                    format!("unknown namespace type {:?}", namespace.kind),
+                ));
+            };
+            if namespace.path.is_empty() {
+                namespaces.make |= flag;
+                continue;
+            }
+            let path = namespace.path.as_str();
+            let fd = open(
+                path,
+                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+                Mode::empty(),
+            )
+            .context(|| format!("{}.path: open({path})", field()))?;
+            if clone::namespace_type(fd.as_fd()) != Ok(*flag) {
+                return Err(Error::config(
+                    format!("{}.path", field()),
+                    format!(
+                        "{path} is no namespace of type {:?}; give the path of one, such as /proc/PID/ns/...",
+                        namespace.kind
+                    ),
+                ));
+            }
+            if *flag == flags::NEWUSER {
+                namespaces.join_user = Some(fd);
+            } else {
+                namespaces.join.push((*flag, fd));
+            }
+        }
+        for (clock, offset) in &linux.time_offsets {
+            use std::fmt::Write;
+            let _ = writeln!(
+                namespaces.time_offsets,
+                "{clock} {} {}",
+                offset.secs, offset.nanosecs
+            );
+        }
+        if namespaces.make & flags::NEWUSER != 0 {
+            namespaces.uid_mappings.clone_from(&linux.uid_mappings);
+            namespaces.gid_mappings.clone_from(&linux.gid_mappings);
+        }
+        Ok(namespaces)
+    }
+
+    /// All kinds that are made or joined, as clone flags.
+    pub fn all(&self) -> u64 {
+        let joined = self.join.iter().fold(0, |all, (flag, _)| all | flag);
+        let user = if self.join_user.is_some() {
+            flags::NEWUSER
+        } else {
+            0
+        };
+        self.make | joined | user
+    }
+
+    /// Whether a kind is made or joined.
+    pub fn has(&self, flag: u64) -> bool {
+        self.all() & flag != 0
+    }
+
+    /// What a user id of the container is on the host; the id itself where it is not mapped.
+    pub fn host_uid(&self, uid: u32) -> u32 {
+        let mapping = self.uid_mappings.iter().find(|mapping| {
+            uid >= mapping.container_id && uid - mapping.container_id < mapping.size
+        });
+        mapping.map_or(uid, |mapping| mapping.host_id.saturating_add(uid - mapping.container_id))
+    }
+
+    /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the
+    /// cgroup that its maker is in, and the time namespace where offsets were prepared.
+    pub fn clone_flags(&self) -> u64 {
+        let prepared = if self.time_offsets.is_empty() {
+            0
+        } else {
+            flags::NEWTIME
+        };
+        self.make & !(flags::NEWCGROUP | prepared)
+    }
+
+    /// Puts the calling process where its next child shall be born.
+    ///
+    /// # Errors
+    /// setns(2), unshare(2) and the writing of the offsets.
+    pub fn enter(&self) -> Result<Entered> {
+        let mut entered = Entered::default();
+        for (flag, fd) in &self.join {
+            entered.join(*flag, fd.as_fd())?;
+        }
+        if !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0 {
+            entered.remember(flags::NEWTIME)?;
+            clone::unshare(flags::NEWTIME).context(|| "unshare(CLONE_NEWTIME)")?;
+            let path = "/proc/self/timens_offsets";
+            std::fs::write(path, &self.time_offsets)
+                .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))?;
+        }
+        Ok(entered)
+    }
+}
+
+/// A process that is in other namespaces for a moment; goes back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Entered {
+    back: Vec<(u64, OwnedFd)>,
+    /// Root and working directory, which joining a mount namespace changes.
+    places: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Entered {
+    /// Joins one namespace, or all of `flag` of the process that the pidfd `fd` is.
+    pub fn join(&mut self, flag: u64, fd: BorrowedFd<'_>) -> Result<()> {
+        self.remember(flag)?;
+        clone::setns(fd, flag).context(|| format!("setns({})", names(flag)))
+    }
+
+    fn remember(&mut self, flag: u64) -> Result<()> {
+        for (_, name, kind) in KINDS {
+            if flag & kind == 0 {
+                continue;
+            }
+            let path = format!("/proc/self/ns/{name}");
+            let fd = open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("open({path})"))?;
+            if kind == flags::NEWNS {
+                let place = |path: &str| {
+                    open(
+                        path,
+                        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    )
+                    .context(|| format!("open({path})"))
+                };
+                self.places = Some((place("/")?, place(".")?));
+            }
+            self.back.push((kind, fd));
+        }
+        Ok(())
+    }
+
+    /// Goes back.
+    ///
+    /// # Errors
+    /// setns(2): the process stays where it is and is of no further use.
+    pub fn leave(mut self) -> Result<()> {
+        self.go_back()
+    }
+
+    fn go_back(&mut self) -> Result<()> {
+        while let Some((flag, fd)) = self.back.pop() {
+            clone::setns(fd.as_fd(), flag)
+                .context(|| format!("cannot leave a namespace: setns({})", names(flag)))?;
+        }
+        if let Some((root, cwd)) = self.places.take() {
+            rustix::process::fchdir(&root).context(|| "fchdir(old root)")?;
+            rustix::process::chroot(".").context(|| "chroot(old root)")?;
+            rustix::process::fchdir(&cwd).context(|| "fchdir(old working directory)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _ = self.go_back();
+    }
+}
+
+/// The names of namespaces in a set, for error texts.
+pub(crate) fn names(set: u64) -> String {
+    let mut text = String::new();
+    for (_, name, flag) in KINDS {
+        if set & flag != 0 {
+            if !text.is_empty() {
+                text.push('|');
+            }
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+/// A pidfd for a process.
+pub(crate) fn pidfd(pid: i32) -> Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::State, "pid 0 is no process"))?;
+    pidfd_open(pid, PidfdFlags::empty()).context(|| format!("pidfd_open({})", pid.as_raw_nonzero()))
+}
+
+/// Writes the id maps of the new user namespace of process `pid`. user_namespaces(7).
+///
+/// A privileged process writes the files itself; another one may write only a
+/// map of its own single id and asks newuidmap(1) and newgidmap(1) for more.
+///
+/// # Errors
+/// The maps are refused, or the helpers are missing.
+pub(crate) fn write_id_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
+    write_id_map(pid, "uid_map", "newuidmap", uids)?;
+    match write_id_map(pid, "gid_map", "newgidmap", gids) {
+        // An unprivileged process must first give up setgroups(2).
+        Err(error) if error.errno() == Some(rustix::io::Errno::PERM) => {
+            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")
+                .context(|| format!("write(/proc/{pid}/setgroups)"))?;
+            write_id_map(pid, "gid_map", "newgidmap", gids)
+        }
+        other => other,
+    }
+}
+
+fn write_id_map(pid: i32, file: &str, helper: &str, mappings: &[IdMapping]) -> Result<()> {
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    let mut map = String::new();
+    for mapping in mappings {
+        use std::fmt::Write;
+        let _ = writeln!(
+            map,
+            "{} {} {}",
+            mapping.container_id, mapping.host_id, mapping.size
+        );
+    }
+    let path = format!("/proc/{pid}/{file}");
+    let Err(error) = std::fs::write(&path, &map) else {
+        return Ok(());
+    };
+    let error = Err(error).context(|| format!("write({path}, {map:?})"));
+    if rustix::process::geteuid().is_root() || !has_helper(helper) {
+        return error;
+    }
+    let mut command = std::process::Command::new(helper);
+    command
+        .arg(pid.to_string())
+        .args(map.split_ascii_whitespace());
+    let output = command.output().context(|| format!("exec({helper})"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(
+        Kind::System,
+        format!("{helper} {pid}: {reason}"),
+    ))
+}
+
+fn has_helper(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
+        || Path::new("/usr/bin").join(name).exists()
+}

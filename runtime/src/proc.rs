@@ -1,0 +1,130 @@
+//! Facts about processes, read from /proc.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// `EFBIG` for a longer one, and what read(2) says.
+pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    let read = std::fs::File::from(fd)
+        .take(limit as u64 + 1)
+        .read_to_end(&mut contents)?;
+    if read > limit {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(contents)
+}
+
+/// What tells one process from another with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+    /// Whether it runs, that is, is no zombie.
+    pub alive: bool,
+}
+
+/// Looks a process up; `None` where there is none. proc_pid_stat(5).
+pub(crate) fn identity(pid: i32) -> Result<Option<Identity>> {
+    let path = format!("/proc/{pid}/stat");
+    let fd = match openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(Error::system(format!("open({path})"), errno)),
+    };
+    let mut buffer = [0u8; 1024];
+    let read = match rustix::io::read(&fd, &mut buffer) {
+        Ok(read) => read,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(errno) => return Err(Error::system(format!("read({path})"), errno)),
+    };
+    parse_stat(buffer.get(..read).unwrap_or_default())
+        .map(Some)
+        .ok_or_else(|| Error::new(Kind::System, format!("{path} has an unknown form")))
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Identity> {
+    // The second field is the command in parentheses and may contain anything, ") " too.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Identity {
+        start_time,
+        alive: !matches!(state, "Z" | "X" | "x"),
+    })
+}
+
+/// The name of a user of the host, or the number where it has none.
+pub(crate) fn user_name(uid: u32) -> String {
+    let name = std::fs::read_to_string("/etc/passwd")
+        .ok()
+        .and_then(|passwd| {
+            let wanted = uid.to_string();
+            passwd.lines().find_map(|line| {
+                let mut fields = line.split(':');
+                let name = fields.next()?;
+                (fields.nth(1)? == wanted).then(|| name.to_owned())
+            })
+        });
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+/// Makes sure that this process has one thread: only then may it be forked into anything but exec.
+///
+/// # Errors
+/// `InvalidArgument` where it has more.
+pub(crate) fn require_one_thread() -> Result<()> {
+    let links = rustix::fs::stat("/proc/self/task")
+        .context(|| "stat(/proc/self/task)")?
+        .st_nlink;
+    // One for the name, one for ".", one for each thread.
+    if links > 3 {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            format!(
+                "a process with {} threads cannot make containers: do it from one with a single thread",
+                links - 2
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_stat_whatever_the_command_is_called() {
+        let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for command in ["sh", "a) Z 1 2", ") ) )", ""] {
+            let line = format!("7 ({command}){tail}");
+            assert_eq!(
+                parse_stat(line.as_bytes()),
+                Some(Identity {
+                    start_time: 4711,
+                    alive: true
+                })
+            );
+        }
+        assert_eq!(parse_stat(b"7 (sh"), None);
+        assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn finds_itself_alive() {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        assert!(identity(pid).unwrap().unwrap().alive);
+        assert_eq!(identity(i32::MAX).unwrap(), None);
+    }
+}

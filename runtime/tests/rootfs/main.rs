@@ -1,0 +1,13 @@
+//! The root file system on the running kernel: what a container would see.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::tests_outside_test_module
+)]
+
+mod attacks;
+mod binds;
+mod docker;
+mod support;
