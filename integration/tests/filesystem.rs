@@ -21,8 +21,7 @@ fn mount(c: &mut Value, destination: &str, kind: &str, source: &str, options: &[
 fn options(mountinfo: &str, point: &str) -> Vec<String> {
     let line = mountinfo
         .lines()
-        .filter(|line| line.split(' ').nth(4) == Some(point))
-        .next_back()
+        .rfind(|line| line.split(' ').nth(4) == Some(point))
         .unwrap_or_else(|| panic!("no mount at {point}:\n{mountinfo}"));
     let (left, right) = line.split_once(" - ").unwrap();
     let mut all: Vec<String> = left
