@@ -104,12 +104,12 @@ fn validate_says_what_is_wrong_without_running_it() {
     let sb = Sandbox::new();
     let good = sb.bundle(|_| {});
     let before = sb.look();
-    sb.rt(&["validate", "--bundle", good.arg()]).ok();
+    sb.rt(&["validate", good.arg()]).ok();
     let bad = sb.bundle(|c| {
         c["process"]["cwd"] = json!("relative");
         c["hooks"] = json!({"poststop": [{"path": "relative"}]});
     });
-    let out = sb.rt(&["validate", "--bundle", bad.arg()]);
+    let out = sb.rt(&["validate", bad.arg()]);
     assert_ne!(out.code, 0);
     let text = format!("{}{}", out.stdout, out.stderr);
     for path in ["process.cwd", "hooks.poststop"] {

@@ -49,7 +49,8 @@ fn case_67_unknown_properties_are_ignored_and_wrong_values_are_not() {
                 _ => parent[key] = value.clone(),
             }
         });
-        sb.create("wrong", &bundle).fails();
+        let out = sb.create("wrong", &bundle);
+        assert_eq!(out.code, 1, "{pointer} as {value}: {out:?}");
         sb.same_as(&before);
     }
 }
