@@ -31,7 +31,8 @@ pub struct Layout {
 impl Layout {
     /// Reads the layout of the calling process's mount namespace.
     pub fn read() -> Result<Self> {
-        let text = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        let text =
+            fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
         let mut layout = Self::parse(&text);
         if let Ok(entries) = fs::read_dir("/sys/fs/cgroup") {
             for entry in entries.flatten() {
@@ -46,10 +47,13 @@ impl Layout {
     fn parse(mountinfo: &str) -> Self {
         let mut hierarchies = Vec::new();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let left: Vec<&str> = left.split(' ').collect();
             let right: Vec<&str> = right.split(' ').collect();
-            let (Some(point), Some(kind), Some(data)) = (left.get(4), right.first(), right.get(2)) else {
+            let (Some(point), Some(kind), Some(data)) = (left.get(4), right.first(), right.get(2))
+            else {
                 continue;
             };
             if !matches!(*kind, "cgroup" | "cgroup2") || !point.starts_with("/sys/fs/cgroup") {
@@ -57,21 +61,33 @@ impl Layout {
             }
             let options: Vec<&str> = data
                 .split(',')
-                .filter(|o| !matches!(*o, "rw" | "ro" | "clone_children") && !o.starts_with("release_agent"))
+                .filter(|o| {
+                    !matches!(*o, "rw" | "ro" | "clone_children") && !o.starts_with("release_agent")
+                })
                 .collect();
             hierarchies.push(Hierarchy {
                 mount_point: PathBuf::from(point),
                 v2: *kind == "cgroup2",
-                options: if *kind == "cgroup2" { String::new() } else { options.join(",") },
+                options: if *kind == "cgroup2" {
+                    String::new()
+                } else {
+                    options.join(",")
+                },
             });
         }
-        Self { hierarchies, links: Vec::new() }
+        Self {
+            hierarchies,
+            links: Vec::new(),
+        }
     }
 
     /// `v1`, `v2`, `hybrid` or `none`.
     pub fn mode(&self) -> &'static str {
         let v2 = self.hierarchies.iter().any(|h| h.v2);
-        let v1 = self.hierarchies.iter().any(|h| !h.v2 && !h.options.contains("name="));
+        let v1 = self
+            .hierarchies
+            .iter()
+            .any(|h| !h.v2 && !h.options.contains("name="));
         match (v1, v2) {
             (true, true) => "hybrid",
             (true, false) => "v1",
@@ -93,7 +109,11 @@ impl Place {
     /// Makes `name` (relative to the mount points) everywhere; with
     /// `controllers`, those of the unified hierarchy can be used inside.
     pub fn make(layout: &Layout, name: &Path, controllers: bool) -> Result<Self> {
-        let mut place = Self { layout: layout.clone(), name: name.to_owned(), enabled: Vec::new() };
+        let mut place = Self {
+            layout: layout.clone(),
+            name: name.to_owned(),
+            enabled: Vec::new(),
+        };
         for hierarchy in &layout.hierarchies {
             let dir = hierarchy.mount_point.join(name);
             match fs::create_dir(&dir) {
@@ -108,7 +128,9 @@ impl Place {
                 let enabled = enable_controllers(&parent);
                 // Only what was changed in the host's own cgroup is undone.
                 if top {
-                    place.enabled.extend(enabled.into_iter().map(|c| (parent.clone(), c)));
+                    place
+                        .enabled
+                        .extend(enabled.into_iter().map(|c| (parent.clone(), c)));
                 }
             } else if hierarchy.v2 && !top {
                 disable_controllers(&parent);
@@ -122,15 +144,26 @@ impl Place {
 
     /// The directories, one for each hierarchy.
     pub fn dirs(&self) -> Vec<PathBuf> {
-        self.layout.hierarchies.iter().map(|h| h.mount_point.join(&self.name)).collect()
+        self.layout
+            .hierarchies
+            .iter()
+            .map(|h| h.mount_point.join(&self.name))
+            .collect()
     }
 
     /// Gives the place the whole realtime budget of the host (v1): a test that
     /// asks for it needs it from every ancestor. Waits while another has it.
     pub fn take_realtime(&self, wait: Duration) {
-        for h in self.layout.hierarchies.iter().filter(|h| h.options.split(',').any(|o| o == "cpu")) {
+        for h in self
+            .layout
+            .hierarchies
+            .iter()
+            .filter(|h| h.options.split(',').any(|o| o == "cpu"))
+        {
             let file = "cpu.rt_runtime_us";
-            let Ok(budget) = fs::read_to_string(h.mount_point.join(file)) else { continue };
+            let Ok(budget) = fs::read_to_string(h.mount_point.join(file)) else {
+                continue;
+            };
             let mut dir = h.mount_point.clone();
             for part in &self.name {
                 dir.push(part);
@@ -204,7 +237,9 @@ fn inherit_cpuset(dir: &Path) {
 
 /// Calls `f` for every directory below `dir`, the deepest first.
 fn walk(dir: &Path, f: &mut dyn FnMut(&Path)) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             walk(&entry.path(), f);
@@ -238,7 +273,10 @@ fn remove_tree(dir: &Path) {
 
 fn kill_members(cgroup: &Path) {
     let own = nix::unistd::getpid();
-    for line in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+    for line in fs::read_to_string(cgroup.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
         if let Ok(pid) = line.parse::<i32>() {
             let pid = nix::unistd::Pid::from_raw(pid);
             if pid.as_raw() > 0 && pid != own {
@@ -267,7 +305,8 @@ mod tests {
 
     #[test]
     fn unified_layout() {
-        let layout = Layout::parse("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
+        let layout =
+            Layout::parse("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(layout.mode(), "v2");
         assert_eq!(Layout::parse("").mode(), "none");
     }

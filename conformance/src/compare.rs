@@ -9,14 +9,21 @@ pub fn render(reports: &[Report], differences: bool) -> String {
     let mut rows: BTreeMap<(Origin, &str), Vec<Option<&TestResult>>> = BTreeMap::new();
     for (i, report) in reports.iter().enumerate() {
         for test in &report.tests {
-            let row = rows.entry((test.origin, test.id.as_str())).or_insert_with(|| vec![None; reports.len()]);
+            let row = rows
+                .entry((test.origin, test.id.as_str()))
+                .or_insert_with(|| vec![None; reports.len()]);
             if let Some(slot) = row.get_mut(i) {
                 *slot = Some(test);
             }
         }
     }
     let names: Vec<String> = reports.iter().map(|r| r.runtime.name.clone()).collect();
-    let first = rows.keys().map(|(_, id)| id.len()).max().unwrap_or(4).max(10);
+    let first = rows
+        .keys()
+        .map(|(_, id)| id.len())
+        .max()
+        .unwrap_or(4)
+        .max(10);
     let widths: Vec<usize> = names.iter().map(|n| n.len().max(12)).collect();
     let mut out = format!("{:first$}", "");
     for (name, width) in names.iter().zip(&widths) {
@@ -24,7 +31,10 @@ pub fn render(reports: &[Report], differences: bool) -> String {
     }
     out.push('\n');
     for ((_, id), row) in &rows {
-        let cells: Vec<String> = row.iter().map(|t| t.map_or_else(|| "-".to_owned(), cell)).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .map(|t| t.map_or_else(|| "-".to_owned(), cell))
+            .collect();
         if differences && cells.windows(2).all(|w| w.first() == w.last()) {
             continue;
         }
@@ -52,7 +62,11 @@ pub fn render(reports: &[Report], differences: bool) -> String {
         }
     }
     for r in reports {
-        let _ = write!(out, "\n{:8} {} ({})", r.runtime.name, r.runtime.path, r.runtime.version);
+        let _ = write!(
+            out,
+            "\n{:8} {} ({})",
+            r.runtime.name, r.runtime.path, r.runtime.version
+        );
         if let Some(version) = &r.runtime.lowered {
             let _ = write!(
                 out,
@@ -70,7 +84,11 @@ pub fn render(reports: &[Report], differences: bool) -> String {
 
 /// Short, and with the number of assertions where some failed.
 fn cell(test: &TestResult) -> String {
-    let bad = test.assertions.iter().filter(|a| a.status == Status::Failed && a.known.is_none()).count();
+    let bad = test
+        .assertions
+        .iter()
+        .filter(|a| a.status == Status::Failed && a.known.is_none())
+        .count();
     match (test.verdict, test.status) {
         (Verdict::Expected, s) if s.is_bad() => "suite fault".to_owned(),
         (_, Status::Failed) if bad > 0 => format!("FAILED {bad}/{}", test.assertions.len()),
@@ -89,7 +107,10 @@ mod tests {
         b.tests[0].status = crate::model::Status::Skipped;
         b.runtime.lowered = Some("1.0.2".to_owned());
         let text = super::render(&[a, b], true);
-        assert!(text.contains("suite/a") && !text.contains("own/c"), "{text}");
+        assert!(
+            text.contains("suite/a") && !text.contains("own/c"),
+            "{text}"
+        );
         assert!(text.contains("was handed 1.0.2"), "{text}");
     }
 }

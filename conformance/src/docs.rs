@@ -16,7 +16,8 @@ pub fn generate(what: Generated, dir: &Path) -> Result<()> {
     let mut command = Cli::command();
     match what {
         Generated::Man => {
-            clap_mangen::generate_to(command, dir).with_context(|| format!("write man pages to {}", dir.display()))?;
+            clap_mangen::generate_to(command, dir)
+                .with_context(|| format!("write man pages to {}", dir.display()))?;
         }
         Generated::Completions => {
             use clap_complete::{Shell, generate_to};
@@ -52,7 +53,14 @@ pub fn list(json: bool) -> Result<String> {
         let _ = writeln!(out, "{:44} {clause:44} {title}", format!("suite/{name}"));
     }
     for c in &cases {
-        let _ = writeln!(out, "{:44} {:44} {}: {}", format!("own/{}", c.id), c.clause, c.level.word(), c.text);
+        let _ = writeln!(
+            out,
+            "{:44} {:44} {}: {}",
+            format!("own/{}", c.id),
+            c.clause,
+            c.level.word(),
+            c.text
+        );
     }
     Ok(out)
 }
@@ -60,7 +68,13 @@ pub fn list(json: bool) -> Result<String> {
 /// The output of `faults`.
 pub fn faults() -> Result<String> {
     let list = known::List::embedded()?;
-    let mut out = format!("{} faults of {} {}, list version {}\n", list.entries.len(), fetch::MODULE, list.suite, list.version);
+    let mut out = format!(
+        "{} faults of {} {}, list version {}\n",
+        list.entries.len(),
+        fetch::MODULE,
+        list.suite,
+        list.version
+    );
     for e in &list.entries {
         let _ = write!(
             out,
@@ -74,7 +88,15 @@ pub fn faults() -> Result<String> {
             e.peers.join(", "),
         );
         if !e.covered_by.is_empty() {
-            let _ = writeln!(out, "  tested by   {}", e.covered_by.iter().map(|c| format!("own/{c}")).collect::<Vec<_>>().join(" "));
+            let _ = writeln!(
+                out,
+                "  tested by   {}",
+                e.covered_by
+                    .iter()
+                    .map(|c| format!("own/{c}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            );
         }
     }
     Ok(out)
@@ -85,7 +107,10 @@ pub fn mapping() -> Result<String> {
     let list = known::List::embedded()?;
     let mut by_clause: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, title, clause) in suite::TITLES {
-        by_clause.entry(clause).or_default().push(format!("| `suite/{name}` | | {title} |"));
+        by_clause
+            .entry(clause)
+            .or_default()
+            .push(format!("| `suite/{name}` | | {title} |"));
     }
     for c in own::cases() {
         by_clause.entry(c.clause).or_default().push(format!(
@@ -110,19 +135,31 @@ pub fn mapping() -> Result<String> {
             file = page;
             let _ = write!(out, "\n## {page}\n");
         }
-        let _ = write!(out, "\n### [{heading}]({}/{clause})\n\n| test | level | what |\n|---|---|---|\n", own::SPEC);
+        let _ = write!(
+            out,
+            "\n### [{heading}]({}/{clause})\n\n| test | level | what |\n|---|---|---|\n",
+            own::SPEC
+        );
         for test in tests {
             let _ = writeln!(out, "{test}");
         }
     }
-    let _ = write!(out, "\n## Where the suite is wrong\n\nList version {}.\n", list.version);
+    let _ = write!(
+        out,
+        "\n## Where the suite is wrong\n\nList version {}.\n",
+        list.version
+    );
     for e in &list.entries {
         let _ = write!(
             out,
             "\n### {}\n\n{}\n\n- tests: {}\n- clause: [{}]({}/{})\n- it says: {}\n- proof: `own/{}`\n- fails too on: {}\n",
             e.id,
             e.why,
-            e.tests.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", "),
+            e.tests
+                .iter()
+                .map(|t| format!("`{t}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
             e.clause,
             own::SPEC,
             e.clause,

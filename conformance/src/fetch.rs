@@ -28,7 +28,11 @@ pub struct Suite {
 
 /// The directory where the suite is kept: `$XDG_CACHE_HOME/oci-conformance`.
 pub fn cache_dir() -> Result<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let base = match absolute("XDG_CACHE_HOME") {
         Some(dir) => dir,
         None => absolute("HOME")
@@ -49,12 +53,18 @@ pub fn suite(cache: &Path, progress: &dyn Fn(&str)) -> Result<Suite> {
     }
     let tests_dir = dir.join("tests");
     let mut tests = Vec::new();
-    for entry in fs::read_dir(&tests_dir).with_context(|| format!("read {}", tests_dir.display()))? {
+    for entry in
+        fs::read_dir(&tests_dir).with_context(|| format!("read {}", tests_dir.display()))?
+    {
         tests.push(entry?.file_name().to_string_lossy().into_owned());
     }
     tests.sort();
     if tests.is_empty() {
-        bail!("{} has no tests: remove {} and run again", tests_dir.display(), dir.display());
+        bail!(
+            "{} has no tests: remove {} and run again",
+            tests_dir.display(),
+            dir.display()
+        );
     }
     Ok(Suite { dir, tests })
 }
@@ -88,14 +98,29 @@ fn build_in(module: &Path, out: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     let source = PathBuf::from(go(module, &["list", "-m", "-f", "{{.Dir}}", MODULE])?.trim());
     progress("building the suite (about a minute)");
     let tests = format!("{}/", out.join("tests").display());
-    go(module, &["build", "-trimpath", "-o", &tests, &format!("{MODULE}/validation/...")])?;
+    go(
+        module,
+        &[
+            "build",
+            "-trimpath",
+            "-o",
+            &tests,
+            &format!("{MODULE}/validation/..."),
+        ],
+    )?;
     let rootfs = format!("rootfs-{}.tar.gz", go(module, &["env", "GOARCH"])?.trim());
     fs::copy(source.join(&rootfs), out.join(&rootfs))
         .with_context(|| format!("the suite has no {rootfs}: it supports amd64 and 386"))?;
     let runtimetest = out.join("runtimetest");
     go(
         module,
-        &["build", "-trimpath", "-o", &runtimetest.to_string_lossy(), &format!("{MODULE}/cmd/runtimetest")],
+        &[
+            "build",
+            "-trimpath",
+            "-o",
+            &runtimetest.to_string_lossy(),
+            &format!("{MODULE}/cmd/runtimetest"),
+        ],
     )?;
     Ok(())
 }

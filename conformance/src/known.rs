@@ -80,14 +80,18 @@ impl When {
         (self.cgroups.is_empty() || self.cgroups.iter().any(|c| c == cgroups))
             && self.missing.iter().all(|p| !Path::new(p).exists())
             && self.present.iter().all(|p| Path::new(p).exists())
-            && self.lacks_capability.iter().all(|n| bounding_set() >> n & 1 == 0)
+            && self
+                .lacks_capability
+                .iter()
+                .all(|n| bounding_set() >> n & 1 == 0)
     }
 }
 
 fn bounding_set() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(u64::MAX)
 }
 
 impl List {
@@ -97,8 +101,14 @@ impl List {
     }
 
     /// Entries that concern the suite's test `name` on a host with this layout.
-    pub fn for_test<'a>(&'a self, name: &'a str, cgroups: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |e| e.tests.iter().any(|t| t == name) && e.when.holds(cgroups))
+    pub fn for_test<'a>(
+        &'a self,
+        name: &'a str,
+        cgroups: &'a str,
+    ) -> impl Iterator<Item = &'a Entry> {
+        self.entries
+            .iter()
+            .filter(move |e| e.tests.iter().any(|t| t == name) && e.when.holds(cgroups))
     }
 
     /// Sets `known`, `verdict` and `reason` of a finished test.
@@ -113,7 +123,11 @@ impl List {
         let mut any_failed = false;
         for assertion in test.assertions.iter_mut().filter(|a| a.status.is_bad()) {
             any_failed = true;
-            let entry = entries.iter().find(|e| e.assertions.iter().any(|p| assertion.description.contains(p.as_str())));
+            let entry = entries.iter().find(|e| {
+                e.assertions
+                    .iter()
+                    .any(|p| assertion.description.contains(p.as_str()))
+            });
             match entry {
                 Some(entry) => {
                     assertion.known = Some(entry.id.clone());
@@ -126,13 +140,22 @@ impl List {
         let whole = test.status.is_bad() && (!any_failed || test.status == Status::Timeout);
         if whole {
             let empty = test.status == Status::Empty;
-            let said = |e: &&&Entry| e.complaints.iter().any(|c| test.reason.contains(c.as_str()));
-            match entries.iter().find(|e| if empty { e.empty } else { said(e) }) {
+            let said = |e: &&&Entry| {
+                e.complaints
+                    .iter()
+                    .any(|c| test.reason.contains(c.as_str()))
+            };
+            match entries
+                .iter()
+                .find(|e| if empty { e.empty } else { said(e) })
+            {
                 Some(entry) => used.push(entry),
                 None => explained = false,
             }
         }
-        let idle = entries.iter().any(|e| !e.flaky && !used.iter().any(|u| u.id == e.id));
+        let idle = entries
+            .iter()
+            .any(|e| !e.flaky && !used.iter().any(|u| u.id == e.id));
         test.verdict = match (explained, idle) {
             (false, _) => Verdict::UnexpectedFailure,
             (true, true) if test.status != Status::Skipped => Verdict::UnexpectedPass,
@@ -204,7 +227,10 @@ mod tests {
 
     #[test]
     fn explained_failure_is_expected() {
-        let mut t = test(Status::Failed, &[("weight is set", Status::Failed), ("b", Status::Passed)]);
+        let mut t = test(
+            Status::Failed,
+            &[("weight is set", Status::Failed), ("b", Status::Passed)],
+        );
         list(&["weight"], false, false).judge(&mut t, "v1");
         assert_eq!(t.verdict, Verdict::Expected);
         assert_eq!(t.assertions[0].known.as_deref(), Some("e"));
@@ -213,7 +239,10 @@ mod tests {
 
     #[test]
     fn another_failure_beside_it_is_not() {
-        let mut t = test(Status::Failed, &[("weight", Status::Failed), ("b", Status::Failed)]);
+        let mut t = test(
+            Status::Failed,
+            &[("weight", Status::Failed), ("b", Status::Failed)],
+        );
         list(&["weight"], false, false).judge(&mut t, "v1");
         assert_eq!(t.verdict, Verdict::UnexpectedFailure);
     }
@@ -244,9 +273,15 @@ mod tests {
 
     #[test]
     fn conditions_of_the_host() {
-        let when = When { cgroups: vec!["v2".into()], ..When::default() };
+        let when = When {
+            cgroups: vec!["v2".into()],
+            ..When::default()
+        };
         assert!(when.holds("v2") && !when.holds("v1"));
-        let when = When { missing: vec!["/proc/self".into()], ..When::default() };
+        let when = When {
+            missing: vec!["/proc/self".into()],
+            ..When::default()
+        };
         assert!(!when.holds("v1"));
     }
 
@@ -256,11 +291,23 @@ mod tests {
         assert_eq!(list.suite, crate::fetch::VERSION);
         let own = crate::own::cases();
         for e in &list.entries {
-            assert!(!e.complaints.is_empty() || e.empty || !e.assertions.is_empty(), "{}: explains nothing", e.id);
-            assert!(e.clause.contains(".md#") && !e.quote.is_empty() && !e.why.is_empty(), "{}", e.id);
+            assert!(
+                !e.complaints.is_empty() || e.empty || !e.assertions.is_empty(),
+                "{}: explains nothing",
+                e.id
+            );
+            assert!(
+                e.clause.contains(".md#") && !e.quote.is_empty() && !e.why.is_empty(),
+                "{}",
+                e.id
+            );
             assert!(!e.peers.is_empty(), "{}: no peer", e.id);
             for id in e.covered_by.iter().chain([&e.check]) {
-                assert!(own.iter().any(|c| c.id == *id), "{}: no own test {id}", e.id);
+                assert!(
+                    own.iter().any(|c| c.id == *id),
+                    "{}: no own test {id}",
+                    e.id
+                );
             }
         }
     }

@@ -32,7 +32,10 @@ use std::time::Duration;
 fn main() -> ExitCode {
     // Standard output may be a closed pipe (`| head`): end quietly, as others do.
     let name = std::env::args_os().next().unwrap_or_default();
-    let result = if Path::new(&name).file_name().is_some_and(|n| n == sandbox::WRAPPER) {
+    let result = if Path::new(&name)
+        .file_name()
+        .is_some_and(|n| n == sandbox::WRAPPER)
+    {
         sandbox::wrapper_main()
     } else {
         dispatch(Cli::parse().command)
@@ -52,7 +55,9 @@ fn dispatch(command: Command) -> Result<i32> {
         Command::Compare(args) => run_compare(&args),
         Command::List { json } => print(&docs::list(json)?),
         Command::Faults { runtime: None } => print(&docs::faults()?),
-        Command::Faults { runtime: Some(name) } => check_faults(&name),
+        Command::Faults {
+            runtime: Some(name),
+        } => check_faults(&name),
         Command::Generate { what, dir } => docs::generate(what, &dir).map(|()| 0),
         Command::Sandbox { stage, plan } => sandbox::main(&stage, &plan),
         Command::Own { id } => own::main(&id),
@@ -123,7 +128,10 @@ fn run_one(args: &RunArgs) -> Result<i32> {
     let suite = suite_for(&args.selection)?;
     let report = test_runtime(&path, suite.as_ref(), &args.selection)?;
     if report.tests.is_empty() {
-        anyhow::bail!("no test has an id like {:?}: see `oci-conformance list`", args.selection.tests);
+        anyhow::bail!(
+            "no test has an id like {:?}: see `oci-conformance list`",
+            args.selection.tests
+        );
     }
     let files = [
         (&args.html, Format::Html),
@@ -155,9 +163,16 @@ fn run_compare(args: &CompareArgs) -> Result<i32> {
     let mut reports: Vec<Report> = Vec::new();
     for file in &args.from {
         let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        reports.push(serde_json::from_slice(&text).with_context(|| format!("{} is no report", file.display()))?);
+        reports.push(
+            serde_json::from_slice(&text)
+                .with_context(|| format!("{} is no report", file.display()))?,
+        );
     }
-    let suite = if args.runtime.is_empty() { None } else { suite_for(&args.selection)? };
+    let suite = if args.runtime.is_empty() {
+        None
+    } else {
+        suite_for(&args.selection)?
+    };
     for name in &args.runtime {
         let path = match runtime::find(name) {
             Ok(path) => path,
@@ -188,7 +203,11 @@ fn check_faults(name: &str) -> Result<i32> {
     let path = runtime::find(name)?;
     let list = known::List::embedded()?;
     let selection = Selection {
-        tests: list.entries.iter().map(|e| format!("own/{}", e.check)).collect(),
+        tests: list
+            .entries
+            .iter()
+            .map(|e| format!("own/{}", e.check))
+            .collect(),
         skip: Vec::new(),
         only: Some(Which::Own),
         jobs: None,

@@ -178,17 +178,30 @@ fn negotiate(around: &mut Surroundings<'_>, info: &mut RuntimeInfo) -> Result<()
             id: "preflight".to_owned(),
             origin: Origin::Own,
             title: String::new(),
-            argv: vec![around.exe.display().to_string(), "own".to_owned(), own::PREFLIGHT.to_owned()],
+            argv: vec![
+                around.exe.display().to_string(),
+                "own".to_owned(),
+                own::PREFLIGHT.to_owned(),
+            ],
             cwd: PathBuf::from("/"),
             realtime: false,
         };
         let result = one(around, &job)?;
-        let refused = result.assertions.iter().find(|a| a.status == Status::Failed);
+        let refused = result
+            .assertions
+            .iter()
+            .find(|a| a.status == Status::Failed);
         Ok(refused.map(|a| a.diagnostics.get("error").cloned().unwrap_or_default()))
     };
     let versions: &[Option<&str>] = match options.oci_version.as_deref() {
         None => &[None],
-        Some("auto") => &[None, Some("1.2.1"), Some("1.1.0"), Some("1.0.2"), Some("1.0.0")],
+        Some("auto") => &[
+            None,
+            Some("1.2.1"),
+            Some("1.1.0"),
+            Some("1.0.2"),
+            Some("1.0.0"),
+        ],
         Some(version) => &[Some(version)],
     };
     // A runtime may not know controllers in the unified tree beside v1 ones.
@@ -225,7 +238,8 @@ fn negotiate(around: &mut Surroundings<'_>, info: &mut RuntimeInfo) -> Result<()
     around.lowered = options.oci_version.clone().filter(|v| v != "auto");
     info.lowered.clone_from(&around.lowered);
     around.controllers = true;
-    info.notes.push(format!("cannot create a plain container here: {error}"));
+    info.notes
+        .push(format!("cannot create a plain container here: {error}"));
     Ok(())
 }
 
@@ -253,7 +267,11 @@ fn one(around: &Surroundings<'_>, job: &Job) -> Result<TestResult> {
     let number = around.counter.fetch_add(1, Ordering::Relaxed);
     let dir = around.scratch.join(number.to_string());
     fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let place = Place::make(&around.layout, &around.base.join(number.to_string()), around.controllers)?;
+    let place = Place::make(
+        &around.layout,
+        &around.base.join(number.to_string()),
+        around.controllers,
+    )?;
     let _exclusive = job.realtime.then(|| {
         let guard = around.realtime.lock().unwrap_or_else(|p| p.into_inner());
         place.take_realtime(Duration::from_secs(60));
@@ -289,8 +307,10 @@ fn one(around: &Surroundings<'_>, job: &Job) -> Result<TestResult> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let elapsed = start.elapsed();
-    let outcome: Outcome =
-        fs::read(&plan.outcome).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let outcome: Outcome = fs::read(&plan.outcome)
+        .ok()
+        .and_then(|b| serde_json::from_slice(&b).ok())
+        .unwrap_or_default();
     let stdout = String::from_utf8_lossy(&fs::read(&out)?).into_owned();
     let stderr = String::from_utf8_lossy(&fs::read(&err)?).into_owned();
     let mut test = conclude(job, outcome, &stdout, &stderr);
@@ -317,26 +337,37 @@ fn conclude(job: &Job, outcome: Outcome, stdout: &str, stderr: &str) -> TestResu
     let stream = tap::parse(stdout);
     let failed = stream.assertions.iter().any(|a| a.status == Status::Failed);
     let passed = stream.assertions.iter().any(|a| a.status == Status::Passed);
-    let skipped = stream.assertions.iter().find(|a| a.status == Status::Skipped);
+    let skipped = stream
+        .assertions
+        .iter()
+        .find(|a| a.status == Status::Skipped);
     let complaint = || {
-        let text = stderr.lines().chain(stream.rest.lines()).filter(|l| !l.trim().is_empty());
+        let text = stderr
+            .lines()
+            .chain(stream.rest.lines())
+            .filter(|l| !l.trim().is_empty());
         text.last().unwrap_or("no message").trim().to_owned()
     };
     let (status, reason) = match outcome.end {
         End::Timeout => (Status::Timeout, "the time bound was reached".to_owned()),
-        End::Sandbox => (Status::Failed, format!("the sandbox failed: {}", complaint())),
+        End::Sandbox => (
+            Status::Failed,
+            format!("the sandbox failed: {}", complaint()),
+        ),
         End::Signal(n) => (Status::Failed, format!("the test was killed by signal {n}")),
-        End::Code(code) if code != 0 && !failed => {
-            (Status::Failed, format!("the test gave up (exit code {code}): {}", complaint()))
-        }
+        End::Code(code) if code != 0 && !failed => (
+            Status::Failed,
+            format!("the test gave up (exit code {code}): {}", complaint()),
+        ),
         End::Code(_) if failed => (Status::Failed, String::new()),
         End::Code(_) => match (&stream.bail_out, &stream.skip_all, passed, skipped) {
             (Some(why), ..) => (Status::Failed, format!("bailed out: {why}")),
             (_, Some(why), false, _) => (Status::Skipped, why.clone()),
             (.., true, _) => (Status::Passed, String::new()),
-            _ if stream.orphans.contains_key("error") => {
-                (Status::Failed, stream.orphans.get("error").cloned().unwrap_or_default())
-            }
+            _ if stream.orphans.contains_key("error") => (
+                Status::Failed,
+                stream.orphans.get("error").cloned().unwrap_or_default(),
+            ),
             (.., false, Some(s)) => (Status::Skipped, s.comment.clone()),
             (.., false, None) => (Status::Empty, "the test asserted nothing".to_owned()),
         },
@@ -377,7 +408,15 @@ mod tests {
     }
 
     fn ended(end: End, stdout: &str, stderr: &str) -> TestResult {
-        conclude(&job(), Outcome { end, leftovers: Leftovers::default() }, stdout, stderr)
+        conclude(
+            &job(),
+            Outcome {
+                end,
+                leftovers: Leftovers::default(),
+            },
+            stdout,
+            stderr,
+        )
     }
 
     #[test]
@@ -385,13 +424,29 @@ mod tests {
         assert_eq!(ended(End::Code(0), "ok 1 - a\n", "").status, Status::Passed);
         assert_eq!(ended(End::Code(0), "", "").status, Status::Empty);
         assert_eq!(ended(End::Code(0), "1..0\n", "").status, Status::Empty);
-        assert_eq!(ended(End::Code(0), "ok 1 # SKIP no\n", "").status, Status::Skipped);
-        assert_eq!(ended(End::Code(0), "ok 1 - a\nnot ok 2 - b\n", "").status, Status::Failed);
+        assert_eq!(
+            ended(End::Code(0), "ok 1 # SKIP no\n", "").status,
+            Status::Skipped
+        );
+        assert_eq!(
+            ended(End::Code(0), "ok 1 - a\nnot ok 2 - b\n", "").status,
+            Status::Failed
+        );
         let gave_up = ended(End::Code(1), "ok 1 - a\n", "x\nno such file\n");
         assert_eq!(gave_up.status, Status::Failed);
         assert!(gave_up.reason.contains("no such file"));
-        let silent = ended(End::Code(0), "TAP version 13\n  ---\n  error: 'too early'\n  ...\n1..0\n", "");
-        assert_eq!((silent.status, silent.reason.as_str()), (Status::Failed, "too early"));
-        assert_eq!(ended(End::Timeout, "ok 1 - a\n", "").status, Status::Timeout);
+        let silent = ended(
+            End::Code(0),
+            "TAP version 13\n  ---\n  error: 'too early'\n  ...\n1..0\n",
+            "",
+        );
+        assert_eq!(
+            (silent.status, silent.reason.as_str()),
+            (Status::Failed, "too early")
+        );
+        assert_eq!(
+            ended(End::Timeout, "ok 1 - a\n", "").status,
+            Status::Timeout
+        );
     }
 }

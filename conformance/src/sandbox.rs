@@ -86,7 +86,10 @@ pub enum End {
 /// Starts the first of the two inner processes.
 pub fn command(exe: &Path, plan: &Plan) -> Result<Command> {
     let mut command = Command::new(exe);
-    command.arg("sandbox").arg("enter").arg(serde_json::to_string(plan)?);
+    command
+        .arg("sandbox")
+        .arg("enter")
+        .arg(serde_json::to_string(plan)?);
     command.stdin(Stdio::null());
     Ok(command)
 }
@@ -105,7 +108,8 @@ pub fn main(stage: &str, plan: &str) -> Result<i32> {
 fn enter(plan: &Plan) -> Result<i32> {
     let pid = std::process::id().to_string();
     for dir in &plan.cgroups {
-        fs::write(dir.join("cgroup.procs"), &pid).with_context(|| format!("join {}", dir.display()))?;
+        fs::write(dir.join("cgroup.procs"), &pid)
+            .with_context(|| format!("join {}", dir.display()))?;
     }
     let mut namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -143,7 +147,10 @@ fn init(plan: &Plan) -> Result<i32> {
     let outcome_file = fs::File::create(&plan.outcome)
         .with_context(|| format!("make {}", plan.outcome.display()))?;
     mounts(plan)?;
-    let (bin, tmp) = (Path::new(PRIVATE).join("bin"), Path::new(PRIVATE).join("tmp"));
+    let (bin, tmp) = (
+        Path::new(PRIVATE).join("bin"),
+        Path::new(PRIVATE).join("tmp"),
+    );
     fs::create_dir_all(&bin)?;
     fs::create_dir_all(&tmp)?;
     let runtime = match &plan.lowered {
@@ -157,7 +164,9 @@ fn init(plan: &Plan) -> Result<i32> {
     let before_mounts = mount_points();
     let before_run = names("/run");
 
-    let Some((program, arguments)) = plan.argv.split_first() else { bail!("no test program") };
+    let Some((program, arguments)) = plan.argv.split_first() else {
+        bail!("no test program")
+    };
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -172,10 +181,15 @@ fn init(plan: &Plan) -> Result<i32> {
     if let Some(version) = &plan.lowered {
         command.env("OCI_CONFORMANCE_VERSION", version);
     }
-    let child = command.spawn().with_context(|| format!("start {program}"))?;
+    let child = command
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let end = wait_bounded(pid, plan.timeout);
-    let mut leftovers = Leftovers { processes: processes(), ..Leftovers::default() };
+    let mut leftovers = Leftovers {
+        processes: processes(),
+        ..Leftovers::default()
+    };
     leftovers.mounts = mount_points().difference(&before_mounts).cloned().collect();
     // An empty directory that a runtime keeps for all its containers is no leftover.
     for name in names("/run").difference(&before_run) {
@@ -197,31 +211,58 @@ fn mounts(plan: &Plan) -> Result<()> {
         .into_iter()
         .filter_map(|path| {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-            Some((path, rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?))
+            Some((
+                path,
+                rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?,
+            ))
         })
         .collect();
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mount /run")?;
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .context("mount /run")?;
     for (path, fd) in &keep {
         fs::create_dir(path)?;
         let source = format!("/proc/self/fd/{}", fd_number(fd.as_fd()));
-        mount(Some(source.as_str()), *path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-            .with_context(|| format!("keep {path}"))?;
+        mount(
+            Some(source.as_str()),
+            *path,
+            none,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            none,
+        )
+        .with_context(|| format!("keep {path}"))?;
     }
     if plan.layout.hierarchies.is_empty() {
         return Ok(());
     }
     let root = Path::new("/sys/fs/cgroup");
-    let single = plan.layout.hierarchies.iter().any(|h| h.mount_point == root);
+    let single = plan
+        .layout
+        .hierarchies
+        .iter()
+        .any(|h| h.mount_point == root);
     if !single {
-        mount(Some("tmpfs"), root, Some("tmpfs"), nosuid, Some("mode=755")).context("mount /sys/fs/cgroup")?;
+        mount(Some("tmpfs"), root, Some("tmpfs"), nosuid, Some("mode=755"))
+            .context("mount /sys/fs/cgroup")?;
     }
     for h in &plan.layout.hierarchies {
         if h.mount_point != root {
             fs::create_dir_all(&h.mount_point)?;
         }
         let kind = if h.v2 { "cgroup2" } else { "cgroup" };
-        mount(Some(kind), &h.mount_point, Some(kind), nosuid, Some(h.options.as_str()))
-            .with_context(|| format!("mount {} on {}", kind, h.mount_point.display()))?;
+        mount(
+            Some(kind),
+            &h.mount_point,
+            Some(kind),
+            nosuid,
+            Some(h.options.as_str()),
+        )
+        .with_context(|| format!("mount {} on {}", kind, h.mount_point.display()))?;
     }
     if !single {
         for (link, target) in &plan.layout.links {
@@ -243,7 +284,9 @@ fn wait_bounded(pid: Pid, timeout: Duration) -> End {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(p, code)) if p == pid => return End::Code(code),
-            Ok(WaitStatus::Signaled(p, signal, _)) if p == pid => return End::Signal(signal as i32),
+            Ok(WaitStatus::Signaled(p, signal, _)) if p == pid => {
+                return End::Signal(signal as i32);
+            }
             Ok(WaitStatus::StillAlive) => {}
             Ok(_) => continue,
             Err(_) => return End::Sandbox,
@@ -265,7 +308,9 @@ fn processes() -> Vec<String> {
             continue;
         }
         let line = fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+        let line = String::from_utf8_lossy(&line)
+            .trim_end_matches('\0')
+            .replace('\0', " ");
         if !line.is_empty() {
             found.push(line);
         }
@@ -274,13 +319,20 @@ fn processes() -> Vec<String> {
 }
 
 fn names(dir: &str) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(dir) else { return BTreeSet::new() };
-    entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn files_below(path: &Path, found: &mut Vec<String>) {
     match fs::read_dir(path) {
-        Ok(entries) => entries.flatten().for_each(|e| files_below(&e.path(), found)),
+        Ok(entries) => entries
+            .flatten()
+            .for_each(|e| files_below(&e.path(), found)),
         Err(_) => found.push(path.display().to_string()),
     }
 }
@@ -297,12 +349,16 @@ fn mount_points() -> BTreeSet<String> {
 /// Stands in for the runtime: lowers `ociVersion` of the bundle at `create` and
 /// `run`, then becomes the runtime.
 pub fn wrapper_main() -> Result<i32> {
-    let runtime = std::env::var_os("OCI_CONFORMANCE_RUNTIME").context("OCI_CONFORMANCE_RUNTIME is not set")?;
-    let version = std::env::var("OCI_CONFORMANCE_VERSION").context("OCI_CONFORMANCE_VERSION is not set")?;
+    let runtime = std::env::var_os("OCI_CONFORMANCE_RUNTIME")
+        .context("OCI_CONFORMANCE_RUNTIME is not set")?;
+    let version =
+        std::env::var("OCI_CONFORMANCE_VERSION").context("OCI_CONFORMANCE_VERSION is not set")?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     if arguments.iter().any(|a| a == "create" || a == "run") {
         let at = arguments.iter().position(|a| a == "--bundle" || a == "-b");
-        let bundle = at.and_then(|i| arguments.get(i + 1)).map_or_else(|| PathBuf::from("."), PathBuf::from);
+        let bundle = at
+            .and_then(|i| arguments.get(i + 1))
+            .map_or_else(|| PathBuf::from("."), PathBuf::from);
         // What cannot be read or parsed is left for the runtime to refuse.
         let _ = lower(&bundle.join("config.json"), &version);
     }
@@ -332,7 +388,11 @@ mod tests {
         for (before, after) in [("1.3.0", "1.0.2"), ("1.0.0", "1.0.0"), ("bogus", "bogus")] {
             fs::write(&path, format!("{{\"ociVersion\":\"{before}\"}}")).unwrap();
             lower(&path, "1.0.2").unwrap();
-            assert!(fs::read_to_string(&path).unwrap().contains(&format!("\"{after}\"")));
+            assert!(
+                fs::read_to_string(&path)
+                    .unwrap()
+                    .contains(&format!("\"{after}\""))
+            );
         }
     }
 }

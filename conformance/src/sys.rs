@@ -5,7 +5,11 @@
 use std::io;
 
 fn result(value: libc::c_long) -> io::Result<i64> {
-    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+    if value < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
 }
 
 /// The I/O priority of the calling thread (ioprio_get(2)): class << 13 | level.
@@ -43,7 +47,15 @@ pub fn sched_getattr() -> io::Result<SchedAttr> {
     let pointer: *mut SchedAttr = &mut attr;
     // SAFETY: the kernel writes at most `size` bytes, the size of the live
     // structure behind the pointer, every bit pattern of which is valid.
-    result(unsafe { libc::syscall(libc::SYS_sched_getattr, 0 as libc::c_long, pointer, size, 0 as libc::c_long) })?;
+    result(unsafe {
+        libc::syscall(
+            libc::SYS_sched_getattr,
+            0 as libc::c_long,
+            pointer,
+            size,
+            0 as libc::c_long,
+        )
+    })?;
     Ok(attr)
 }
 
@@ -91,7 +103,9 @@ pub fn harmless(name: &str) -> Option<io::Result<i64>> {
     let zero: libc::c_long = 0;
     // SAFETY: each listed call takes null pointers and zero sizes for an error,
     // or ignores its arguments; none writes to memory or changes the process.
-    Some(result(unsafe { libc::syscall(number, zero, zero, zero, zero, zero, zero) }))
+    Some(result(unsafe {
+        libc::syscall(number, zero, zero, zero, zero, zero, zero)
+    }))
 }
 
 /// getpid through the 32 bit entry of x86 (int 0x80): a system call of a
@@ -111,7 +125,10 @@ pub fn getpid_i386() -> i64 {
 
 /// Answers one notification of a seccomp listener (seccomp_unotify(2)): the
 /// system call returns `-errno`. Gives number and arguments of the call.
-pub fn answer_notification(fd: std::os::fd::BorrowedFd<'_>, errno: i32) -> io::Result<(i32, [u64; 6], u32)> {
+pub fn answer_notification(
+    fd: std::os::fd::BorrowedFd<'_>,
+    errno: i32,
+) -> io::Result<(i32, [u64; 6], u32)> {
     use std::os::fd::AsRawFd;
     #[repr(C)]
     #[derive(Default)]
@@ -141,11 +158,20 @@ pub fn answer_notification(fd: std::os::fd::BorrowedFd<'_>, errno: i32) -> io::R
     if unsafe { libc::ioctl(fd.as_raw_fd(), RECEIVE as _, pointer) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut response = Response { id: notification.id, value: 0, error: -errno, flags: 0 };
+    let mut response = Response {
+        id: notification.id,
+        value: 0,
+        error: -errno,
+        flags: 0,
+    };
     let pointer: *mut Response = &mut response;
     // SAFETY: the request's size field equals the size of the structure.
     if unsafe { libc::ioctl(fd.as_raw_fd(), SEND as _, pointer) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok((notification.number, notification.arguments, notification.pid))
+    Ok((
+        notification.number,
+        notification.arguments,
+        notification.pid,
+    ))
 }

@@ -94,14 +94,24 @@ fn assertion(line: &str, next: usize) -> Option<Assertion> {
     }
     let rest = rest.trim_start();
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number = rest.get(..digits).and_then(|d| d.parse().ok()).unwrap_or(next);
+    let number = rest
+        .get(..digits)
+        .and_then(|d| d.parse().ok())
+        .unwrap_or(next);
     let text = rest.get(digits..).unwrap_or("").trim_start();
     let text = text.strip_prefix('-').unwrap_or(text).trim_start();
-    let (mut status, mut description, mut comment) =
-        (if ok { Status::Passed } else { Status::Failed }, text.to_owned(), String::new());
+    let (mut status, mut description, mut comment) = (
+        if ok { Status::Passed } else { Status::Failed },
+        text.to_owned(),
+        String::new(),
+    );
     if let Some((before, directive)) = split_directive(text) {
         let word = directive.get(..4).unwrap_or("").to_ascii_uppercase();
-        let reason = directive.get(4..).unwrap_or("").trim_start_matches("ped").trim();
+        let reason = directive
+            .get(4..)
+            .unwrap_or("")
+            .trim_start_matches("ped")
+            .trim();
         if word == "SKIP" || word == "TODO" {
             status = Status::Skipped;
             comment = reason.to_owned();
@@ -145,14 +155,17 @@ fn entries(block: &[&str]) -> Vec<(String, String)> {
     let mut entries: Vec<(String, String)> = Vec::new();
     for line in block {
         let body = line.get(indent..).unwrap_or("");
-        let pair = body
-            .split_once(':')
-            .filter(|(k, _)| !k.is_empty() && !k.contains(char::is_whitespace) && !body.starts_with(' '));
+        let pair = body.split_once(':').filter(|(k, _)| {
+            !k.is_empty() && !k.contains(char::is_whitespace) && !body.starts_with(' ')
+        });
         match (pair, entries.last_mut()) {
             (Some((key, value)), _) => {
                 let value = value.trim();
                 let block_scalar = matches!(value, "|" | "|-" | ">" | ">-");
-                entries.push((key.to_owned(), if block_scalar { "" } else { value }.to_owned()));
+                entries.push((
+                    key.to_owned(),
+                    if block_scalar { "" } else { value }.to_owned(),
+                ));
             }
             (None, Some((_, value))) => {
                 if !value.is_empty() {
@@ -163,7 +176,10 @@ fn entries(block: &[&str]) -> Vec<(String, String)> {
             (None, None) => {}
         }
     }
-    entries.into_iter().map(|(key, value)| (key, unquote(&value))).collect()
+    entries
+        .into_iter()
+        .map(|(key, value)| (key, unquote(&value)))
+        .collect()
 }
 
 fn attach(assertion: &mut Assertion, entries: Vec<(String, String)>) {
@@ -183,7 +199,10 @@ fn unquote(value: &str) -> String {
         }
     }
     if value.len() >= 2 && value.starts_with('\'') && value.ends_with('\'') {
-        return value.get(1..value.len() - 1).unwrap_or("").replace("''", "'");
+        return value
+            .get(1..value.len() - 1)
+            .unwrap_or("")
+            .replace("''", "'");
     }
     value.to_owned()
 }
@@ -210,7 +229,12 @@ impl Writer {
     /// Prints a skipped assertion.
     pub fn skip(&mut self, description: &str, reason: &str) {
         self.count += 1;
-        println!("ok {} - {} # SKIP {}", self.count, one_line(description), one_line(reason));
+        println!(
+            "ok {} - {} # SKIP {}",
+            self.count,
+            one_line(description),
+            one_line(reason)
+        );
     }
 
     /// How many assertions were printed.
@@ -221,7 +245,10 @@ impl Writer {
 
 /// The text on one line, with nothing that could be read as a directive.
 pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" #", " ")
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" #", " ")
 }
 
 #[cfg(test)]
@@ -238,7 +265,10 @@ mod tests {
         assert_eq!(s.assertions[0].diagnostics["x"], "1");
         assert_eq!(s.assertions[0].reference.as_deref(), Some("r"));
         assert_eq!(s.assertions[1].status, Status::Failed);
-        assert_eq!(s.assertions[1].reference.as_deref(), Some("https://e/x.md#y"));
+        assert_eq!(
+            s.assertions[1].reference.as_deref(),
+            Some("https://e/x.md#y")
+        );
         assert_eq!(s.assertions[1].diagnostics["error"], "exit status 1");
         assert_eq!(s.planned, Some(2));
     }
@@ -269,10 +299,15 @@ mod tests {
 
     #[test]
     fn anchors_are_not_directives_and_blocks_continue() {
-        let s = parse("ok 3 - see config.md#mounts\n  ---\n  stdout: |\n    ok 1 - inner\n    not ok 2\n  a: \"x\\ny\"\n  ...\n");
+        let s = parse(
+            "ok 3 - see config.md#mounts\n  ---\n  stdout: |\n    ok 1 - inner\n    not ok 2\n  a: \"x\\ny\"\n  ...\n",
+        );
         assert_eq!(s.assertions.len(), 1);
         assert_eq!(s.assertions[0].description, "see config.md#mounts");
-        assert_eq!(s.assertions[0].diagnostics["stdout"], "ok 1 - inner\nnot ok 2");
+        assert_eq!(
+            s.assertions[0].diagnostics["stdout"],
+            "ok 1 - inner\nnot ok 2"
+        );
         assert_eq!(s.assertions[0].diagnostics["a"], "x\ny");
     }
 

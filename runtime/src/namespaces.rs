@@ -125,7 +125,9 @@ impl Namespaces {
         let mapping = self.uid_mappings.iter().find(|mapping| {
             uid >= mapping.container_id && uid - mapping.container_id < mapping.size
         });
-        mapping.map_or(uid, |mapping| mapping.host_id.saturating_add(uid - mapping.container_id))
+        mapping.map_or(uid, |mapping| {
+            mapping.host_id.saturating_add(uid - mapping.container_id)
+        })
     }
 
     /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the

@@ -382,7 +382,7 @@ mod tests {
         in_child(|| {
             let _files: Vec<_> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
             seal_descriptors()?;
-            inherited(None, None, 1, 2)?.apply()?;
+            inherited(None, None, 1, 2)?.close_others(&[])?;
             let program = crate::process::program::plan(&crate::spec::config::Process {
                 args: ["/bin/sh".into(), "-c".into(), script.as_str().into()].into(),
                 ..Default::default()

@@ -22,11 +22,15 @@ impl Bundle {
     pub fn make(dir: &Path) -> Result<Self> {
         let rootfs = dir.join("rootfs");
         for sub in ["proc", "sys", "dev", "tmp", "etc", "run", "bin", "mnt"] {
-            fs::create_dir_all(rootfs.join(sub)).with_context(|| format!("make {}", rootfs.display()))?;
+            fs::create_dir_all(rootfs.join(sub))
+                .with_context(|| format!("make {}", rootfs.display()))?;
         }
         fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777))?;
         install_probe(&rootfs)?;
-        Ok(Self { dir: dir.to_owned(), config: default_config() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            config: default_config(),
+        })
     }
 
     /// The root file system seen from outside.
@@ -42,18 +46,26 @@ impl Bundle {
                 if !slot.is_array() {
                     *slot = json!([]);
                 }
-                let Value::Array(list) = slot else { return self };
+                let Value::Array(list) = slot else {
+                    return self;
+                };
                 list.push(Value::Null);
-                let Some(last) = list.last_mut() else { return self };
+                let Some(last) = list.last_mut() else {
+                    return self;
+                };
                 slot = last;
             } else if slot.is_array() {
-                let Some(next) = key.parse::<usize>().ok().and_then(|i| slot.get_mut(i)) else { return self };
+                let Some(next) = key.parse::<usize>().ok().and_then(|i| slot.get_mut(i)) else {
+                    return self;
+                };
                 slot = next;
             } else {
                 if !slot.is_object() {
                     *slot = json!({});
                 }
-                let Value::Object(map) = slot else { return self };
+                let Value::Object(map) = slot else {
+                    return self;
+                };
                 slot = map.entry(key).or_insert(Value::Null);
             }
         }
@@ -100,16 +112,24 @@ pub fn install_probe(rootfs: &Path) -> Result<()> {
     fs::copy("/proc/self/exe", rootfs.join("probe")).context("copy this program as probe")?;
     fs::set_permissions(rootfs.join("probe"), fs::Permissions::from_mode(0o755))?;
     let maps = fs::read_to_string("/proc/self/maps")?;
-    let mut libraries: Vec<&str> =
-        maps.lines().filter_map(|l| l.split_whitespace().nth(5)).filter(|p| p.contains(".so")).collect();
+    let mut libraries: Vec<&str> = maps
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(5))
+        .filter(|p| p.contains(".so"))
+        .collect();
     libraries.dedup();
     for library in libraries {
         let name = Path::new(library).file_name().unwrap_or_default();
         // The interpreter's path is fixed in the program; the rest is searched for.
-        let dirs: &[&str] = if name.to_string_lossy().starts_with("ld-") { &["lib64", "lib"] } else { &["lib64"] };
+        let dirs: &[&str] = if name.to_string_lossy().starts_with("ld-") {
+            &["lib64", "lib"]
+        } else {
+            &["lib64"]
+        };
         for dir in dirs {
             fs::create_dir_all(rootfs.join(dir))?;
-            fs::copy(library, rootfs.join(dir).join(name)).with_context(|| format!("copy {library}"))?;
+            fs::copy(library, rootfs.join(dir).join(name))
+                .with_context(|| format!("copy {library}"))?;
         }
     }
     Ok(())
@@ -117,8 +137,16 @@ pub fn install_probe(rootfs: &Path) -> Result<()> {
 
 fn default_config() -> Value {
     let caps = json!([
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE",
-        "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT"
     ]);
     json!({
         "ociVersion": crate::fetch::OCI_VERSION,
@@ -156,9 +184,14 @@ mod tests {
 
     #[test]
     fn pointers_make_their_way() {
-        let mut b = Bundle { dir: PathBuf::new(), config: default_config() };
-        b.set("/linux/resources/pids/limit", json!(7)).set("/mounts/-", json!({"destination": "/x"}));
-        b.set("/process/rlimits/-/type", json!("RLIMIT_CORE")).unset("/hostname");
+        let mut b = Bundle {
+            dir: PathBuf::new(),
+            config: default_config(),
+        };
+        b.set("/linux/resources/pids/limit", json!(7))
+            .set("/mounts/-", json!({"destination": "/x"}));
+        b.set("/process/rlimits/-/type", json!("RLIMIT_CORE"))
+            .unset("/hostname");
         assert_eq!(b.config["linux"]["resources"]["pids"]["limit"], 7);
         assert_eq!(b.config["mounts"][5]["destination"], "/x");
         assert_eq!(b.config["process"]["rlimits"][0]["type"], "RLIMIT_CORE");

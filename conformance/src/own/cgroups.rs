@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 /// The container's directories below every hierarchy for an absolute cgroupsPath.
 pub fn find(path: &str) -> Vec<PathBuf> {
-    let Ok(layout) = Layout::read() else { return Vec::new() };
+    let Ok(layout) = Layout::read() else {
+        return Vec::new();
+    };
     layout
         .hierarchies
         .iter()
@@ -18,7 +20,10 @@ pub fn find(path: &str) -> Vec<PathBuf> {
 /// The directory of one v1 controller.
 pub fn v1(controller: &str, path: &str) -> Option<PathBuf> {
     let layout = Layout::read().ok()?;
-    let h = layout.hierarchies.iter().find(|h| !h.v2 && h.options.split(',').any(|o| o == controller))?;
+    let h = layout
+        .hierarchies
+        .iter()
+        .find(|h| !h.v2 && h.options.split(',').any(|o| o == controller))?;
     Some(h.mount_point.join(path.trim_start_matches('/')))
 }
 
@@ -37,5 +42,6 @@ pub fn mode() -> &'static str {
 /// Whether the unified hierarchy offers a controller.
 pub fn v2_controller(name: &str) -> bool {
     let file = v2("/").map(|d| d.join("cgroup.controllers"));
-    file.and_then(|f| fs::read_to_string(f).ok()).is_some_and(|t| t.split_whitespace().any(|c| c == name))
+    file.and_then(|f| fs::read_to_string(f).ok())
+        .is_some_and(|t| t.split_whitespace().any(|c| c == name))
 }

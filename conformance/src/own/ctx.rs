@@ -95,7 +95,8 @@ impl Ctx {
     /// Prepares a directory and adopts orphans, so that the exit status of a
     /// container's process arrives here.
     pub fn new(case: &Case) -> Result<Self> {
-        let runtime = std::env::var_os("RUNTIME").context("RUNTIME is not set: own tests run in the sandbox")?;
+        let runtime = std::env::var_os("RUNTIME")
+            .context("RUNTIME is not set: own tests run in the sandbox")?;
         let work = std::env::temp_dir().join("own");
         fs::create_dir_all(&work)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -121,7 +122,12 @@ impl Ctx {
     }
 
     /// Prints one assertion on two values; they are shown when they differ.
-    pub fn eq<A: fmt::Debug + PartialEq<B>, B: fmt::Debug>(&self, actual: A, expected: B, what: &str) {
+    pub fn eq<A: fmt::Debug + PartialEq<B>, B: fmt::Debug>(
+        &self,
+        actual: A,
+        expected: B,
+        what: &str,
+    ) {
         let holds = actual == expected;
         let (a, e) = (format!("{actual:?}"), format!("{expected:?}"));
         let both = [("actual", a.as_str()), ("expected", e.as_str())];
@@ -159,14 +165,24 @@ impl Ctx {
             .args(arguments)
             .stdin(Stdio::null())
             .output()
-            .map_err(|e| Failure { code: -1, message: e.to_string() })?;
+            .map_err(|e| Failure {
+                code: -1,
+                message: e.to_string(),
+            })?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() {
             return Ok(stdout);
         }
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let message = if stderr.trim().is_empty() { stdout } else { stderr };
-        Err(Failure { code: output.status.code().unwrap_or(-1), message })
+        let message = if stderr.trim().is_empty() {
+            stdout
+        } else {
+            stderr
+        };
+        Err(Failure {
+            code: output.status.code().unwrap_or(-1),
+            message,
+        })
     }
 
     /// `create`, with the container's output going to files in the bundle.
@@ -176,8 +192,14 @@ impl Ctx {
 
     /// `create` with more options.
     pub fn create_with(&self, bundle: &Bundle, id: &str, options: &[&str]) -> Result<(), Failure> {
-        let io = |e: std::io::Error| Failure { code: -1, message: e.to_string() };
-        bundle.write().map_err(|e| Failure { code: -1, message: e.to_string() })?;
+        let io = |e: std::io::Error| Failure {
+            code: -1,
+            message: e.to_string(),
+        };
+        bundle.write().map_err(|e| Failure {
+            code: -1,
+            message: e.to_string(),
+        })?;
         let (out, err) = (bundle.dir.join("stdout"), bundle.dir.join("stderr"));
         let status = Command::new(&self.runtime)
             .arg("create")
@@ -195,8 +217,15 @@ impl Ctx {
             return Ok(());
         }
         let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
-        let message = if read(&err).trim().is_empty() { read(&out) } else { read(&err) };
-        Err(Failure { code: status.code().unwrap_or(-1), message })
+        let message = if read(&err).trim().is_empty() {
+            read(&out)
+        } else {
+            read(&err)
+        };
+        Err(Failure {
+            code: status.code().unwrap_or(-1),
+            message,
+        })
     }
 
     /// `start`.
@@ -217,18 +246,26 @@ impl Ctx {
     /// `state`, parsed.
     pub fn state(&self, id: &str) -> Result<Value, Failure> {
         let text = self.call(&["state", id])?;
-        serde_json::from_str(&text).map_err(|e| Failure { code: 0, message: format!("state is no JSON: {e}: {text}") })
+        serde_json::from_str(&text).map_err(|e| Failure {
+            code: 0,
+            message: format!("state is no JSON: {e}: {text}"),
+        })
     }
 
     /// The container's status; empty when there is none.
     pub fn status(&self, id: &str) -> String {
-        self.state(id).ok().and_then(|s| s["status"].as_str().map(str::to_owned)).unwrap_or_default()
+        self.state(id)
+            .ok()
+            .and_then(|s| s["status"].as_str().map(str::to_owned))
+            .unwrap_or_default()
     }
 
     /// The container's process as the test sees it.
     pub fn pid(&self, id: &str) -> Result<Pid> {
         let state = self.state(id)?;
-        let pid = state["pid"].as_i64().with_context(|| format!("state without pid: {state}"))?;
+        let pid = state["pid"]
+            .as_i64()
+            .with_context(|| format!("state without pid: {state}"))?;
         Ok(Pid::from_raw(i32::try_from(pid)?))
     }
 
@@ -276,7 +313,8 @@ impl Ctx {
     /// create, start, wait, delete. A failure of create or start is the error.
     pub fn run(&self, bundle: &Bundle) -> Result<Ended> {
         let id = self.id();
-        self.create(bundle, &id).map_err(|f| anyhow::anyhow!("create: {f}"))?;
+        self.create(bundle, &id)
+            .map_err(|f| anyhow::anyhow!("create: {f}"))?;
         let pid = self.pid(&id)?;
         self.start(&id).map_err(|f| anyhow::anyhow!("start: {f}"))?;
         self.finish(bundle, &id, pid)
@@ -287,9 +325,15 @@ impl Ctx {
         let (code, signal) = self.wait(pid)?;
         let (stdout, stderr) = self.output(bundle);
         self.until(|| self.status(id) == "stopped");
-        self.delete(id).map_err(|f| anyhow::anyhow!("delete: {f}"))?;
+        self.delete(id)
+            .map_err(|f| anyhow::anyhow!("delete: {f}"))?;
         self.made.borrow_mut().retain(|m| m != id);
-        Ok(Ended { code, signal, stdout, stderr })
+        Ok(Ended {
+            code,
+            signal,
+            stdout,
+            stderr,
+        })
     }
 
     /// Asserts that the configuration is refused, at create or at start, and
@@ -305,7 +349,10 @@ impl Ctx {
             }
             Ok(()) => {
                 let started = self.start(&id);
-                let message = started.as_ref().err().map_or_else(|| "accepted".to_owned(), ToString::to_string);
+                let message = started
+                    .as_ref()
+                    .err()
+                    .map_or_else(|| "accepted".to_owned(), ToString::to_string);
                 self.note(what, started.is_err(), &[("error", &message)]);
             }
         }

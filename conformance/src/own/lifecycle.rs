@@ -7,58 +7,188 @@ use std::fs;
 use std::process::Command;
 
 const TABLE: &[Row] = &[
-    ("lifecycle.state-properties", "runtime.md#state", Level::Must,
-        "the state has ociVersion, id, status, pid, bundle and the annotations", state_properties),
-    ("lifecycle.bundle-absolute", "runtime.md#state", Level::Must,
-        "bundle is absolute even when create is given a relative path", bundle_absolute),
-    ("lifecycle.statuses", "runtime.md#state", Level::Must,
-        "status is created, then running, then stopped", statuses),
-    ("lifecycle.program-waits-for-start", "runtime.md#lifecycle", Level::Must,
-        "the program is not run before start", program_waits),
-    ("lifecycle.config-is-read-once", "runtime.md#lifecycle", Level::Must,
-        "changes of config.json after create do not affect the container", config_read_once),
-    ("lifecycle.create-duplicate-id", "runtime.md#create", Level::Must,
-        "create with an id in use is an error and leaves the container alone", duplicate_id),
-    ("lifecycle.create-without-process", "runtime.md#start", Level::Must,
-        "process may be unset at create; start then generates an error", without_process),
-    ("lifecycle.create-failure-leaves-nothing", "runtime.md#errors", Level::Must,
-        "a create that fails leaves no container, cgroup or mount", failure_leaves_nothing),
-    ("lifecycle.create-bad-id", "runtime.md#create", Level::Must,
-        "an id that is a path is an error", bad_id),
-    ("lifecycle.start-missing-program", "runtime.md#errors", Level::Must,
-        "a program that does not exist is an error of create or start", missing_program),
-    ("lifecycle.start-twice", "runtime.md#start", Level::Must,
-        "start of a container that is not created is an error without effect", start_twice),
-    ("lifecycle.kill-created", "runtime.md#kill", Level::Must,
-        "kill reaches a created container", kill_created),
-    ("lifecycle.kill-stopped", "runtime.md#kill", Level::Must,
-        "kill of a stopped container is an error without effect", kill_stopped),
-    ("lifecycle.kill-signal", "runtime.md#kill", Level::Must,
-        "kill sends the signal it is told, by name and number", kill_signal),
-    ("lifecycle.delete-created", "runtime.md#delete", Level::Must,
-        "delete of a created container is an error without effect", delete_created),
-    ("lifecycle.delete-running", "runtime.md#delete", Level::Must,
-        "delete of a running container is an error without effect", delete_running),
-    ("lifecycle.delete-frees-id", "runtime.md#delete", Level::Must,
-        "an id can be used again after delete", delete_frees_id),
-    ("lifecycle.delete-unknown", "runtime.md#delete", Level::Must,
-        "state, start, kill and delete of an unknown container are errors", unknown_container),
-    ("lifecycle.no-id", "runtime.md#operations", Level::Must,
-        "an operation without an id is an error", no_id),
-    ("lifecycle.annotations", "config.md#annotations", Level::Must,
-        "annotations with unknown keys are accepted and appear in the state", annotations),
-    ("lifecycle.unknown-property", "config.md#extensibility", Level::Must,
-        "unknown properties of the configuration are ignored", unknown_property),
-    ("lifecycle.invalid-value", "config.md#extensibility", Level::Must,
-        "an invalid value of a known property is an error", invalid_value),
-    ("lifecycle.version-not-semver", "config.md#specification-version", Level::Must,
-        "an ociVersion that is no SemVer version is an error", version_not_semver),
-    ("lifecycle.broken-json", "config.md#extensibility", Level::Must,
-        "a truncated configuration is an error that leaves nothing", broken_json),
-    ("lifecycle.pid-file", "runtime.md#create", Level::Practice,
-        "create --pid-file writes the pid of the container's process", pid_file),
-    ("lifecycle.minimal-rootfs", "config.md#root", Level::Must,
-        "a root file system with one static program and nothing else runs", minimal_rootfs),
+    (
+        "lifecycle.state-properties",
+        "runtime.md#state",
+        Level::Must,
+        "the state has ociVersion, id, status, pid, bundle and the annotations",
+        state_properties,
+    ),
+    (
+        "lifecycle.bundle-absolute",
+        "runtime.md#state",
+        Level::Must,
+        "bundle is absolute even when create is given a relative path",
+        bundle_absolute,
+    ),
+    (
+        "lifecycle.statuses",
+        "runtime.md#state",
+        Level::Must,
+        "status is created, then running, then stopped",
+        statuses,
+    ),
+    (
+        "lifecycle.program-waits-for-start",
+        "runtime.md#lifecycle",
+        Level::Must,
+        "the program is not run before start",
+        program_waits,
+    ),
+    (
+        "lifecycle.config-is-read-once",
+        "runtime.md#lifecycle",
+        Level::Must,
+        "changes of config.json after create do not affect the container",
+        config_read_once,
+    ),
+    (
+        "lifecycle.create-duplicate-id",
+        "runtime.md#create",
+        Level::Must,
+        "create with an id in use is an error and leaves the container alone",
+        duplicate_id,
+    ),
+    (
+        "lifecycle.create-without-process",
+        "runtime.md#start",
+        Level::Must,
+        "process may be unset at create; start then generates an error",
+        without_process,
+    ),
+    (
+        "lifecycle.create-failure-leaves-nothing",
+        "runtime.md#errors",
+        Level::Must,
+        "a create that fails leaves no container, cgroup or mount",
+        failure_leaves_nothing,
+    ),
+    (
+        "lifecycle.create-bad-id",
+        "runtime.md#create",
+        Level::Must,
+        "an id that is a path is an error",
+        bad_id,
+    ),
+    (
+        "lifecycle.start-missing-program",
+        "runtime.md#errors",
+        Level::Must,
+        "a program that does not exist is an error of create or start",
+        missing_program,
+    ),
+    (
+        "lifecycle.start-twice",
+        "runtime.md#start",
+        Level::Must,
+        "start of a container that is not created is an error without effect",
+        start_twice,
+    ),
+    (
+        "lifecycle.kill-created",
+        "runtime.md#kill",
+        Level::Must,
+        "kill reaches a created container",
+        kill_created,
+    ),
+    (
+        "lifecycle.kill-stopped",
+        "runtime.md#kill",
+        Level::Must,
+        "kill of a stopped container is an error without effect",
+        kill_stopped,
+    ),
+    (
+        "lifecycle.kill-signal",
+        "runtime.md#kill",
+        Level::Must,
+        "kill sends the signal it is told, by name and number",
+        kill_signal,
+    ),
+    (
+        "lifecycle.delete-created",
+        "runtime.md#delete",
+        Level::Must,
+        "delete of a created container is an error without effect",
+        delete_created,
+    ),
+    (
+        "lifecycle.delete-running",
+        "runtime.md#delete",
+        Level::Must,
+        "delete of a running container is an error without effect",
+        delete_running,
+    ),
+    (
+        "lifecycle.delete-frees-id",
+        "runtime.md#delete",
+        Level::Must,
+        "an id can be used again after delete",
+        delete_frees_id,
+    ),
+    (
+        "lifecycle.delete-unknown",
+        "runtime.md#delete",
+        Level::Must,
+        "state, start, kill and delete of an unknown container are errors",
+        unknown_container,
+    ),
+    (
+        "lifecycle.no-id",
+        "runtime.md#operations",
+        Level::Must,
+        "an operation without an id is an error",
+        no_id,
+    ),
+    (
+        "lifecycle.annotations",
+        "config.md#annotations",
+        Level::Must,
+        "annotations with unknown keys are accepted and appear in the state",
+        annotations,
+    ),
+    (
+        "lifecycle.unknown-property",
+        "config.md#extensibility",
+        Level::Must,
+        "unknown properties of the configuration are ignored",
+        unknown_property,
+    ),
+    (
+        "lifecycle.invalid-value",
+        "config.md#extensibility",
+        Level::Must,
+        "an invalid value of a known property is an error",
+        invalid_value,
+    ),
+    (
+        "lifecycle.version-not-semver",
+        "config.md#specification-version",
+        Level::Must,
+        "an ociVersion that is no SemVer version is an error",
+        version_not_semver,
+    ),
+    (
+        "lifecycle.broken-json",
+        "config.md#extensibility",
+        Level::Must,
+        "a truncated configuration is an error that leaves nothing",
+        broken_json,
+    ),
+    (
+        "lifecycle.pid-file",
+        "runtime.md#create",
+        Level::Practice,
+        "create --pid-file writes the pid of the container's process",
+        pid_file,
+    ),
+    (
+        "lifecycle.minimal-rootfs",
+        "config.md#root",
+        Level::Must,
+        "a root file system with one static program and nothing else runs",
+        minimal_rootfs,
+    ),
 ];
 
 /// The cases of this area.
@@ -71,13 +201,30 @@ fn state_properties(ctx: &Ctx, _: &str) -> Result<()> {
     b.set("/annotations", json!({ "org.example.key": "value" }));
     ctx.create(&b, "c")?;
     let state = ctx.state("c")?;
-    ctx.ok(state["ociVersion"].as_str().is_some_and(|v| v.split('.').count() == 3), "ociVersion is a version");
+    ctx.ok(
+        state["ociVersion"]
+            .as_str()
+            .is_some_and(|v| v.split('.').count() == 3),
+        "ociVersion is a version",
+    );
     ctx.eq(state["id"].as_str(), Some("c"), "id is the container's");
-    ctx.eq(state["status"].as_str(), Some("created"), "status is created");
+    ctx.eq(
+        state["status"].as_str(),
+        Some("created"),
+        "status is created",
+    );
     ctx.ok(state["pid"].as_i64().is_some_and(|p| p > 0), "pid is set");
     let bundle = b.dir.display().to_string();
-    ctx.eq(state["bundle"].as_str(), Some(bundle.as_str()), "bundle is the bundle's path");
-    ctx.eq(state["annotations"]["org.example.key"].as_str(), Some("value"), "annotations are the configuration's");
+    ctx.eq(
+        state["bundle"].as_str(),
+        Some(bundle.as_str()),
+        "bundle is the bundle's path",
+    );
+    ctx.eq(
+        state["annotations"]["org.example.key"].as_str(),
+        Some("value"),
+        "annotations are the configuration's",
+    );
     Ok(())
 }
 
@@ -97,7 +244,11 @@ fn bundle_absolute(ctx: &Ctx, _: &str) -> Result<()> {
     ctx.ok(status.success(), "create takes a relative bundle path");
     let state = ctx.state("rel")?;
     let bundle = b.dir.display().to_string();
-    ctx.eq(state["bundle"].as_str(), Some(bundle.as_str()), "bundle is absolute");
+    ctx.eq(
+        state["bundle"].as_str(),
+        Some(bundle.as_str()),
+        "bundle is absolute",
+    );
     let _ = ctx.call(&["delete", "--force", "rel"]);
     Ok(())
 }
@@ -106,10 +257,18 @@ fn statuses(ctx: &Ctx, _: &str) -> Result<()> {
     let mut b = ctx.bundle()?;
     b.probe(&["await:/go"]);
     ctx.create(&b, "c")?;
-    ctx.eq(ctx.status("c"), "created", "after create the status is created");
+    ctx.eq(
+        ctx.status("c"),
+        "created",
+        "after create the status is created",
+    );
     let pid = ctx.pid("c")?;
     ctx.start("c")?;
-    ctx.eq(ctx.status("c"), "running", "after start the status is running");
+    ctx.eq(
+        ctx.status("c"),
+        "running",
+        "after start the status is running",
+    );
     fs::write(b.rootfs().join("go"), "")?;
     ctx.wait(pid)?;
     let stopped = ctx.until(|| ctx.status("c") == "stopped");
@@ -124,11 +283,17 @@ fn program_waits(ctx: &Ctx, _: &str) -> Result<()> {
     b.probe(&["touch:/ran"]);
     ctx.create(&b, "c")?;
     std::thread::sleep(std::time::Duration::from_millis(100));
-    ctx.ok(!b.rootfs().join("ran").exists(), "the program has not run after create");
+    ctx.ok(
+        !b.rootfs().join("ran").exists(),
+        "the program has not run after create",
+    );
     let pid = ctx.pid("c")?;
     ctx.start("c")?;
     ctx.finish(&b, "c", pid)?;
-    ctx.ok(b.rootfs().join("ran").exists(), "the program has run after start");
+    ctx.ok(
+        b.rootfs().join("ran").exists(),
+        "the program has run after start",
+    );
     Ok(())
 }
 
@@ -141,7 +306,11 @@ fn config_read_once(ctx: &Ctx, _: &str) -> Result<()> {
     let pid = ctx.pid("c")?;
     ctx.start("c")?;
     let end = ctx.finish(&b, "c", pid)?;
-    ctx.eq(end.code, Some(3), "the program of the configuration at create runs");
+    ctx.eq(
+        end.code,
+        Some(3),
+        "the program of the configuration at create runs",
+    );
     Ok(())
 }
 
@@ -149,10 +318,22 @@ fn duplicate_id(ctx: &Ctx, _: &str) -> Result<()> {
     let (a, b) = (ctx.bundle()?, ctx.bundle()?);
     ctx.create(&a, "c")?;
     let before = ctx.state("c")?;
-    ctx.ok(ctx.call(&["create", "--bundle", &b.dir.display().to_string(), "c"]).is_err(), "the second create fails");
+    ctx.ok(
+        ctx.call(&["create", "--bundle", &b.dir.display().to_string(), "c"])
+            .is_err(),
+        "the second create fails",
+    );
     let after = ctx.state("c")?;
-    ctx.eq(after["pid"].as_i64(), before["pid"].as_i64(), "the first container keeps its process");
-    ctx.eq(after["bundle"].as_str(), before["bundle"].as_str(), "the first container keeps its bundle");
+    ctx.eq(
+        after["pid"].as_i64(),
+        before["pid"].as_i64(),
+        "the first container keeps its process",
+    );
+    ctx.eq(
+        after["bundle"].as_str(),
+        before["bundle"].as_str(),
+        "the first container keeps its bundle",
+    );
     Ok(())
 }
 
@@ -160,11 +341,21 @@ fn without_process(ctx: &Ctx, _: &str) -> Result<()> {
     let mut b = ctx.bundle()?;
     b.unset("/process");
     let created = ctx.create(&b, "c");
-    let error = created.as_ref().err().map_or(String::new(), ToString::to_string);
-    ctx.note("create accepts a configuration without process", created.is_ok(), &[("error", &error)]);
+    let error = created
+        .as_ref()
+        .err()
+        .map_or(String::new(), ToString::to_string);
+    ctx.note(
+        "create accepts a configuration without process",
+        created.is_ok(),
+        &[("error", &error)],
+    );
     if created.is_ok() {
         ctx.eq(ctx.status("c"), "created", "the container is created");
-        ctx.ok(ctx.start("c").is_err(), "start without process generates an error");
+        ctx.ok(
+            ctx.start("c").is_err(),
+            "start without process generates an error",
+        );
     }
     Ok(())
 }
@@ -173,8 +364,15 @@ fn failure_leaves_nothing(ctx: &Ctx, _: &str) -> Result<()> {
     let mut b = ctx.bundle()?;
     let cgroup = "/conformance-failed";
     b.set("/linux/cgroupsPath", json!(cgroup));
-    b.set("/mounts/-", json!({ "destination": "/mnt", "type": "no-such-filesystem", "source": "x" }));
-    let mounts = |()| fs::read_to_string("/proc/self/mountinfo").map(|t| t.lines().count()).unwrap_or(0);
+    b.set(
+        "/mounts/-",
+        json!({ "destination": "/mnt", "type": "no-such-filesystem", "source": "x" }),
+    );
+    let mounts = |()| {
+        fs::read_to_string("/proc/self/mountinfo")
+            .map(|t| t.lines().count())
+            .unwrap_or(0)
+    };
     let before = mounts(());
     ctx.ok(ctx.create(&b, "c").is_err(), "create fails");
     ctx.ok(ctx.state("c").is_err(), "there is no container");
@@ -192,7 +390,10 @@ fn failure_leaves_nothing(ctx: &Ctx, _: &str) -> Result<()> {
 fn bad_id(ctx: &Ctx, _: &str) -> Result<()> {
     let b = ctx.bundle()?;
     for id in ["../escape", "a/b", "..", ""] {
-        ctx.ok(ctx.create(&b, id).is_err(), &format!("the id {id:?} is refused"));
+        ctx.ok(
+            ctx.create(&b, id).is_err(),
+            &format!("the id {id:?} is refused"),
+        );
     }
     Ok(())
 }
@@ -209,12 +410,18 @@ fn start_twice(ctx: &Ctx, _: &str) -> Result<()> {
     ctx.create(&b, "c")?;
     ctx.start("c")?;
     let pid = ctx.pid("c")?;
-    ctx.ok(ctx.start("c").is_err(), "start of a running container fails");
+    ctx.ok(
+        ctx.start("c").is_err(),
+        "start of a running container fails",
+    );
     ctx.eq(ctx.status("c"), "running", "and it still runs");
     fs::write(b.rootfs().join("go"), "")?;
     ctx.wait(pid)?;
     ctx.until(|| ctx.status("c") == "stopped");
-    ctx.ok(ctx.start("c").is_err(), "start of a stopped container fails");
+    ctx.ok(
+        ctx.start("c").is_err(),
+        "start of a stopped container fails",
+    );
     ctx.eq(ctx.status("c"), "stopped", "and it is still stopped");
     Ok(())
 }
@@ -223,9 +430,15 @@ fn kill_created(ctx: &Ctx, _: &str) -> Result<()> {
     let b = ctx.bundle()?;
     ctx.create(&b, "c")?;
     let pid = ctx.pid("c")?;
-    ctx.ok(ctx.kill("c", "KILL").is_ok(), "kill of a created container succeeds");
+    ctx.ok(
+        ctx.kill("c", "KILL").is_ok(),
+        "kill of a created container succeeds",
+    );
     ctx.wait(pid)?;
-    ctx.ok(ctx.until(|| ctx.status("c") == "stopped"), "the container is stopped");
+    ctx.ok(
+        ctx.until(|| ctx.status("c") == "stopped"),
+        "the container is stopped",
+    );
     ctx.ok(ctx.delete("c").is_ok(), "and can be deleted");
     Ok(())
 }
@@ -238,7 +451,10 @@ fn kill_stopped(ctx: &Ctx, _: &str) -> Result<()> {
     ctx.start("c")?;
     ctx.wait(pid)?;
     ctx.until(|| ctx.status("c") == "stopped");
-    ctx.ok(ctx.kill("c", "TERM").is_err(), "kill of a stopped container fails");
+    ctx.ok(
+        ctx.kill("c", "TERM").is_err(),
+        "kill of a stopped container fails",
+    );
     ctx.eq(ctx.status("c"), "stopped", "and it is still stopped");
     Ok(())
 }
@@ -247,16 +463,23 @@ fn kill_signal(ctx: &Ctx, _: &str) -> Result<()> {
     for (word, number) in [("TERM", 15), ("SIGUSR1", 10), ("12", 12)] {
         let mut b = ctx.bundle()?;
         // Not pid 1 of its namespace, so that a signal without a handler kills.
-        b.probe(&["touch:/up", "sleep:10000"]).without_namespace("pid");
+        b.probe(&["touch:/up", "sleep:10000"])
+            .without_namespace("pid");
         let id = format!("c{number}");
         ctx.create(&b, &id)?;
         let pid = ctx.pid(&id)?;
         ctx.start(&id)?;
         ctx.until(|| b.rootfs().join("up").exists());
-        ctx.ok(ctx.kill(&id, word).is_ok(), &format!("kill {word} succeeds"));
+        ctx.ok(
+            ctx.kill(&id, word).is_ok(),
+            &format!("kill {word} succeeds"),
+        );
         let (code, signal) = ctx.wait(pid)?;
         if code.is_none() && signal.is_none() {
-            ctx.skipped(&format!("{word} arrives"), "the runtime reaps the container's process itself");
+            ctx.skipped(
+                &format!("{word} arrives"),
+                "the runtime reaps the container's process itself",
+            );
         } else {
             ctx.eq(signal, Some(number), &format!("{word} arrives"));
         }
@@ -267,7 +490,10 @@ fn kill_signal(ctx: &Ctx, _: &str) -> Result<()> {
 fn delete_created(ctx: &Ctx, _: &str) -> Result<()> {
     let b = ctx.bundle()?;
     ctx.create(&b, "c")?;
-    ctx.ok(ctx.delete("c").is_err(), "delete of a created container fails");
+    ctx.ok(
+        ctx.delete("c").is_err(),
+        "delete of a created container fails",
+    );
     ctx.eq(ctx.status("c"), "created", "and it is still created");
     Ok(())
 }
@@ -277,7 +503,10 @@ fn delete_running(ctx: &Ctx, _: &str) -> Result<()> {
     b.probe(&["sleep:10000"]);
     ctx.create(&b, "c")?;
     ctx.start("c")?;
-    ctx.ok(ctx.delete("c").is_err(), "delete of a running container fails");
+    ctx.ok(
+        ctx.delete("c").is_err(),
+        "delete of a running container fails",
+    );
     ctx.eq(ctx.status("c"), "running", "and it still runs");
     Ok(())
 }
@@ -296,28 +525,51 @@ fn delete_frees_id(ctx: &Ctx, _: &str) -> Result<()> {
 }
 
 fn unknown_container(ctx: &Ctx, _: &str) -> Result<()> {
-    for call in [&["state", "nope"][..], &["start", "nope"], &["kill", "nope", "TERM"], &["delete", "nope"]] {
-        ctx.ok(ctx.call(call).is_err(), &format!("{} of an unknown container fails", call.join(" ")));
+    for call in [
+        &["state", "nope"][..],
+        &["start", "nope"],
+        &["kill", "nope", "TERM"],
+        &["delete", "nope"],
+    ] {
+        ctx.ok(
+            ctx.call(call).is_err(),
+            &format!("{} of an unknown container fails", call.join(" ")),
+        );
     }
     Ok(())
 }
 
 fn no_id(ctx: &Ctx, _: &str) -> Result<()> {
     for operation in ["state", "create", "start", "kill", "delete"] {
-        ctx.ok(ctx.call(&[operation]).is_err(), &format!("{operation} without an id fails"));
+        ctx.ok(
+            ctx.call(&[operation]).is_err(),
+            &format!("{operation} without an id fails"),
+        );
     }
     Ok(())
 }
 
 fn annotations(ctx: &Ctx, _: &str) -> Result<()> {
     let mut b = ctx.bundle()?;
-    b.set("/annotations", json!({ "com.example.unknown": "", "x": "y" })).probe(&["exit:0"]);
+    b.set(
+        "/annotations",
+        json!({ "com.example.unknown": "", "x": "y" }),
+    )
+    .probe(&["exit:0"]);
     ctx.create(&b, "c")?;
     let state = ctx.state("c")?;
-    ctx.eq(&state["annotations"], &json!({ "com.example.unknown": "", "x": "y" }), "the state has the annotations");
+    ctx.eq(
+        &state["annotations"],
+        &json!({ "com.example.unknown": "", "x": "y" }),
+        "the state has the annotations",
+    );
     let pid = ctx.pid("c")?;
     ctx.start("c")?;
-    ctx.eq(ctx.finish(&b, "c", pid)?.code, Some(0), "the container runs");
+    ctx.eq(
+        ctx.finish(&b, "c", pid)?.code,
+        Some(0),
+        "the container runs",
+    );
     Ok(())
 }
 
@@ -366,9 +618,15 @@ fn broken_json(ctx: &Ctx, _: &str) -> Result<()> {
     let text = fs::read(&path)?;
     fs::write(&path, text.get(..text.len() / 2).unwrap_or_default())?;
     let dir = b.dir.display().to_string();
-    ctx.ok(ctx.call(&["create", "--bundle", &dir, "c"]).is_err(), "a truncated configuration is refused");
+    ctx.ok(
+        ctx.call(&["create", "--bundle", &dir, "c"]).is_err(),
+        "a truncated configuration is refused",
+    );
     fs::write(&path, "[".repeat(200_000))?;
-    ctx.ok(ctx.call(&["create", "--bundle", &dir, "c"]).is_err(), "a deeply nested configuration is refused");
+    ctx.ok(
+        ctx.call(&["create", "--bundle", &dir, "c"]).is_err(),
+        "a deeply nested configuration is refused",
+    );
     ctx.ok(ctx.state("c").is_err(), "there is no container");
     Ok(())
 }
@@ -379,7 +637,11 @@ fn pid_file(ctx: &Ctx, _: &str) -> Result<()> {
     ctx.create_with(&b, "c", &["--pid-file", &file.display().to_string()])?;
     let pid = ctx.pid("c")?;
     let text = fs::read_to_string(&file)?;
-    ctx.eq(text.trim(), pid.to_string().as_str(), "the file has the pid of the state");
+    ctx.eq(
+        text.trim(),
+        pid.to_string().as_str(),
+        "the file has the pid of the state",
+    );
     Ok(())
 }
 

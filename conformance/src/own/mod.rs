@@ -9,8 +9,8 @@ mod cgroups;
 mod contra;
 mod ctx;
 mod devices_net;
-mod features;
 mod fdpass;
+mod features;
 mod hooks;
 mod lifecycle;
 mod mounts;
@@ -80,7 +80,10 @@ pub struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("id", &self.id).field("clause", &self.clause).finish_non_exhaustive()
+        f.debug_struct("Case")
+            .field("id", &self.id)
+            .field("clause", &self.clause)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,15 +92,18 @@ pub type Row = (&'static str, &'static str, Level, &'static str, Body);
 
 /// Makes cases of an area's table.
 pub fn rows(table: &[Row]) -> Vec<Case> {
-    table.iter().map(|(id, clause, level, text, run)| Case {
-        id: (*id).to_owned(),
-        clause,
-        level: *level,
-        text: (*text).to_owned(),
-        param: String::new(),
-        realtime: false,
-        run: *run,
-    }).collect()
+    table
+        .iter()
+        .map(|(id, clause, level, text, run)| Case {
+            id: (*id).to_owned(),
+            clause,
+            level: *level,
+            text: (*text).to_owned(),
+            param: String::new(),
+            realtime: false,
+            run: *run,
+        })
+        .collect()
 }
 
 /// Raised by a test that cannot be tried here.
@@ -119,9 +125,22 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// All cases, in the order of the specification's files.
 pub fn cases() -> Vec<Case> {
-    let areas = [lifecycle::cases, hooks::cases, process::cases, namespaces::cases, mounts::cases, options::cases, rootfs::cases,
-        resources_v1::cases, resources_v2::cases, seccomp::cases,
-        devices_net::cases, rdt::cases, features::cases, contra::cases];
+    let areas = [
+        lifecycle::cases,
+        hooks::cases,
+        process::cases,
+        namespaces::cases,
+        mounts::cases,
+        options::cases,
+        rootfs::cases,
+        resources_v1::cases,
+        resources_v2::cases,
+        seccomp::cases,
+        devices_net::cases,
+        rdt::cases,
+        features::cases,
+        contra::cases,
+    ];
     let mut all: Vec<Case> = areas.iter().flat_map(|area| area()).collect();
     all.sort_by(|a: &Case, b: &Case| a.id.cmp(&b.id));
     all
@@ -130,8 +149,15 @@ pub fn cases() -> Vec<Case> {
 fn preflight(ctx: &Ctx, _: &str) -> Result<()> {
     let bundle = ctx.bundle()?;
     let created = ctx.create(&bundle, "preflight");
-    let error = created.as_ref().err().map_or(String::new(), ToString::to_string);
-    ctx.note("a plain bundle is created", created.is_ok(), &[("error", &error)]);
+    let error = created
+        .as_ref()
+        .err()
+        .map_or(String::new(), ToString::to_string);
+    ctx.note(
+        "a plain bundle is created",
+        created.is_ok(),
+        &[("error", &error)],
+    );
     Ok(())
 }
 
@@ -178,7 +204,10 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), all);
         for case in &cases {
-            assert!(case.clause.contains(".md#") && case.id.contains('.'), "{case:?}");
+            assert!(
+                case.clause.contains(".md#") && case.id.contains('.'),
+                "{case:?}"
+            );
             assert!(!case.text.is_empty());
         }
     }

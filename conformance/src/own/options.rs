@@ -47,11 +47,23 @@ struct Entry {
 }
 
 const fn must(name: &'static str, on: On, before: &'static [&'static str], shows: Shows) -> Entry {
-    Entry { name, level: Level::Must, on, before, shows }
+    Entry {
+        name,
+        level: Level::Must,
+        on,
+        before,
+        shows,
+    }
 }
 
 const fn should(name: &'static str, before: &'static [&'static str], shows: Shows) -> Entry {
-    Entry { name, level: Level::Should, on: Tree, before, shows }
+    Entry {
+        name,
+        level: Level::Should,
+        on: Tree,
+        before,
+        shows,
+    }
 }
 
 /// The table of the specification, and `rnodev`, which it forgot but every
@@ -68,18 +80,36 @@ const TABLE: &[Entry] = &[
     must("iversion", Tmpfs, &[], Understood),
     must("lazytime", Tmpfs, &[], Super("lazytime")),
     must("loud", Tmpfs, &["silent"], Understood),
-    Entry { name: "mand", level: Level::Should, on: Tmpfs, before: &[], shows: Understood },
+    Entry {
+        name: "mand",
+        level: Level::Should,
+        on: Tmpfs,
+        before: &[],
+        shows: Understood,
+    },
     must("noatime", Tmpfs, &[], Mount("noatime")),
     must("nodev", Tmpfs, &[], Mount("nodev")),
     must("nodiratime", Tmpfs, &[], Mount("nodiratime")),
     must("noexec", Tmpfs, &[], Mount("noexec")),
     must("noiversion", Tmpfs, &["iversion"], Understood),
     must("nolazytime", Tmpfs, &["lazytime"], NotSuper("lazytime")),
-    Entry { name: "nomand", level: Level::Should, on: Tmpfs, before: &["mand"], shows: Understood },
+    Entry {
+        name: "nomand",
+        level: Level::Should,
+        on: Tmpfs,
+        before: &["mand"],
+        shows: Understood,
+    },
     must("norelatime", Tmpfs, &[], Understood),
     must("nostrictatime", Tmpfs, &["strictatime"], Understood),
     must("nosuid", Tmpfs, &[], Mount("nosuid")),
-    Entry { name: "nosymfollow", level: Level::Should, on: Tmpfs, before: &[], shows: Mount("nosymfollow") },
+    Entry {
+        name: "nosymfollow",
+        level: Level::Should,
+        on: Tmpfs,
+        before: &[],
+        shows: Mount("nosymfollow"),
+    },
     must("private", Bind, &["bind"], Private),
     should("ratime", &["rnoatime"], NotMount("noatime")),
     must("rbind", Tree, &[], Understood),
@@ -113,15 +143,31 @@ const TABLE: &[Entry] = &[
     must("slave", Bind, &["bind"], Propagation("master:")),
     must("strictatime", Tmpfs, &["relatime"], NotMount("relatime")),
     must("suid", Tmpfs, &["nosuid"], NotMount("nosuid")),
-    Entry { name: "symfollow", level: Level::Should, on: Tmpfs, before: &["nosymfollow"], shows: NotMount("nosymfollow") },
+    Entry {
+        name: "symfollow",
+        level: Level::Should,
+        on: Tmpfs,
+        before: &["nosymfollow"],
+        shows: NotMount("nosymfollow"),
+    },
     must("sync", Tmpfs, &[], Super("sync")),
-    Entry { name: "tmpcopyup", level: Level::Practice, on: Tmpfs, before: &[], shows: Understood },
+    Entry {
+        name: "tmpcopyup",
+        level: Level::Practice,
+        on: Tmpfs,
+        before: &[],
+        shows: Understood,
+    },
     must("unbindable", Bind, &["bind"], Propagation("unbindable")),
 ];
 
 /// All option strings; idmap and ridmap have tests of their own in `mounts.rs`.
 pub fn all() -> Vec<&'static str> {
-    TABLE.iter().map(|e| e.name).chain(["idmap", "ridmap"]).collect()
+    TABLE
+        .iter()
+        .map(|e| e.name)
+        .chain(["idmap", "ridmap"])
+        .collect()
 }
 
 /// The cases of this area.
@@ -154,7 +200,9 @@ fn holds(line: &MountLine, shows: Shows) -> bool {
 }
 
 fn one(ctx: &Ctx, name: &str) -> Result<()> {
-    let Some(e) = TABLE.iter().find(|e| e.name == name) else { bail!("no option {name}") };
+    let Some(e) = TABLE.iter().find(|e| e.name == name) else {
+        bail!("no option {name}")
+    };
     let mut b = ctx.bundle()?;
     let mut options: Vec<&str> = e.before.to_vec();
     options.push(e.name);
@@ -163,7 +211,13 @@ fn one(ctx: &Ctx, name: &str) -> Result<()> {
     fs::create_dir_all(&below)?;
     if e.on == Tree {
         let none = None::<&str>;
-        nix::mount::mount(Some("t"), &below, Some("tmpfs"), nix::mount::MsFlags::empty(), none)?;
+        nix::mount::mount(
+            Some("t"),
+            &below,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            none,
+        )?;
         if !options.contains(&"rbind") {
             options.insert(0, "rbind");
         }
@@ -188,13 +242,22 @@ fn one(ctx: &Ctx, name: &str) -> Result<()> {
         (Tmpfs, _) => add(&mut b, "/mnt", "tmpfs", "t", &options),
         (Bind | Tree, _) => add(&mut b, "/mnt", "none", &text, &options),
     }
-    b.probe(&["read:/proc/self/mountinfo", "read:/mnt/file", "read:/mnt/below"]);
+    b.probe(&[
+        "read:/proc/self/mountinfo",
+        "read:/mnt/file",
+        "read:/mnt/below",
+    ]);
     let end = ctx.run(&b)?;
     let mountinfo = end.value(0)?;
     let mountinfo = mountinfo.as_str().unwrap_or("");
-    let points: &[&str] = if e.on == Tree { &["/mnt", "/mnt/below"] } else { &["/mnt"] };
+    let points: &[&str] = if e.on == Tree {
+        &["/mnt", "/mnt/below"]
+    } else {
+        &["/mnt"]
+    };
     for point in points {
-        let line = line_of(mountinfo, point).with_context(|| format!("nothing is mounted on {point}"))?;
+        let line =
+            line_of(mountinfo, point).with_context(|| format!("nothing is mounted on {point}"))?;
         let seen = format!(
             "{} / {} / {}",
             line.options.join(","),
@@ -208,10 +271,18 @@ fn one(ctx: &Ctx, name: &str) -> Result<()> {
         ctx.note(&what, holds(&line, e.shows), &[("mountinfo", &seen)]);
     }
     if e.on != Tmpfs {
-        ctx.eq(end.value(1)?.as_str(), Some("content"), "the source is seen");
+        ctx.eq(
+            end.value(1)?.as_str(),
+            Some("content"),
+            "the source is seen",
+        );
     }
     if name == "tmpcopyup" {
-        ctx.eq(end.value(2)?.as_str(), Some("copied"), "the directory's contents are in the tmpfs");
+        ctx.eq(
+            end.value(2)?.as_str(),
+            Some("copied"),
+            "the directory's contents are in the tmpfs",
+        );
     }
     Ok(())
 }

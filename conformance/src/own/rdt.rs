@@ -11,11 +11,41 @@ const CLAUSE: &str = "config-linux.md#intelrdt";
 const ROOT: &str = "/sys/fs/resctrl";
 
 const TABLE: &[Row] = &[
-    ("rdt.no-resctrl", CLAUSE, Level::Must, "intelRdt is an error where resctrl is not mounted", no_resctrl),
-    ("rdt.clos-id-path", CLAUSE, Level::Must, "a closID that is a path is an error", clos_id_path),
-    ("rdt.own-group", CLAUSE, Level::Must, "without closID a group named by the container is made and removed", own_group),
-    ("rdt.existing-group", CLAUSE, Level::Must, "an existing closID gets the container's process and is kept", existing_group),
-    ("rdt.missing-group", CLAUSE, Level::Must, "a closID without schema whose group is missing is an error", missing_group),
+    (
+        "rdt.no-resctrl",
+        CLAUSE,
+        Level::Must,
+        "intelRdt is an error where resctrl is not mounted",
+        no_resctrl,
+    ),
+    (
+        "rdt.clos-id-path",
+        CLAUSE,
+        Level::Must,
+        "a closID that is a path is an error",
+        clos_id_path,
+    ),
+    (
+        "rdt.own-group",
+        CLAUSE,
+        Level::Must,
+        "without closID a group named by the container is made and removed",
+        own_group,
+    ),
+    (
+        "rdt.existing-group",
+        CLAUSE,
+        Level::Must,
+        "an existing closID gets the container's process and is kept",
+        existing_group,
+    ),
+    (
+        "rdt.missing-group",
+        CLAUSE,
+        Level::Must,
+        "a closID without schema whose group is missing is an error",
+        missing_group,
+    ),
 ];
 
 /// The cases of this area.
@@ -28,7 +58,11 @@ fn mounted() -> bool {
 }
 
 fn need() -> Result<()> {
-    if mounted() { Ok(()) } else { skip("no resctrl file system is mounted") }
+    if mounted() {
+        Ok(())
+    } else {
+        skip("no resctrl file system is mounted")
+    }
 }
 
 fn no_resctrl(ctx: &Ctx, _: &str) -> Result<()> {
@@ -58,14 +92,20 @@ fn clos_id_path(ctx: &Ctx, _: &str) -> Result<()> {
 fn own_group(ctx: &Ctx, _: &str) -> Result<()> {
     need()?;
     let schema = fs::read_to_string(Path::new(ROOT).join("schemata"))?;
-    let Some(l3) = schema.lines().map(str::trim).find(|l| l.starts_with("L3:")) else { return skip("no L3 allocation") };
+    let Some(l3) = schema.lines().map(str::trim).find(|l| l.starts_with("L3:")) else {
+        return skip("no L3 allocation");
+    };
     let mut b = ctx.bundle()?;
-    b.set("/linux/intelRdt", json!({ "l3CacheSchema": l3 })).probe(&["exit:0"]);
+    b.set("/linux/intelRdt", json!({ "l3CacheSchema": l3 }))
+        .probe(&["exit:0"]);
     ctx.create(&b, "conformance-rdt")?;
     let group = Path::new(ROOT).join("conformance-rdt");
     let pid = ctx.pid("conformance-rdt")?;
     let tasks = fs::read_to_string(group.join("tasks")).unwrap_or_default();
-    ctx.ok(tasks.lines().any(|l| l == pid.to_string()), "the process is in the group");
+    ctx.ok(
+        tasks.lines().any(|l| l == pid.to_string()),
+        "the process is in the group",
+    );
     ctx.start("conformance-rdt")?;
     ctx.finish(&b, "conformance-rdt", pid)?;
     ctx.ok(!group.exists(), "delete removes the group");
@@ -77,7 +117,8 @@ fn existing_group(ctx: &Ctx, _: &str) -> Result<()> {
     let group = Path::new(ROOT).join("conformance-made");
     fs::create_dir_all(&group)?;
     let mut b = ctx.bundle()?;
-    b.set("/linux/intelRdt", json!({ "closID": "conformance-made" })).probe(&["exit:0"]);
+    b.set("/linux/intelRdt", json!({ "closID": "conformance-made" }))
+        .probe(&["exit:0"]);
     let end = ctx.run(&b);
     let kept = group.exists();
     let _ = fs::remove_dir(&group);
@@ -89,6 +130,9 @@ fn existing_group(ctx: &Ctx, _: &str) -> Result<()> {
 fn missing_group(ctx: &Ctx, _: &str) -> Result<()> {
     need()?;
     let mut b = ctx.bundle()?;
-    b.set("/linux/intelRdt", json!({ "closID": "conformance-missing" }));
+    b.set(
+        "/linux/intelRdt",
+        json!({ "closID": "conformance-missing" }),
+    );
     ctx.refused(&b, "a group that does not exist is refused")
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 /// `hook LOG NAME [sleep:MS] [exit:N]`: logs one JSON line, then obeys.
 pub fn main(arguments: &[String]) -> i32 {
-    let (Some(log), Some(name)) = (arguments.first(), arguments.get(1)) else { return 2 };
+    let (Some(log), Some(name)) = (arguments.first(), arguments.get(1)) else {
+        return 2;
+    };
     let mut input = String::new();
     let _ = io::stdin().lock().read_to_string(&mut input);
     let state: Value = serde_json::from_str(&input).unwrap_or(Value::Null);
@@ -36,7 +38,9 @@ pub fn main(arguments: &[String]) -> i32 {
     }
     for argument in arguments.iter().skip(2) {
         match argument.split_once(':') {
-            Some(("sleep", ms)) => std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0))),
+            Some(("sleep", ms)) => {
+                std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or(0)))
+            }
             Some(("exit", code)) => return code.parse().unwrap_or(1),
             _ => {}
         }

@@ -6,7 +6,11 @@ use std::fs;
 
 /// The object: identity, limits, namespaces, mounts, open files, clocks.
 pub fn report() -> Value {
-    let text = |path: &str| fs::read_to_string(path).map(|t| t.trim_end().to_owned()).ok();
+    let text = |path: &str| {
+        fs::read_to_string(path)
+            .map(|t| t.trim_end().to_owned())
+            .ok()
+    };
     let mut status = Map::new();
     for line in text("/proc/self/status").unwrap_or_default().lines() {
         if let Some((key, value)) = line.split_once(':') {
@@ -80,9 +84,13 @@ fn rlimits(text: &str) -> Value {
 }
 
 fn names(dir: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }

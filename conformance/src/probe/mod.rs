@@ -72,18 +72,26 @@ fn perform(name: &str, argument: &str) -> io::Result<Value> {
         "readlink" => fs::read_link(argument)?.to_string_lossy().into(),
         "read" => read_some(argument)?.into(),
         "ls" => {
-            let mut names: Vec<String> =
-                fs::read_dir(argument)?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+            let mut names: Vec<String> = fs::read_dir(argument)?
+                .flatten()
+                .map(|e| e.file_name().to_string_lossy().into_owned())
+                .collect();
             names.sort();
             names.into()
         }
         "write" => {
             let (path, data) = argument.split_once('=').ok_or_else(bad)?;
-            fs::OpenOptions::new().write(true).open(path)?.write_all(data.as_bytes())?;
+            fs::OpenOptions::new()
+                .write(true)
+                .open(path)?
+                .write_all(data.as_bytes())?;
             Value::Null
         }
         "touch" => {
-            fs::OpenOptions::new().create(true).append(true).open(argument)?;
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(argument)?;
             Value::Null
         }
         "mkdir" => {
@@ -91,14 +99,19 @@ fn perform(name: &str, argument: &str) -> io::Result<Value> {
             Value::Null
         }
         "open" => {
-            let mut file = fs::OpenOptions::new().read(true).write(true).open(argument)?;
+            let mut file = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(argument)?;
             let mut byte = [0];
             file.read(&mut byte)?.into()
         }
         "mknod" => {
             // PATH,KIND,MAJOR,MINOR
             let parts: Vec<&str> = argument.split(',').collect();
-            let [path, kind, major, minor] = parts.as_slice() else { return Err(bad()) };
+            let [path, kind, major, minor] = parts.as_slice() else {
+                return Err(bad());
+            };
             let number = |s: &str| s.parse::<u32>().map_err(|_| bad());
             let kind = if *kind == "b" {
                 rustix::fs::FileType::BlockDevice
@@ -111,7 +124,9 @@ fn perform(name: &str, argument: &str) -> io::Result<Value> {
             Value::Null
         }
         "exec" => {
-            let status = std::process::Command::new(argument).args(["probe", "exit:42"]).status()?;
+            let status = std::process::Command::new(argument)
+                .args(["probe", "exit:42"])
+                .status()?;
             status.code().into()
         }
         "statfs" => {
@@ -121,7 +136,9 @@ fn perform(name: &str, argument: &str) -> io::Result<Value> {
         "lseek" => {
             // The offset is a 64 bit argument of a system call that changes nothing.
             let offset = argument.parse().map_err(|_| bad())?;
-            fs::File::open("/probe")?.seek(SeekFrom::Start(offset))?.into()
+            fs::File::open("/probe")?
+                .seek(SeekFrom::Start(offset))?
+                .into()
         }
         "syscall" => sys::harmless(argument).ok_or_else(bad)??.into(),
         "i386" => i386()?,
@@ -161,7 +178,9 @@ fn i386() -> io::Result<Value> {
 
 fn read_some(path: &str) -> io::Result<String> {
     let mut data = Vec::new();
-    fs::File::open(path)?.take(64 << 10).read_to_end(&mut data)?;
+    fs::File::open(path)?
+        .take(64 << 10)
+        .read_to_end(&mut data)?;
     Ok(String::from_utf8_lossy(&data).into_owned())
 }
 

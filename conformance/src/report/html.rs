@@ -39,8 +39,16 @@ pub fn render(report: &Report) -> String {
     );
     out.push_str("<table><tr><th></th><th>passed</th><th>failed</th><th>suite's fault</th><th>skipped</th></tr>\n");
     for (name, origin) in [("suite", Origin::Suite), ("own", Origin::Own)] {
-        row(&mut out, &format!("{name}: tests"), report.count_tests(origin));
-        row(&mut out, &format!("{name}: assertions"), report.count_assertions(origin));
+        row(
+            &mut out,
+            &format!("{name}: tests"),
+            report.count_tests(origin),
+        );
+        row(
+            &mut out,
+            &format!("{name}: assertions"),
+            report.count_assertions(origin),
+        );
     }
     out.push_str("</table>\n");
     let bad: Vec<&TestResult> = report.unexpected().collect();
@@ -84,11 +92,28 @@ fn table<'a>(out: &mut String, tests: impl Iterator<Item = &'a TestResult>) {
             let _ = write!(out, "<br>{}", escape(&test.reason));
         }
         if !test.assertions.is_empty() {
-            let held = test.assertions.iter().filter(|a| a.status == Status::Passed).count();
-            let _ = write!(out, "<details><summary>{held} of {} hold</summary><ul>", test.assertions.len());
+            let held = test
+                .assertions
+                .iter()
+                .filter(|a| a.status == Status::Passed)
+                .count();
+            let _ = write!(
+                out,
+                "<details><summary>{held} of {} hold</summary><ul>",
+                test.assertions.len()
+            );
             for a in &test.assertions {
-                let class = if a.known.is_some() { "fault" } else { a.status.word() };
-                let _ = write!(out, "<li class=\"{class}\">{}: {}", a.status.word(), escape(&a.description));
+                let class = if a.known.is_some() {
+                    "fault"
+                } else {
+                    a.status.word()
+                };
+                let _ = write!(
+                    out,
+                    "<li class=\"{class}\">{}: {}",
+                    a.status.word(),
+                    escape(&a.description)
+                );
                 if let Some(reference) = &a.reference {
                     let _ = write!(out, " (<a href=\"{0}\">clause</a>)", escape(reference));
                 }
@@ -103,8 +128,11 @@ fn table<'a>(out: &mut String, tests: impl Iterator<Item = &'a TestResult>) {
         }
         let l = &test.leftovers;
         if !l.is_empty() {
-            let all: Vec<&str> =
-                [&l.processes, &l.mounts, &l.cgroups, &l.state].into_iter().flatten().map(String::as_str).collect();
+            let all: Vec<&str> = [&l.processes, &l.mounts, &l.cgroups, &l.state]
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect();
             let _ = write!(
                 out,
                 "<details><summary>left behind: {}</summary><pre>{}</pre></details>",
@@ -113,7 +141,11 @@ fn table<'a>(out: &mut String, tests: impl Iterator<Item = &'a TestResult>) {
             );
         }
         if !test.output.trim().is_empty() && test.status != Status::Passed {
-            let _ = write!(out, "<details><summary>output</summary><pre>{}</pre></details>", escape(&test.output));
+            let _ = write!(
+                out,
+                "<details><summary>output</summary><pre>{}</pre></details>",
+                escape(&test.output)
+            );
         }
         out.push_str("</td></tr>\n");
     }

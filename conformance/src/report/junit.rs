@@ -10,8 +10,14 @@ pub fn render(report: &Report) -> String {
     let (mut total, mut failures, mut skipped) = (0, 0, 0);
     for test in &report.tests {
         let cases = cases(test);
-        let failed = cases.iter().filter(|c| matches!(c.kind, Kind::Failed(_))).count();
-        let skips = cases.iter().filter(|c| matches!(c.kind, Kind::Skipped(_))).count();
+        let failed = cases
+            .iter()
+            .filter(|c| matches!(c.kind, Kind::Failed(_)))
+            .count();
+        let skips = cases
+            .iter()
+            .filter(|c| matches!(c.kind, Kind::Skipped(_)))
+            .count();
         total += cases.len();
         failures += failed;
         skipped += skips;
@@ -37,11 +43,17 @@ pub fn render(report: &Report) -> String {
                     escape(text.lines().next().unwrap_or("")),
                     escape(text)
                 ),
-                Kind::Skipped(text) => writeln!(body, "><skipped message=\"{}\"/></testcase>", escape(text)),
+                Kind::Skipped(text) => {
+                    writeln!(body, "><skipped message=\"{}\"/></testcase>", escape(text))
+                }
             };
         }
         if !test.output.is_empty() {
-            let _ = writeln!(body, "    <system-out>{}</system-out>", escape(&test.output));
+            let _ = writeln!(
+                body,
+                "    <system-out>{}</system-out>",
+                escape(&test.output)
+            );
         }
         let _ = writeln!(body, "  </testsuite>");
     }
@@ -55,7 +67,10 @@ pub fn render(report: &Report) -> String {
 }
 
 fn seconds(millis: u64) -> String {
-    format!("{:.3}", std::time::Duration::from_millis(millis).as_secs_f64())
+    format!(
+        "{:.3}",
+        std::time::Duration::from_millis(millis).as_secs_f64()
+    )
 }
 
 enum Kind {
@@ -84,19 +99,27 @@ fn cases(test: &TestResult) -> Vec<Case> {
                 (None, Status::Skipped) => Kind::Skipped(a.comment.clone()),
                 (None, _) => Kind::Failed(text),
             };
-            Case { name: format!("{} {}", a.number, a.description), kind }
+            Case {
+                name: format!("{} {}", a.number, a.description),
+                kind,
+            }
         })
         .collect();
     // Failures of the test as a whole have no assertion to hang on.
     let shown = cases.iter().any(|c| matches!(c.kind, Kind::Failed(_)));
     let whole = match (test.verdict, test.status) {
-        (Verdict::UnexpectedPass, _) => Some(Kind::Failed("passed, but is listed as the suite's fault".to_owned())),
+        (Verdict::UnexpectedPass, _) => Some(Kind::Failed(
+            "passed, but is listed as the suite's fault".to_owned(),
+        )),
         (Verdict::UnexpectedFailure, _) if !shown => Some(Kind::Failed(test.reason.clone())),
         (Verdict::Expected, s) if s != Status::Passed => Some(Kind::Skipped(test.reason.clone())),
         _ => None,
     };
     if let Some(kind) = whole.filter(|k| matches!(k, Kind::Failed(_)) || cases.is_empty()) {
-        cases.push(Case { name: "the test as a whole".to_owned(), kind });
+        cases.push(Case {
+            name: "the test as a whole".to_owned(),
+            kind,
+        });
     }
     cases
 }
@@ -108,8 +131,14 @@ mod tests {
     #[test]
     fn counts_and_escapes() {
         let xml = super::render(&sample::report());
-        assert!(xml.contains("tests=\"4\" failures=\"2\" skipped=\"1\""), "{xml}");
-        assert!(xml.contains("says &lt;so&gt;") && !xml.contains('\u{1}'), "{xml}");
+        assert!(
+            xml.contains("tests=\"4\" failures=\"2\" skipped=\"1\""),
+            "{xml}"
+        );
+        assert!(
+            xml.contains("says &lt;so&gt;") && !xml.contains('\u{1}'),
+            "{xml}"
+        );
         assert!(xml.contains("]]&gt; out"), "{xml}");
     }
 }

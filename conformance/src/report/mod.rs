@@ -64,21 +64,51 @@ pub mod sample {
             millis: 12,
             assertions: vec![assertion(status, "says <so>")],
             output: "]]> out".to_owned(),
-            leftovers: Leftovers { processes: vec!["sleep 9".to_owned()], ..Leftovers::default() },
+            leftovers: Leftovers {
+                processes: vec!["sleep 9".to_owned()],
+                ..Leftovers::default()
+            },
             known: Vec::new(),
         };
         Report {
             tool: "0".to_owned(),
             suite: "v0".to_owned(),
             known_list: 1,
-            runtime: RuntimeInfo { name: "rt".to_owned(), ..RuntimeInfo::default() },
+            runtime: RuntimeInfo {
+                name: "rt".to_owned(),
+                ..RuntimeInfo::default()
+            },
             host: HostInfo::default(),
             millis: 48,
             tests: vec![
-                test("suite/a", Origin::Suite, Status::Passed, Verdict::Expected, ""),
-                test("suite/b", Origin::Suite, Status::Failed, Verdict::Expected, "wrong clause"),
-                test("own/c", Origin::Own, Status::Failed, Verdict::UnexpectedFailure, ""),
-                test("own/d", Origin::Own, Status::Skipped, Verdict::Expected, "no v2"),
+                test(
+                    "suite/a",
+                    Origin::Suite,
+                    Status::Passed,
+                    Verdict::Expected,
+                    "",
+                ),
+                test(
+                    "suite/b",
+                    Origin::Suite,
+                    Status::Failed,
+                    Verdict::Expected,
+                    "wrong clause",
+                ),
+                test(
+                    "own/c",
+                    Origin::Own,
+                    Status::Failed,
+                    Verdict::UnexpectedFailure,
+                    "",
+                ),
+                test(
+                    "own/d",
+                    Origin::Own,
+                    Status::Skipped,
+                    Verdict::Expected,
+                    "no v2",
+                ),
             ],
         }
     }

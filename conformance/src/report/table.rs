@@ -8,7 +8,11 @@ pub fn render(report: &Report, verbose: bool) -> String {
     let mut out = String::new();
     let width = report.tests.iter().map(|t| t.id.len()).max().unwrap_or(0);
     for test in &report.tests {
-        let held = test.assertions.iter().filter(|a| a.status == Status::Passed).count();
+        let held = test
+            .assertions
+            .iter()
+            .filter(|a| a.status == Status::Passed)
+            .count();
         let _ = writeln!(
             out,
             "{:width$}  {:<12} {:>3}/{:<3} {:>6.2} s  {}",
@@ -20,7 +24,9 @@ pub fn render(report: &Report, verbose: bool) -> String {
             test.reason.lines().next().unwrap_or(""),
         );
         let shown = test.assertions.iter().filter(|a| {
-            verbose || (a.status == Status::Failed && (a.known.is_none() || test.verdict != Verdict::Expected))
+            verbose
+                || (a.status == Status::Failed
+                    && (a.known.is_none() || test.verdict != Verdict::Expected))
         });
         for a in shown {
             let note = match &a.known {
@@ -39,9 +45,12 @@ pub fn render(report: &Report, verbose: bool) -> String {
         }
         if verbose && !test.leftovers.is_empty() {
             let l = &test.leftovers;
-            for (what, list) in
-                [("process", &l.processes), ("mount", &l.mounts), ("cgroup", &l.cgroups), ("file", &l.state)]
-            {
+            for (what, list) in [
+                ("process", &l.processes),
+                ("mount", &l.mounts),
+                ("cgroup", &l.cgroups),
+                ("file", &l.state),
+            ] {
                 list.iter().for_each(|item| {
                     let _ = writeln!(out, "    left behind: {what} {item}");
                 });
@@ -67,13 +76,21 @@ pub fn summary(report: &Report) -> String {
     let r = &report.runtime;
     let _ = writeln!(out, "runtime  {} ({})", r.path, r.version);
     if let Some(version) = &r.lowered {
-        let _ = writeln!(out, "         handed ociVersion {version} instead of {}", crate::fetch::OCI_VERSION);
+        let _ = writeln!(
+            out,
+            "         handed ociVersion {version} instead of {}",
+            crate::fetch::OCI_VERSION
+        );
     }
     for note in &r.notes {
         let _ = writeln!(out, "         {note}");
     }
     let h = &report.host;
-    let _ = writeln!(out, "host     Linux {} {}, cgroups {}", h.kernel, h.arch, h.cgroups);
+    let _ = writeln!(
+        out,
+        "host     Linux {} {}, cgroups {}",
+        h.kernel, h.arch, h.cgroups
+    );
     let _ = writeln!(out, "suite    {} {}", crate::fetch::MODULE, report.suite);
     for (name, origin) in [("suite", Origin::Suite), ("own", Origin::Own)] {
         let line = |c: Counts| {
@@ -85,14 +102,22 @@ pub fn summary(report: &Report) -> String {
         let tests = report.count_tests(origin);
         if tests != Counts::default() {
             let _ = writeln!(out, "{name:<8} tests: {}", line(tests));
-            let _ = writeln!(out, "         assertions: {}", line(report.count_assertions(origin)));
+            let _ = writeln!(
+                out,
+                "         assertions: {}",
+                line(report.count_assertions(origin))
+            );
         }
     }
     let seconds = std::time::Duration::from_millis(report.millis).as_secs_f64();
     let unexpected: Vec<&str> = report.unexpected().map(|t| t.id.as_str()).collect();
     let _ = match unexpected.len() {
         0 => writeln!(out, "result   as expected, {seconds:.1} s"),
-        n => writeln!(out, "result   {n} unexpected: {}; {seconds:.1} s", unexpected.join(" ")),
+        n => writeln!(
+            out,
+            "result   {n} unexpected: {}; {seconds:.1} s",
+            unexpected.join(" ")
+        ),
     };
     out
 }

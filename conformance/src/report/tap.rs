@@ -11,7 +11,9 @@ pub fn render(report: &Report) -> String {
         let ok = if test.status.is_bad() { "not ok" } else { "ok" };
         let directive = match (test.status, test.verdict) {
             (Status::Skipped, _) => format!(" # SKIP {}", one_line(&test.reason)),
-            (s, Verdict::Expected) if s.is_bad() => format!(" # TODO suite fault: {}", one_line(&test.reason)),
+            (s, Verdict::Expected) if s.is_bad() => {
+                format!(" # TODO suite fault: {}", one_line(&test.reason))
+            }
             _ => String::new(),
         };
         let _ = writeln!(out, "{ok} {} - {}{directive}", i + 1, one_line(&test.id));
@@ -42,7 +44,15 @@ mod tests {
     fn reads_back() {
         let stream = crate::tap::parse(&super::render(&sample::report()));
         let status: Vec<Status> = stream.assertions.iter().map(|a| a.status).collect();
-        assert_eq!(status, [Status::Passed, Status::Skipped, Status::Failed, Status::Skipped]);
+        assert_eq!(
+            status,
+            [
+                Status::Passed,
+                Status::Skipped,
+                Status::Failed,
+                Status::Skipped
+            ]
+        );
         assert_eq!(stream.planned, Some(4));
     }
 }

@@ -1,17 +1,29 @@
 //! `events`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use knarr_runtime::error::{Error, Kind};
+use knarr_runtime::cgroup::OomEvent;
+use knarr_runtime::container::Container;
+use knarr_runtime::error::{Error, Kind, Result};
+use serde::Serialize;
 
-use super::Outcome;
 use super::definition::flags;
 use super::globals::Globals;
 use super::parse::Matches;
-use knarr_runtime::container::Container;
+use super::{Outcome, print_json};
 
 /// Time between statistics unless chosen.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A line of output.
+#[derive(Serialize)]
+struct Event<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
 
 /// `events`
 pub fn events(globals: &Globals, matches: &Matches<'_>) -> Outcome {
@@ -22,7 +34,61 @@ pub fn events(globals: &Globals, matches: &Matches<'_>) -> Outcome {
             "duration interval must be greater than 0",
         ));
     }
-    let _container = Container::load(&globals.root(), matches.id()?)?;
-    let _once = matches.on(&flags::STATS);
-    Err(Error::unsupported("events", "not built yet"))
+    let container = Container::load(&globals.root(), matches.id()?)?;
+    if matches.on(&flags::STATS) {
+        stats(&container)?;
+    } else {
+        follow(&container, interval)?;
+    }
+    Ok(0)
+}
+
+fn stats(container: &Container) -> Result<()> {
+    let event = Event {
+        kind: "stats",
+        id: &container.id,
+        data: Some(container.stats()?),
+    };
+    print_json(&event, false)
+}
+
+/// Prints what happens until the container ends.
+fn follow(container: &Container, interval: Duration) -> Result<()> {
+    let mut watch = match container.watch_oom() {
+        Ok(watch) => Some(watch),
+        // Without a memory controller there are still statistics.
+        Err(error) if error.kind() == Kind::Unsupported => None,
+        Err(error) => return Err(error),
+    };
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            match stats(container) {
+                Ok(()) => next += interval,
+                Err(error) if matches!(error.kind(), Kind::WrongState | Kind::NotFound) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        let Some(watch) = &mut watch else {
+            std::thread::sleep(left);
+            continue;
+        };
+        // Rounded up, so that no time is spent on waits of zero milliseconds.
+        match watch.wait(i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX))? {
+            OomEvent::Oom => {
+                let event = Event {
+                    kind: "oom",
+                    id: &container.id,
+                    data: None::<()>,
+                };
+                print_json(&event, false)?;
+            }
+            OomEvent::Gone => return Ok(()),
+            OomEvent::Nothing => {}
+        }
+    }
 }

@@ -1,12 +1,11 @@
 //! `features`.
 
-use knarr_runtime::error::Error;
-
 use super::Outcome;
 use super::globals::Globals;
 use super::parse::Matches;
 
 /// `features`
 pub fn features(_globals: &Globals, _matches: &Matches<'_>) -> Outcome {
-    Err(Error::unsupported("features", "not built yet"))
+    super::print_json(&knarr_runtime::spec::features::features(), true)?;
+    Ok(0)
 }

@@ -17,20 +17,20 @@ use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
 use super::{hooks_state, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::init::{self, Gate, InitPlan};
-use crate::namespaces::{self, Namespaces};
 use crate::intel_rdt::Resctrl;
+use crate::namespaces::{self, Namespaces};
 use crate::process::procfs::ProcFs;
 use crate::process::sysctl::{self, OwnNamespaces};
-use crate::spec::Text;
 use crate::rootfs::{self, HostSources};
 use crate::seccomp::listener::{self, ContainerProcessState};
+use crate::spec::Text;
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 use crate::spec::seccomp::Seccomp;
-use crate::host::Host;
 use crate::spec::{self, Spec, validate};
 use crate::sys::clone::{Side, clone_process, flags};
 use crate::{console, hooks, intel_rdt, network, proc, protect, seccomp, time};
@@ -90,7 +90,8 @@ impl Bundle {
             host: Some(&host),
             systemd_cgroup: options.cgroup == CgroupDriver::Systemd,
         };
-        let findings = validate::refuse_errors(validate::validate(&spec, &context)).context(|| &self.name)?;
+        let findings =
+            validate::refuse_errors(validate::validate(&spec, &context)).context(|| &self.name)?;
         Ok((spec, findings.iter().map(ToString::to_string).collect()))
     }
 }
@@ -118,7 +119,10 @@ impl Undo {
         let mut left = Vec::new();
         let mut note = |result: Result<()>| left.extend(result.err());
         if let Some(devices) = self.devices.take() {
-            devices.give_back().into_iter().for_each(|error| note(Err(error)));
+            devices
+                .give_back()
+                .into_iter()
+                .for_each(|error| note(Err(error)));
         }
         if let Some(pidfd) = self.init.take() {
             wait::kill_and_reap(pidfd.as_fd());
@@ -159,7 +163,8 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let mut undo = Undo {
         cgroup: None,
         init: None,
-        rdt: None, devices: None,
+        rdt: None,
+        devices: None,
         pid_file: None,
     };
     let mut builder = Builder {
@@ -286,13 +291,20 @@ impl Builder<'_> {
         };
         let sysctls = sysctl::plan(&linux.sysctl, own)?;
         let devices = network::devices::plan(&linux.net_devices, own.network)?;
-        let rdt = linux.intel_rdt.as_ref().map(|rdt| intel_rdt::plan(rdt, &self.options.id)).transpose()?;
+        let rdt = linux
+            .intel_rdt
+            .as_ref()
+            .map(|rdt| intel_rdt::plan(rdt, &self.options.id))
+            .transpose()?;
 
         let request = cgroup::Request {
             id: &self.options.id,
             cgroups_path: &linux.cgroups_path,
             driver: self.options.cgroup,
-            rootless: self.options.rootless.unwrap_or_else(|| Host::new().rootless()),
+            rootless: self
+                .options
+                .rootless
+                .unwrap_or_else(|| Host::new().rootless()),
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
@@ -328,20 +340,21 @@ impl Builder<'_> {
         };
         let entered = namespaces.enter()?;
         let into = cgroup.clone_into()?;
-        let (pid, pidfd) = match clone_process(namespaces.clone_flags(), into.as_ref().map(AsFd::as_fd)) {
-            Ok(Side::Child) => {
-                drop(ours);
-                init::run(plan, theirs)
-            }
-            Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => {
-                let what = namespaces::names(namespaces.clone_flags());
-                return Err(Error::system(
-                    format!("linux.namespaces: clone3({what})"),
-                    errno,
-                ));
-            }
-        };
+        let (pid, pidfd) =
+            match clone_process(namespaces.clone_flags(), into.as_ref().map(AsFd::as_fd)) {
+                Ok(Side::Child) => {
+                    drop(ours);
+                    init::run(plan, theirs)
+                }
+                Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
+                Err(errno) => {
+                    let what = namespaces::names(namespaces.clone_flags());
+                    return Err(Error::system(
+                        format!("linux.namespaces: clone3({what})"),
+                        errno,
+                    ));
+                }
+            };
         drop(theirs);
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
         entered.leave()?;
@@ -349,13 +362,16 @@ impl Builder<'_> {
             cgroup.attach(pid.cast_unsigned())?;
         }
         if cgroup::owner_changes(spec) {
-            cgroup.delegate(namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)))?;
+            cgroup.delegate(
+                namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)),
+            )?;
         }
         record.cgroup = cgroup.record();
         if namespaces.make & flags::NEWUSER != 0 {
             namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
         }
-        let process = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
+        let process =
+            Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
         record.pid = pid;
         if let Some(plan) = rdt {
             let resctrl = Resctrl::find(&procfs)?;

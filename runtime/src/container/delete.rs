@@ -77,7 +77,11 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
     if let Some(rdt) = &record.rdt {
-        failures.extend(Resctrl::find(&ProcFs::open()?).and_then(|resctrl| resctrl.remove(rdt)).err());
+        failures.extend(
+            Resctrl::find(&ProcFs::open()?)
+                .and_then(|resctrl| resctrl.remove(rdt))
+                .err(),
+        );
     }
     failures.extend(manager.delete().err());
     if let Some(error) = failures.into_iter().next() {

@@ -90,7 +90,11 @@ impl Container {
             root: open_root(record.pid)?,
             options,
         };
-        let signals = if options.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
+        let signals = if options.detach {
+            None
+        } else {
+            Some(Signals::block().context(|| "signalfd()")?)
+        };
         let (pidfd, console) = exec.spawn()?;
         match signals {
             Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref()),
@@ -159,7 +163,6 @@ impl Exec<'_> {
         drop(theirs);
         let console = entered
             .leave()
-            
             .and_then(|()| match placed {
                 true => Ok(()),
                 false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),

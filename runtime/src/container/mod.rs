@@ -8,6 +8,7 @@ pub mod checkpoint;
 mod create;
 mod delete;
 mod exec;
+mod events;
 pub mod options;
 pub(crate) mod record;
 mod run;
@@ -28,10 +29,10 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::spec::Spec;
-use crate::spec::resources::Resources;
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
+use crate::spec::Spec;
+use crate::spec::resources::Resources;
 use crate::{cgroup, namespaces, proc};
 
 use record::Record;

@@ -37,7 +37,11 @@ impl Container {
                 .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         // From before the process exists on, so that neither its end nor a signal for it is missed.
-        let signals = if run.detach { None } else { Some(Signals::block().context(|| "signalfd()")?) };
+        let signals = if run.detach {
+            None
+        } else {
+            Some(Signals::block().context(|| "signalfd()")?)
+        };
         let created = create::create(root, &options, GateKind::Channel)?;
         let container = Container {
             root: root.to_owned(),
@@ -62,7 +66,9 @@ impl Container {
             ..
         } = created;
         drop(store);
-        let Some(signals) = signals else { return Ok((0, warnings)) };
+        let Some(signals) = signals else {
+            return Ok((0, warnings));
+        };
         let code = wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?;
         if !run.keep {
             warnings.extend(
@@ -102,7 +108,8 @@ pub(super) fn wait_in_foreground(
 ) -> Result<i32> {
     let mut forward = |number: i32| {
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
-        let signal = sys::signal(number).filter(|signal| !matches!(*signal, Signal::PIPE | Signal::URG));
+        let signal =
+            sys::signal(number).filter(|signal| !matches!(*signal, Signal::PIPE | Signal::URG));
         if let Some(signal) = signal {
             let _ = pidfd_send_signal(pidfd, signal);
         }

@@ -90,7 +90,10 @@ impl<'a> Attributes<'a> {
         let inherited = notify::inherited(
             variable("LISTEN_FDS").as_deref(),
             variable("LISTEN_PID").as_deref(),
-            rustix::process::getpid().as_raw_nonzero().get().unsigned_abs(),
+            rustix::process::getpid()
+                .as_raw_nonzero()
+                .get()
+                .unsigned_abs(),
             around.preserve_fds,
         )?;
         // A program that checks LISTEN_PID is pid 1 of its own namespace, as with other runtimes.
@@ -99,15 +102,31 @@ impl<'a> Attributes<'a> {
         }
         let size = process.console_size.map(console::plan);
         let attributes = Attributes {
-            terminal: if process.terminal { Some(size.transpose()?) } else { None },
+            terminal: if process.terminal {
+                Some(size.transpose()?)
+            } else {
+                None
+            },
             no_new_privileges: process.no_new_privileges,
             program,
-            cwd: if process.cwd.is_empty() { "/" } else { &process.cwd },
+            cwd: if process.cwd.is_empty() {
+                "/"
+            } else {
+                &process.cwd
+            },
             identity,
             capabilities,
             rlimits: rlimits::plan(&process.rlimits)?,
-            scheduler: process.scheduler.as_ref().map(scheduler::plan).transpose()?,
-            io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+            scheduler: process
+                .scheduler
+                .as_ref()
+                .map(scheduler::plan)
+                .transpose()?,
+            io_priority: process
+                .io_priority
+                .as_ref()
+                .map(io_priority::plan)
+                .transpose()?,
             memory_policy: linux
                 .and_then(|linux| linux.memory_policy.as_ref())
                 .map(memory_policy::plan)
@@ -126,7 +145,9 @@ impl<'a> Attributes<'a> {
 
     /// Makes the terminal, in the container's devpts, and its controlling process of the caller.
     pub fn take_terminal(&self, root: &RootFd, channel: &Channel) -> Result<Option<OwnedFd>> {
-        let Some(size) = self.terminal else { return Ok(None) };
+        let Some(size) = self.terminal else {
+            return Ok(None);
+        };
         let devpts = root
             .open("/dev/pts", OFlags::PATH | OFlags::DIRECTORY, Links::Follow)
             .context(|| "process.terminal: open(/dev/pts)")?;
@@ -203,7 +224,8 @@ impl<'a> Attributes<'a> {
     pub fn complete_environment(&mut self, root: &RootFd) {
         if self.program.variable("HOME").is_none() {
             let home = user::home(root, self.identity.uid);
-            self.program.set_variable("HOME", home.as_deref().unwrap_or("/"));
+            self.program
+                .set_variable("HOME", home.as_deref().unwrap_or("/"));
         }
     }
 

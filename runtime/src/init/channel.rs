@@ -220,11 +220,8 @@ mod tests {
         a.send(&Message::Pid(12)).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Pid(12))));
         let file = std::fs::File::open("/dev/null").unwrap();
-        a.send(&Message::Console(file.into()))
-            .unwrap();
-        assert!(
-            matches!(b.receive().unwrap(), Some(Message::Console(_)))
-        );
+        a.send(&Message::Console(file.into())).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));
         a.send(&Message::Failed(Error::new(
             Kind::Hook,
             "x".repeat(1 << 20),

@@ -337,8 +337,9 @@ mod tests {
 
     #[test]
     fn a_listener_gets_the_calls_and_the_state() {
+        use crate::container::state::SpecState;
         use crate::container::state::Status;
-        use crate::seccomp::listener::{ContainerProcessState, FDS, State, send};
+        use crate::seccomp::listener::{ContainerProcessState, FDS, send};
         use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
         use std::io::{IoSliceMut, Read};
         use std::mem::MaybeUninit;
@@ -386,13 +387,13 @@ mod tests {
             fds: FDS,
             pid,
             metadata: "for the agent",
-            state: State {
+            state: SpecState {
                 oci_version: "1.3.0",
                 id: "c1",
                 status: Status::Creating,
                 pid,
                 bundle: "/bundle",
-                annotations: None,
+                annotations: &std::collections::BTreeMap::new(),
             },
         };
         send(listener.as_fd(), path.to_str().unwrap(), &state).unwrap();
@@ -454,20 +455,21 @@ mod tests {
 
     #[test]
     fn a_missing_agent_is_an_error_with_its_path() {
+        use crate::container::state::SpecState;
         use crate::container::state::Status;
-        use crate::seccomp::listener::{ContainerProcessState, FDS, State, send};
+        use crate::seccomp::listener::{ContainerProcessState, FDS, send};
         let state = ContainerProcessState {
             oci_version: "1.3.0",
             fds: FDS,
             pid: 1,
             metadata: "",
-            state: State {
+            state: SpecState {
                 oci_version: "1.3.0",
                 id: "c1",
                 status: Status::Running,
                 pid: 1,
                 bundle: "/b",
-                annotations: None,
+                annotations: &std::collections::BTreeMap::new(),
             },
         };
         let fd = std::fs::File::open("/dev/null").unwrap();
