@@ -68,19 +68,29 @@ fuzz:
 
 # Man pages and completions come from the same definition as the help texts.
 docs:
-	$(CARGO) run --locked -p knarr-runtime --example docs -- $(DOCS)
-	$(CARGO) run --locked -p oci-conformance -- docs $(DOCS)
+	rm -rf $(DOCS) && mkdir -p $(DOCS)/man $(DOCS)/completions
+	for what in man completions; do \
+		$(CARGO) run --locked -q -p knarr-runtime --features generate --bin knarr-generate -- $$what $(DOCS)/$$what && \
+		$(CARGO) run --locked -q -p oci-conformance -- generate $$what $(DOCS)/$$what || exit 1; \
+	done
 
 install: all docs
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man8 \
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man8 \
 		$(DESTDIR)$(DATADIR)/bash-completion/completions \
 		$(DESTDIR)$(DATADIR)/zsh/site-functions \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	install -m 755 $(KNARR) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
-	install -m 644 $(DOCS)/man/*.8 $(DESTDIR)$(MANDIR)/man8
-	install -m 644 $(DOCS)/bash/* $(DESTDIR)$(DATADIR)/bash-completion/completions
-	install -m 644 $(DOCS)/zsh/* $(DESTDIR)$(DATADIR)/zsh/site-functions
-	install -m 644 $(DOCS)/fish/* $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	for section in 1 8; do \
+		for page in $(DOCS)/man/*.$$section; do \
+			[ ! -e "$$page" ] || install -m 644 "$$page" $(DESTDIR)$(MANDIR)/man$$section || exit 1; \
+		done; \
+	done
+	for program in knarr oci-conformance; do \
+		install -m 644 $(DOCS)/completions/$$program.bash \
+			$(DESTDIR)$(DATADIR)/bash-completion/completions/$$program && \
+		install -m 644 $(DOCS)/completions/_$$program $(DESTDIR)$(DATADIR)/zsh/site-functions && \
+		install -m 644 $(DOCS)/completions/$$program.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d || exit 1; \
+	done
 
 clean:
 	$(CARGO) clean

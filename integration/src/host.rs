@@ -62,7 +62,12 @@ impl Snapshot {
         ];
         let mut lines = Vec::new();
         for (what, before, after) in pairs {
-            lines.extend(after.difference(before).map(|x| format!("+ {what} {x}")));
+            lines.extend(after.difference(before).map(|x| {
+                // Of a process the number is compared, and the command line shown.
+                let command = fs::read(format!("/proc/{x}/cmdline")).unwrap_or_default();
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                format!("+ {what} {x} {command}").trim_end().to_owned()
+            }));
             lines.extend(before.difference(after).map(|x| format!("- {what} {x}")));
         }
         lines
@@ -99,11 +104,7 @@ fn processes(sandbox: &Sandbox) -> BTreeSet<String> {
             })
         };
         if has("environ", &mark) || has("cgroup", sandbox.cgroup()) {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            found.insert(format!(
-                "{pid} {}",
-                String::from_utf8_lossy(&command).replace('\0', " ")
-            ));
+            found.insert(pid.to_string());
         }
     }
     found

@@ -1,5 +1,6 @@
 //! exec: every flag, exit codes, and what a process inherits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Hooks: order, state on standard input, namespaces, timeouts, and what their failure means.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! What a runtime hands over: terminals, pidfds, descriptors, notifications, logs, error texts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

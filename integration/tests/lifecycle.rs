@@ -1,5 +1,6 @@
 //! create, start, state, kill, delete, run: who may do what when, and what is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 use std::time::Duration;

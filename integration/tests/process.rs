@@ -1,5 +1,6 @@
 //! What the program finds: identity, limits, capabilities, scheduling, descriptors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
 
