@@ -260,6 +260,7 @@ impl Exec<'_> {
         if let (None, Some(filter)) = (early, self.filter) {
             filter.load()?;
         }
+        drop(root);
         self.attributes.close_descriptors(&[channel.as_fd()])?;
         channel.send(&Message::Executing)?;
         self.attributes.execute(&program)

@@ -165,6 +165,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     attributes.apply_credentials(&root, channel)?;
     let program = attributes.find_program()?;
     // Whatever else is open belongs to the runtime: it must not live on in a container that waits.
+    drop((terminal, root));
     let mut keep = vec![channel.as_fd()];
     if let Gate::Fifos { start, result } = plan.gate {
         keep.extend([start.as_fd(), result.as_fd()]);
