@@ -248,6 +248,18 @@ pub(crate) fn pidfd(pid: i32) -> Result<OwnedFd> {
     pidfd_open(pid, PidfdFlags::empty()).context(|| format!("pidfd_open({})", pid.as_raw_nonzero()))
 }
 
+/// The pid of a pidfd's process, in the caller's pid namespace. proc_pid_fdinfo(5).
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).context(|| format!("read({path})"))?;
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0)
+        .ok_or_else(|| Error::new(Kind::System, format!("{path} names no process")))
+}
+
 /// Writes the id maps of the new user namespace of process `pid`. user_namespaces(7).
 ///
 /// A privileged process writes the files itself; another one may write only a

@@ -340,22 +340,37 @@ impl Builder<'_> {
         };
         let entered = namespaces.enter()?;
         let into = cgroup.clone_into()?;
-        let (pid, pidfd) =
-            match clone_process(namespaces.clone_flags(), into.as_ref().map(AsFd::as_fd)) {
-                Ok(Side::Child) => {
-                    drop(ours);
-                    init::run(plan, theirs)
+        // A joined user namespace takes a helper that goes there first and makes init.
+        let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
+        let set = if join.is_some() {
+            0
+        } else {
+            namespaces.clone_flags()
+        };
+        let (mut pid, mut pidfd) = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+            Ok(Side::Child) => {
+                drop(ours);
+                match join {
+                    Some(user) => init::run_in(user, plan, theirs),
+                    None => init::run(plan, theirs),
                 }
-                Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-                Err(errno) => {
-                    let what = namespaces::names(namespaces.clone_flags());
-                    return Err(Error::system(
-                        format!("linux.namespaces: clone3({what})"),
-                        errno,
-                    ));
-                }
-            };
+            }
+            Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
+            Err(errno) => {
+                let what = namespaces::names(set);
+                return Err(Error::system(
+                    format!("linux.namespaces: clone3({what})"),
+                    errno,
+                ));
+            }
+        };
         drop(theirs);
+        if join.is_some() {
+            let init = receive_init(&ours, pidfd.as_fd())?;
+            let helper = std::mem::replace(&mut pidfd, init);
+            wait::reap(helper.as_fd())?;
+            pid = namespaces::pid_of(pidfd.as_fd())?;
+        }
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
         entered.leave()?;
         if into.is_none() {
@@ -487,6 +502,18 @@ impl Builder<'_> {
                 .is_some_and(|hooks| !hooks.poststop.is_empty()),
         }
     }
+}
+
+/// Waits for init from the helper that makes it; a helper that fails is gone afterwards.
+fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let error = match channel.receive() {
+        Ok(Some(Message::Init(pidfd))) => return Ok(pidfd),
+        Ok(Some(Message::Failed(error))) | Err(error) => error,
+        Ok(Some(_)) => channel::unexpected("another message than Init"),
+        Ok(None) => return Err(died(helper)),
+    };
+    wait::kill_and_reap(helper);
+    Err(error)
 }
 
 /// Takes the seccomp listener out of a process and passes it to whom the configuration names.

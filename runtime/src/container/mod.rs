@@ -7,8 +7,8 @@
 pub mod checkpoint;
 mod create;
 mod delete;
-mod exec;
 mod events;
+mod exec;
 pub mod options;
 pub(crate) mod record;
 mod run;

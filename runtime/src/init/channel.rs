@@ -7,7 +7,8 @@
 //! ```text
 //! runtime                               container's process
 //!   cgroups entered, ids mapped  --Go-->  waits for it before it looks at either
-//!                                <--Pid-- a helper process made init (joined user namespace)
+//!                                <--Init-- a helper made init and hands over its pidfd
+//!                                         (only where a user namespace is joined)
 //!                                <--Hooks-- mounts are made, the root is still the host's
 //!   runs createRuntime hooks     --Go-->
 //!                                <--Console-- with the terminal's master
@@ -49,8 +50,8 @@ pub(crate) enum Message {
     Go,
     /// The mounts are made: run the hooks that come before the root is changed.
     Hooks,
-    /// Init's pid, where another process than the first child is init.
-    Pid(i32),
+    /// A pidfd of init, where another process than the first child is init.
+    Init(OwnedFd),
     /// The terminal's master.
     Console(OwnedFd),
     /// The seccomp listener, as the number it has in the container's process.
@@ -93,7 +94,7 @@ impl Channel {
         match message {
             Message::Go => self.send_raw(b'G', &[], None),
             Message::Hooks => self.send_raw(b'H', &[], None),
-            Message::Pid(pid) => self.send_raw(b'P', &pid.to_le_bytes(), None),
+            Message::Init(pidfd) => self.send_raw(b'I', &[], Some(pidfd.as_fd())),
             Message::Console(fd) => self.send_raw(b'C', &[], Some(fd.as_fd())),
             Message::Notify(number) => self.send_raw(b'N', &number.to_le_bytes(), None),
             Message::Warning(text) => self.send_raw(b'W', text.as_bytes(), None),
@@ -159,7 +160,7 @@ impl Channel {
         Ok(Some(match (tag, fd) {
             (b'G', None) => Message::Go,
             (b'H', None) => Message::Hooks,
-            (b'P', None) => Message::Pid(number(body)),
+            (b'I', Some(fd)) => Message::Init(fd),
             (b'C', Some(fd)) => Message::Console(fd),
             (b'N', None) => Message::Notify(number(body)),
             (b'W', None) => Message::Warning(String::from_utf8_lossy(body).into_owned()),
@@ -217,8 +218,8 @@ mod tests {
         let (a, b) = pair().unwrap();
         a.send(&Message::Warning("careful".to_owned())).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Warning(text)) if text == "careful"));
-        a.send(&Message::Pid(12)).unwrap();
-        assert!(matches!(b.receive().unwrap(), Some(Message::Pid(12))));
+        a.send(&Message::Notify(12)).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Notify(12))));
         let file = std::fs::File::open("/dev/null").unwrap();
         a.send(&Message::Console(file.into())).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Console(_))));

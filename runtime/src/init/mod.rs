@@ -182,6 +182,24 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     })
 }
 
+/// Goes into the user namespace `user`, from where nobody comes back, and makes init there: the
+/// namespaces that init gets must belong to that one. Init is a sibling, the runtime's own child.
+pub(crate) fn run_in(user: BorrowedFd<'_>, plan: InitPlan<'_>, channel: Channel) -> ! {
+    let made = clone::setns(user, flags::NEWUSER)
+        .context(|| "linux.namespaces: setns(user)")
+        .and_then(|()| become_root())
+        .and_then(|()| {
+            clone::clone_process(plan.namespaces.clone_flags() | flags::PARENT, None)
+                .context(|| "linux.namespaces: clone3(CLONE_PARENT)")
+        });
+    let sent = match made {
+        Ok(clone::Side::Child) => run(plan, channel),
+        Ok(clone::Side::Parent { pidfd, .. }) => channel.send(&Message::Init(pidfd)),
+        Err(error) => channel.send(&Message::Failed(error)),
+    };
+    sys::exit_now(i32::from(sent.is_err()))
+}
+
 /// What is left to do when init is let go.
 struct Ready<'a> {
     spec: &'a Spec<'a>,
