@@ -22,7 +22,8 @@ pub const INSIDE_DIRECTORY: &str = "/run/notify";
 /// What NOTIFY_SOCKET is in the container.
 pub const INSIDE_SOCKET: &str = "/run/notify/notify.sock";
 
-const DIRECTORY: &str = "notify";
+/// The directory of the socket, in the state directory.
+pub(crate) const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify.sock";
 /// A message is a few lines; the service manager itself takes at most a page.
 const MAX_MESSAGE: usize = 4096;
@@ -31,6 +32,14 @@ const BARRIER: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
+
+/// The service manager's socket, where the caller has one: the value of NOTIFY_SOCKET.
+#[must_use]
+pub fn host_socket() -> Option<String> {
+    std::env::var("NOTIFY_SOCKET")
+        .ok()
+        .filter(|socket| !socket.is_empty())
+}
 
 /// Makes the directory that is to be mounted at [`INSIDE_DIRECTORY`], below `state`: at create.
 ///

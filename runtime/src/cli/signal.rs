@@ -48,17 +48,15 @@ const MAX: i32 = 64;
 /// names count from glibc's, as kill(1) does.
 const RT_MIN: i32 = 34;
 
-/// Reads a signal: a number, or a name in any case, with or without `SIG`
-/// (and with the dash of kill(1)). 0 only asks whether there is a process.
+/// Reads a signal: a number, or a name in any case, with or without `SIG`. 0 only asks whether there is a process.
 ///
 /// # Errors
 /// No such signal.
 pub fn parse(text: &str) -> Result<i32> {
-    let name = text.strip_prefix('-').unwrap_or(text);
-    let number = if name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.parse().ok()
+    let number = if text.starts_with(|c: char| c.is_ascii_digit()) {
+        text.parse().ok()
     } else {
-        by_name(&name.to_ascii_uppercase())
+        by_name(&text.to_ascii_uppercase())
     };
     number
         .filter(|number| (0..=MAX).contains(number))
@@ -106,8 +104,6 @@ mod tests {
             ("KILL", 9),
             ("SIGKILL", 9),
             ("sigkill", 9),
-            ("-9", 9),
-            ("-KILL", 9),
             ("0", 0),
             ("64", 64),
             ("RTMIN", 34),
@@ -124,6 +120,9 @@ mod tests {
         for text in [
             "",
             "-",
+            "-1",
+            "-9",
+            "-KILL",
             "--9",
             "-1x",
             "65",

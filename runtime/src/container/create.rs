@@ -28,12 +28,13 @@ use crate::process::sysctl::{self, OwnNamespaces};
 use crate::rootfs::{self, HostSources};
 use crate::seccomp::listener::{self, ContainerProcessState};
 use crate::spec::Text;
+use crate::spec::config::Mount;
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::{self, Spec, validate};
 use crate::sys::clone::{Side, clone_process, flags};
-use crate::{console, hooks, intel_rdt, network, proc, protect, seccomp, time};
+use crate::{console, hooks, intel_rdt, network, notify, proc, protect, seccomp, time};
 
 /// The annotation by which the caller's groups stay, for volumes that only they open.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
@@ -48,6 +49,8 @@ pub(super) struct Created {
     pub channel: Channel,
     /// The terminal's master, where nobody else got it.
     pub console: Option<OwnedFd>,
+    /// Where the container's word for a service manager arrives, if somebody is there to pass it on.
+    pub notify: Option<notify::Listener>,
     pub warnings: Vec<String>,
 }
 
@@ -157,7 +160,8 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     proc::require_one_thread()?;
     super::store::check_id(&options.id)?;
     let bundle = Bundle::read(options)?;
-    let (spec, warnings) = bundle.spec(options)?;
+    let (mut spec, warnings) = bundle.spec(options)?;
+    let notify = offer_notify_socket(&mut spec, root, &options.id);
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
     let mut undo = Undo {
@@ -173,6 +177,8 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
         spec: &spec,
         store: &store,
         warnings,
+        notify,
+        listener: None,
     };
     match builder.build(gate, &mut undo) {
         Ok(parts) => Ok(Created {
@@ -180,6 +186,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             pidfd: parts.pidfd,
             channel: parts.channel,
             console: parts.console,
+            notify: builder.listener,
             warnings: builder.warnings,
             store,
         }),
@@ -197,6 +204,37 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             Err(error)
         }
     }
+}
+
+/// Lets the container's process reach a socket of ours where a service manager waits for its word
+/// (NOTIFY_SOCKET, sd_notify(3)); `start` listens at it. Whether that is so.
+fn offer_notify_socket(spec: &mut Spec<'_>, root: &Path, id: &str) -> bool {
+    let Some(process) = spec
+        .process
+        .as_mut()
+        .filter(|_| notify::host_socket().is_some())
+    else {
+        return false;
+    };
+    process.env.push(Text::from(format!(
+        "NOTIFY_SOCKET={}",
+        notify::INSIDE_SOCKET
+    )));
+    spec.mounts.push(Mount {
+        destination: Text::from(notify::INSIDE_DIRECTORY),
+        kind: Text::from("bind"),
+        source: Text::from(
+            root.join(id)
+                .join(notify::DIRECTORY)
+                .to_string_lossy()
+                .into_owned(),
+        ),
+        options: ["bind", "nosuid", "noexec", "nodev", "ro"]
+            .map(Text::from)
+            .into(),
+        ..Mount::default()
+    });
+    true
 }
 
 /// Refuses terminals that nobody would get, before anything is made.
@@ -224,6 +262,9 @@ struct Builder<'a> {
     spec: &'a Spec<'a>,
     store: &'a Store,
     warnings: Vec<String>,
+    /// Whether a service manager waits for word from the container.
+    notify: bool,
+    listener: Option<notify::Listener>,
 }
 
 struct Parts {
@@ -273,6 +314,7 @@ impl Builder<'_> {
                 let around = Surroundings {
                     session_keyring: (!self.options.no_new_keyring).then_some(&self.options.id),
                     preserve_fds: self.options.preserve_fds,
+                    make_cwd: true,
                     keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
                 };
                 let (attributes, warnings) =
@@ -312,6 +354,13 @@ impl Builder<'_> {
         record.cgroup = cgroup.record();
         self.store.write(STATE, &record.to_json()?)?;
         self.store.write(CONFIG, &self.bundle.text)?;
+        if self.notify {
+            notify::prepare(self.store.as_fd())?;
+            // The program may speak as soon as it runs.
+            if gate == GateKind::Channel {
+                self.listener = Some(notify::Listener::bind(self.store.as_fd())?);
+            }
+        }
         let gate = match gate {
             GateKind::Fifos => Gate::Fifos {
                 start: self.store.make_fifo(START_FIFO)?,
@@ -402,7 +451,7 @@ impl Builder<'_> {
             undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
         }
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
-        ours.send(&Message::Go)?;
+        ours.send_go()?;
         let console = self.accompany(&ours, record, pidfd.as_fd())?;
         if let Some(socket) = &self.options.pidfd_socket {
             send_pidfd(socket, pidfd.as_fd())?;
@@ -413,7 +462,7 @@ impl Builder<'_> {
         }
         record.ready = true;
         self.store.write(STATE, &record.to_json()?)?;
-        ours.send(&Message::Go)?;
+        ours.send_go()?;
         Ok((pidfd, ours, console))
     }
 
@@ -438,7 +487,7 @@ impl Builder<'_> {
                             &state,
                         )?;
                     }
-                    channel.send(&Message::Go)?;
+                    channel.send_go()?;
                 }
                 Some(Message::Console(master)) => match &self.options.console_socket {
                     Some(socket) => send_console(socket, master.as_fd())?,
@@ -458,7 +507,7 @@ impl Builder<'_> {
                         Status::Creating,
                         record.pid,
                     )?;
-                    channel.send(&Message::Go)?;
+                    channel.send_go()?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
                 Some(_) => return Err(channel::unexpected("a message that init does not send")),

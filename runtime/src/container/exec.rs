@@ -14,6 +14,7 @@ use super::store::CONFIG;
 use super::{Container, config_of, open_init, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::namespaces::Entered;
@@ -22,6 +23,7 @@ use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
 use crate::spec::seccomp::Seccomp;
+use crate::spec::validate;
 use crate::sys::clone::{self, Side, clone_process, flags};
 use crate::sys::fds;
 use crate::sys::process as sys;
@@ -63,12 +65,19 @@ impl Container {
         let text = store.read(CONFIG)?.unwrap_or_default();
         let spec = config_of(&self.id, &text)?;
         let process = options.merge(spec.process.as_ref())?;
+        let host = Host::new();
+        let context = validate::Context {
+            host: Some(&host),
+            systemd_cgroup: false,
+        };
+        validate::refuse_errors(validate::validate_process(&process, &context))?;
         let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let filter = profile.map(seccomp::compile).transpose()?;
         let procfs = ProcFs::open()?;
         let around = Surroundings {
             session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
+            make_cwd: false,
             keep_groups: false,
         };
         let (attributes, _warnings) =
@@ -167,7 +176,7 @@ impl Exec<'_> {
                 true => Ok(()),
                 false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
             })
-            .and_then(|()| ours.send(&Message::Go))
+            .and_then(|()| ours.send_go())
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
         match console {
             Ok(console) => Ok((pidfd, console)),
@@ -205,7 +214,7 @@ impl Exec<'_> {
                         Status::Running,
                         pid,
                     )?;
-                    channel.send(&Message::Go)?;
+                    channel.send_go()?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
                 Some(_) => return Err(channel::unexpected("a message that an exec does not send")),
@@ -218,7 +227,7 @@ impl Exec<'_> {
         if let Some(path) = &self.options.pid_file {
             write_pid_file(path, pid)?;
         }
-        channel.send(&Message::Go)?;
+        channel.send_go()?;
         started(channel, pidfd)?;
         Ok(kept)
     }

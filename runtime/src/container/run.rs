@@ -11,6 +11,8 @@ use super::{Container, delete, wait};
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
+use crate::notify::{self, Listener};
+use crate::sys::clone::{Side, clone_process};
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
 
@@ -59,16 +61,25 @@ impl Container {
                 .fold(error, Error::and_also));
         }
         let Created {
+            record,
             pidfd,
             console,
+            notify,
             store,
             mut warnings,
             ..
         } = created;
         drop(store);
+        let notify = notify.zip(notify::host_socket());
         let Some(signals) = signals else {
+            if let Some((listener, host)) = notify {
+                listener.proxy(&host, record.pid.cast_unsigned(), pidfd.as_fd())?;
+            }
             return Ok((0, warnings));
         };
+        if let Some((listener, host)) = notify {
+            pass_on_beside(&listener, &host, pidfd.as_fd())?;
+        }
         let code = wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?;
         if !run.keep {
             warnings.extend(
@@ -78,6 +89,22 @@ impl Container {
             );
         }
         Ok((code, warnings))
+    }
+}
+
+/// Passes the container's word on in a process of its own: this one waits for the container's end,
+/// and stays the service's main process.
+fn pass_on_beside(listener: &Listener, host: &str, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let own = rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    match clone_process(0, None).context(|| "clone3()")? {
+        Side::Parent { .. } => Ok(()),
+        Side::Child => {
+            let passed = listener.proxy(host, own, pidfd);
+            sys::exit_now(i32::from(passed.is_err()))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! start: lets init run the program, and the hooks around it.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
@@ -10,9 +10,10 @@ use rustix::io::Errno;
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, Store};
-use super::{Container, config_of, delete, hooks_state};
+use super::{Container, config_of, delete, hooks_state, open_init};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::notify::{self, Listener};
 
 /// What init writes right before it executes the program.
 pub(crate) const EXECUTING: u8 = b'X';
@@ -50,12 +51,17 @@ impl Container {
                 "cannot start a container whose process has ended",
             ));
         };
+        let notify = listen(&store)?;
         rustix::io::write(&gate, b"G").context(|| "write(start fifo)")?;
         drop(gate);
         outcome(result)?;
         store.unlink(START_FIFO);
         store.unlink(RESULT_FIFO);
-        self.after_start(&store, &record)
+        self.after_start(&store, &record)?;
+        if let (Some((listener, host)), Some(init)) = (notify, open_init(&record)?) {
+            listener.proxy(&host, record.pid.cast_unsigned(), init.as_fd())?;
+        }
+        Ok(())
     }
 
     /// What comes after the program runs: hooks, which may use commands on the container.
@@ -80,6 +86,16 @@ impl Container {
             return Err(error);
         }
         Ok(())
+    }
+}
+
+/// Listens for word from the container, if create was called for a service manager that waits for it.
+pub(super) fn listen(store: &Store) -> Result<Option<(Listener, String)>> {
+    match notify::host_socket() {
+        Some(host) if store.has(notify::DIRECTORY) => {
+            Ok(Some((Listener::bind(store.as_fd())?, host)))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -7,6 +7,7 @@
 //!     config.json  the configuration as it was at create
 //!     start        fifo: init waits at it while the container is `created`
 //!     result       fifo: init tells `start` what went wrong
+//!     notify/      the socket for a service manager, where there is one
 //! ```
 
 use std::cell::Cell;
@@ -46,6 +47,12 @@ pub(crate) struct Store {
     id: String,
     /// Whether the lock is ours: asking the kernel would give it up.
     locked: Cell<bool>,
+}
+
+impl AsFd for Store {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
 }
 
 /// Refuses ids that could be anything but one plain file name.
@@ -245,6 +252,11 @@ impl Store {
         }
     }
 
+    /// Whether something of that name is there.
+    pub fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Removes a file; a missing one is fine.
     pub fn unlink(&self, name: &str) {
         let _ = unlinkat(&self.dir, name, AtFlags::empty());
@@ -252,22 +264,35 @@ impl Store {
 
     /// Removes the directory and what is in it.
     pub fn remove(&self) -> Result<()> {
-        for entry in Dir::read_from(&self.dir)
-            .context(|| format!("readdir({})", self.id))?
-            .flatten()
-        {
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            unlinkat(&self.dir, name, AtFlags::empty())
-                .context(|| format!("unlink({}/{name:?})", self.id))?;
-        }
+        empty(self.dir.as_fd(), 0).context(|| format!("cannot remove {}", self.id))?;
         match unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::system(format!("rmdir({})", self.id), errno)),
         }
     }
+}
+
+/// Removes all files of a directory, and directories as deep as the runtime makes them.
+fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
+    let list = Dir::read_from(dir).context(|| "readdir()")?;
+    for entry in list {
+        let entry = entry.context(|| "readdir()")?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) if depth == 0 => {
+                let below = openat(dir, name, OFlags::RDONLY | DIR_FLAGS, Mode::empty())
+                    .context(|| format!("open({name:?})"))?;
+                empty(below.as_fd(), depth + 1)?;
+                unlinkat(dir, name, AtFlags::REMOVEDIR).context(|| format!("rmdir({name:?})"))?;
+            }
+            Err(errno) => return Err(Error::system(format!("unlink({name:?})"), errno)),
+        }
+    }
+    Ok(())
 }
 
 /// The error that callers match for an id that nobody has.

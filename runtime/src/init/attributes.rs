@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::console::{self, Size, Terminal};
@@ -44,6 +44,7 @@ pub(crate) struct Attributes<'a> {
     pub no_new_privileges: bool,
     program: Program,
     cwd: &'a str,
+    make_cwd: bool,
     identity: Identity,
     capabilities: Capabilities,
     rlimits: Vec<Limit>,
@@ -61,6 +62,8 @@ pub(crate) struct Attributes<'a> {
 pub(crate) struct Surroundings<'a> {
     /// Id of the container whose session keyring is joined; the caller's stays where absent.
     pub session_keyring: Option<&'a str>,
+    /// Whether a working directory that is missing is made.
+    pub make_cwd: bool,
     /// How many descriptors from 3 + LISTEN_FDS on are inherited.
     pub preserve_fds: u32,
     /// The caller's groups stay (annotation `run.oci.keep_original_groups`).
@@ -114,6 +117,7 @@ impl<'a> Attributes<'a> {
             } else {
                 &process.cwd
             },
+            make_cwd: around.make_cwd,
             identity,
             capabilities,
             rlimits: rlimits::plan(&process.rlimits)?,
@@ -149,7 +153,7 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         };
         let devpts = root
-            .open("/dev/pts", OFlags::PATH | OFlags::DIRECTORY, Links::Follow)
+            .resolve("/dev/pts", Links::Follow)
             .context(|| "process.terminal: open(/dev/pts)")?;
         let Terminal { master, slave } = Terminal::open(devpts.as_fd(), size)?;
         channel.send(&Message::Console(master))?;
@@ -208,15 +212,19 @@ impl<'a> Attributes<'a> {
         capabilities.apply()
     }
 
-    /// Enters the working directory, which is made where it is missing. It is opened below the
-    /// root and without magic links: `/proc/self/fd/N` could lead out of the container
-    /// through a descriptor of the runtime's (CVE-2024-21626).
+    /// Enters the working directory. It is opened below the root and without magic links:
+    /// `/proc/self/fd/N` could lead out of the container through a descriptor of the
+    /// runtime's (CVE-2024-21626).
     fn enter_cwd(&self, root: &RootFd) -> Result<()> {
         let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-        let dir = root
-            .make(self.cwd, Links::Follow, Leaf::Directory, mode)
-            .context(|| format!("process.cwd: {}", self.cwd))?
-            .fd;
+        let dir = if self.make_cwd {
+            root.make(self.cwd, Links::Follow, Leaf::Directory, mode)
+                .map(|found| found.fd)
+        } else {
+            root.resolve(self.cwd, Links::Follow)
+                .context(|| "openat2()")
+        };
+        let dir = dir.context(|| format!("process.cwd: {}", self.cwd))?;
         rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))
     }
 

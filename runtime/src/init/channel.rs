@@ -171,6 +171,23 @@ impl Channel {
         }))
     }
 
+    /// Lets the other side go on. Where it has ended instead, its last word is the error.
+    pub fn send_go(&self) -> Result<()> {
+        self.send(&Message::Go)
+            .map_err(|error| self.last_word().unwrap_or(error))
+    }
+
+    /// What the other side said before it ended. To be asked when it is known to have ended, or to be about to.
+    pub fn last_word(&self) -> Option<Error> {
+        loop {
+            match self.receive() {
+                Ok(Some(Message::Failed(error))) => return Some(error),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
     /// Waits for leave to go on; the runtime being gone ends the set-up.
     pub fn wait_for_go(&self) -> Result<()> {
         let mut tag = [0u8; 1];
