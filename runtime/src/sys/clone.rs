@@ -66,7 +66,10 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side,
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | flags::pidfd();
     args.pidfd = std::ptr::from_mut(&mut pidfd).expose_provenance() as u64;
-    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    // A sibling reports its end as the caller does; clone3(2) takes no other wish.
+    if flags & flags::PARENT == 0 {
+        args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= flags::into_cgroup();
         args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
