@@ -33,6 +33,10 @@ pub struct Entry {
     /// than by an assertion, and is wrong to do so.
     #[serde(default)]
     pub complaints: Vec<String>,
+    /// If not empty: the failure must mention one of these (in any case), or it
+    /// has another cause than the suite.
+    #[serde(default)]
+    pub mentions: Vec<String>,
     /// Whether the test ends well without an assertion.
     #[serde(default)]
     pub empty: bool,
@@ -87,6 +91,17 @@ impl When {
     }
 }
 
+impl Entry {
+    fn mentioned(&self, text: &str) -> bool {
+        let text = text.to_ascii_lowercase();
+        self.mentions.is_empty()
+            || self
+                .mentions
+                .iter()
+                .any(|m| text.contains(&m.to_ascii_lowercase()))
+    }
+}
+
 fn bounding_set() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
@@ -123,10 +138,15 @@ impl List {
         let mut any_failed = false;
         for assertion in test.assertions.iter_mut().filter(|a| a.status.is_bad()) {
             any_failed = true;
+            let own: Vec<&str> = assertion.diagnostics.values().map(String::as_str).collect();
+            let said = if own.is_empty() {
+                test.output.clone()
+            } else {
+                own.join("\n")
+            };
             let entry = entries.iter().find(|e| {
-                e.assertions
-                    .iter()
-                    .any(|p| assertion.description.contains(p.as_str()))
+                let wrong = |p: &String| assertion.description.contains(p.as_str());
+                e.assertions.iter().any(wrong) && e.mentioned(&said)
             });
             match entry {
                 Some(entry) => {
@@ -140,9 +160,10 @@ impl List {
         let whole = test.status.is_bad() && (!any_failed || test.status == Status::Timeout);
         if whole {
             let empty = test.status == Status::Empty;
-            let says =
-                |c: &String| test.reason.contains(c.as_str()) || test.output.contains(c.as_str());
-            let said = |e: &&&Entry| e.complaints.iter().any(says);
+            let text = format!("{}\n{}", test.reason, test.output);
+            let said = |e: &&&Entry| {
+                e.complaints.iter().any(|c| text.contains(c.as_str())) && e.mentioned(&text)
+            };
             match entries
                 .iter()
                 .find(|e| if empty { e.empty } else { said(e) })
@@ -182,6 +203,7 @@ mod tests {
                 tests: vec!["t".into()],
                 assertions: assertions.iter().map(|a| (*a).to_owned()).collect(),
                 complaints: Vec::new(),
+                mentions: Vec::new(),
                 empty,
                 when: When::default(),
                 flaky,
@@ -243,6 +265,20 @@ mod tests {
         );
         list(&["weight"], false, false).judge(&mut t, "v1");
         assert_eq!(t.verdict, Verdict::UnexpectedFailure);
+    }
+
+    #[test]
+    fn another_cause_is_not_the_suites_fault() {
+        let mut l = list(&["weight"], false, false);
+        l.entries[0].mentions = vec!["No such file".to_owned()];
+        let mut t = test(Status::Failed, &[("weight", Status::Failed)]);
+        t.output = "panicked".to_owned();
+        l.judge(&mut t, "v1");
+        assert_eq!(t.verdict, Verdict::UnexpectedFailure);
+        let mut t = test(Status::Failed, &[("weight", Status::Failed)]);
+        t.output = "x: no such file".to_owned();
+        l.judge(&mut t, "v1");
+        assert_eq!(t.verdict, Verdict::Expected);
     }
 
     #[test]

@@ -246,7 +246,11 @@ fn mounts(plan: &Plan) -> Result<()> {
         .hierarchies
         .iter()
         .any(|h| h.mount_point == root);
-    if !single {
+    if single {
+        // The kernel refuses one file system twice on the same spot.
+        nix::mount::umount2(root, nix::mount::MntFlags::MNT_DETACH)
+            .context("unmount /sys/fs/cgroup")?;
+    } else {
         mount(Some("tmpfs"), root, Some("tmpfs"), nosuid, Some("mode=755"))
             .context("mount /sys/fs/cgroup")?;
     }

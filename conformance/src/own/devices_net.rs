@@ -176,6 +176,8 @@ fn addresses(ctx: &Ctx, _: &str) -> Result<()> {
 fn template(ctx: &Ctx, _: &str) -> Result<()> {
     veth("own0")?;
     let list = inside(ctx, json!({ "own0": { "name": "web%d" } }))?;
+    // A container of its own network namespace may have fall-back devices too.
+    ctx.ok(list.len() > 1, "the move is allowed");
     ctx.ok(has(&list, "web0"), "it is web0 inside");
     Ok(())
 }

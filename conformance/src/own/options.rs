@@ -247,7 +247,11 @@ fn one(ctx: &Ctx, name: &str) -> Result<()> {
         "read:/mnt/file",
         "read:/mnt/below",
     ]);
-    let end = ctx.run(&b)?;
+    let end = ctx.run(&b);
+    for point in [&below, &dir] {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
+    let end = end?;
     let mountinfo = end.value(0)?;
     let mountinfo = mountinfo.as_str().unwrap_or("");
     let points: &[&str] = if e.on == Tree {

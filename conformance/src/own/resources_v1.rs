@@ -338,6 +338,9 @@ fn delete_keeps(ctx: &Ctx, _: &str) -> Result<()> {
     ctx.run(&b)?;
     ctx.ok(dir.is_dir(), "the parent, which was there before, is kept");
     ctx.ok(!dir.join("child").exists(), "the child is removed");
+    cgroups::find(parent).iter().for_each(|d| {
+        let _ = fs::remove_dir(d);
+    });
     Ok(())
 }
 
