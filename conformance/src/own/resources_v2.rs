@@ -83,6 +83,13 @@ const TABLE: &[Row] = &[
         idle,
     ),
     (
+        "cgroup-v2.cpu-idle-shares",
+        CPU,
+        Level::Practice,
+        "idle wins over shares, which the kernel refuses beside it",
+        idle_shares,
+    ),
+    (
         "cgroup-v2.cpu-realtime",
         UNIFIED,
         Level::Must,
@@ -335,13 +342,19 @@ fn burst(ctx: &Ctx, _: &str) -> Result<()> {
 }
 
 fn idle(ctx: &Ctx, _: &str) -> Result<()> {
+    let got = values(ctx, "cpu", json!({ "cpu": { "idle": 1 } }), &["cpu.idle"])?;
+    ctx.eq(got, ["1"], "cpu.idle");
+    Ok(())
+}
+
+fn idle_shares(ctx: &Ctx, _: &str) -> Result<()> {
     let got = values(
         ctx,
         "cpu",
         json!({ "cpu": { "idle": 1, "shares": 1024 } }),
         &["cpu.idle"],
     )?;
-    ctx.eq(got, ["1"], "idle beside shares");
+    ctx.eq(got, ["1"], "cpu.idle beside shares");
     Ok(())
 }
 

@@ -161,10 +161,10 @@ fn scheduler_deadline(ctx: &Ctx, _: &str) -> Result<()> {
     let s = scheduled(
         ctx,
         json!({ "policy": "SCHED_DEADLINE",
-        "runtime": 1_000_000, "deadline": 50_000_000, "period": 100_000_000 }),
+        "runtime": 25_000_000, "deadline": 50_000_000, "period": 100_000_000 }),
     )?;
     ctx.eq(&s["policy"], &json!(6), "policy");
-    ctx.eq(&s["runtime"], &json!(1_000_000), "runtime");
+    ctx.eq(&s["runtime"], &json!(25_000_000), "runtime");
     ctx.eq(&s["deadline"], &json!(50_000_000), "deadline");
     ctx.eq(&s["period"], &json!(100_000_000), "period");
     Ok(())
