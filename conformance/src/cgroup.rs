@@ -202,6 +202,32 @@ impl Drop for Place {
     }
 }
 
+/// Whether `name` is `PREFIX-PID` of a process that is gone.
+pub fn is_stale(name: &str, prefix: &str) -> bool {
+    let pid = name.strip_prefix(prefix).and_then(|n| n.strip_prefix('-'));
+    pid.is_some_and(|p| {
+        p.bytes().all(|b| b.is_ascii_digit()) && !Path::new("/proc").join(p).exists()
+    })
+}
+
+/// Removes the empty places of runs that were killed: `PREFIX-PID` of a process
+/// that is gone. What still has members is left alone.
+pub fn remove_stale(layout: &Layout, prefix: &str) {
+    for hierarchy in &layout.hierarchies {
+        let Ok(entries) = fs::read_dir(&hierarchy.mount_point) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            if is_stale(&entry.file_name().to_string_lossy(), prefix) {
+                walk(&entry.path(), &mut |sub| {
+                    let _ = fs::remove_dir(sub);
+                });
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
 /// Enables what is not yet enabled and says what that was.
 pub fn enable_controllers(dir: &Path) -> Vec<String> {
     let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
@@ -301,6 +327,13 @@ mod tests {
         assert_eq!(layout.mode(), "hybrid");
         assert_eq!(layout.hierarchies[0].options, "cpu,cpuacct");
         assert_eq!(layout.hierarchies[2].options, "");
+    }
+
+    #[test]
+    fn only_places_of_dead_processes_are_stale() {
+        assert!(!is_stale(&format!("x-{}", std::process::id()), "x"));
+        assert!(is_stale("x-4194399", "x"));
+        assert!(!is_stale("x-abc", "x") && !is_stale("y-1", "x") && !is_stale("x", "x"));
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub fn run(
     let known = List::embedded()?;
     let layout = Layout::read()?;
     let mode = layout.mode();
+    remove_stale(&layout);
     let name = format!("oci-conformance-{}", std::process::id());
     let scratch = std::env::temp_dir().join(&name);
     fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
@@ -127,6 +128,21 @@ pub fn run(
         millis: millis(start.elapsed()),
         tests,
     })
+}
+
+/// Removes what runs that were killed have left.
+fn remove_stale(layout: &Layout) {
+    const PREFIX: &str = "oci-conformance";
+    crate::cgroup::remove_stale(layout, PREFIX);
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if crate::cgroup::is_stale(&entry.file_name().to_string_lossy(), PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn host(mode: &str) -> HostInfo {
