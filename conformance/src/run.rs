@@ -358,11 +358,16 @@ fn conclude(job: &Job, outcome: Outcome, stdout: &str, stderr: &str) -> TestResu
         .iter()
         .find(|a| a.status == Status::Skipped);
     let complaint = || {
-        let mut text = stderr
-            .lines()
-            .chain(stream.rest.lines())
-            .filter(|l| !l.trim().is_empty());
-        text.next_back().unwrap_or("no message").trim().to_owned()
+        let text = stderr.lines().chain(stream.rest.lines()).map(str::trim);
+        let lines: Vec<&str> = text.filter(|l| !l.is_empty()).collect();
+        // The suite ends with Go's words for a failed command; the command's own
+        // come before.
+        let telling = lines.iter().rev().find(|l| !l.starts_with("exit status"));
+        telling
+            .or(lines.last())
+            .copied()
+            .unwrap_or("no message")
+            .to_owned()
     };
     let (status, reason) = match outcome.end {
         End::Timeout => (Status::Timeout, "the time bound was reached".to_owned()),
