@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod console;
 pub mod container;
+mod criu;
 pub mod error;
 pub mod hooks;
 pub mod host;
