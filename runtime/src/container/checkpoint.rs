@@ -232,11 +232,6 @@ impl Container {
         let (dirs, mut opts) = options.criu.open(&spec, "dump.log")?;
         options.complete(&record, &spec, &dirs, &mut opts)?;
 
-        let inherit = Inherit {
-            namespaces: 0,
-            cgroup: None,
-            fds: &[],
-        };
         let request = if options.pre_dump {
             Request::PreDump
         } else {
@@ -248,7 +243,7 @@ impl Container {
                 .context(|| "--status-fd: write()"),
             _ => Ok(()),
         };
-        let mut criu = Criu::new(&program, inherit, || Ok(()))?;
+        let mut criu = Criu::new(&program, Inherit::default())?;
         criu.call(request, &opts, &dirs.log, &mut at_step)?;
         if options.leave_running || options.pre_dump {
             return Ok(Vec::new());

@@ -22,7 +22,7 @@ use crate::criu::{self, Criu, Inherit, Opts, Request, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::intel_rdt::{self, Resctrl};
-use crate::namespaces::{self, Namespaces};
+use crate::namespaces::{self, Entered, Namespaces};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::{self, RootfsPlan};
 use crate::spec::Spec;
@@ -49,7 +49,6 @@ impl Container {
         let (spec, warnings) = bundle.spec(&create)?;
         create::check_console(&spec, &create, GateKind::Channel)?;
         let program = criu::find()?;
-        let (dirs, opts) = options.criu.open(&spec, "restore.log")?;
         let store = Store::create(root, &create.id)?;
         let mut undo = Undo::default();
         let mut restore = Restore {
@@ -59,11 +58,10 @@ impl Container {
             spec: &spec,
             store: &store,
             program: &program,
-            dirs: &dirs,
             record: create::record(&create, &bundle, &spec),
             console: None,
         };
-        if let Err(error) = restore.steps(opts, &mut undo) {
+        if let Err(error) = restore.steps(&mut undo) {
             return Err(undo.undo(&store).into_iter().fold(error, Error::and_also));
         }
         let Restore { console, .. } = restore;
@@ -90,14 +88,13 @@ struct Restore<'a> {
     spec: &'a Spec<'a>,
     store: &'a Store,
     program: &'a Path,
-    dirs: &'a Dirs,
     record: Record,
     /// The terminal's master, where nobody else got it.
     console: Option<OwnedFd>,
 }
 
 impl Restore<'_> {
-    fn steps(&mut self, mut opts: Opts, undo: &mut Undo) -> Result<()> {
+    fn steps(&mut self, undo: &mut Undo) -> Result<()> {
         let spec = self.spec;
         let default_linux = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&default_linux);
@@ -129,14 +126,19 @@ impl Restore<'_> {
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
 
-        let kept = self.namespaces(linux, &namespaces, &mut opts);
         let into = cgroup.clone_into()?;
+        let mut private = Entered::default();
+        private.make(flags::NEWNS)?;
+        rootfs::prepare_restore(&layout)?;
+        // criu mounts in its directories, so they have to be opened where it lives.
+        let (dirs, mut opts) = self.options.criu.open(spec, "restore.log")?;
+        let kept = self.namespaces(linux, &namespaces, &mut opts);
         let inherit = Inherit {
-            namespaces: flags::NEWNS,
             cgroup: into.as_ref().map(AsFd::as_fd),
             fds: &kept,
         };
-        let mut criu = Criu::new(self.program, inherit, || rootfs::prepare_restore(&layout))?;
+        let mut criu = Criu::new(self.program, inherit)?;
+        private.leave()?;
         if into.is_none() {
             cgroup.attach(criu.pid.cast_unsigned())?;
         }
@@ -155,8 +157,8 @@ impl Restore<'_> {
             let (resctrl, made) = undo.rdt.insert((resctrl, made));
             resctrl.enter(made, process)?;
         }
-        self.complete(&layout, criu.pid, &mut opts)?;
-        let result = criu.call(Request::Restore, &opts, &self.dirs.log, &mut |step| {
+        self.complete(&layout, criu.pid, &dirs, &mut opts)?;
+        let result = criu.call(Request::Restore, &opts, &dirs.log, &mut |step| {
             self.at_step(step, undo)
         });
         // Its end frees the cgroup for removal, should something have failed.
@@ -213,7 +215,13 @@ impl Restore<'_> {
     }
 
     /// Adds what a restore needs beyond the common options.
-    fn complete(&self, layout: &RootfsPlan<'_>, criu: i32, opts: &mut Opts) -> Result<()> {
+    fn complete(
+        &self,
+        layout: &RootfsPlan<'_>,
+        criu: i32,
+        dirs: &Dirs,
+        opts: &mut Opts,
+    ) -> Result<()> {
         let path = format!("/proc/{criu}/cgroup");
         let cgroups = std::fs::read_to_string(&path).context(|| format!("read({path})"))?;
         for line in cgroups.lines() {
@@ -229,8 +237,7 @@ impl Restore<'_> {
             }
         }
         opts.external_mounts = rootfs::external_sources(layout, &cgroups)?;
-        opts.inherit_fds
-            .extend(inherited_streams(&self.dirs.images)?);
+        opts.inherit_fds.extend(inherited_streams(&dirs.images)?);
         opts.root.clone_from(&self.record.rootfs);
         opts.sibling = true;
         // Devices of another file system with the same numbers will do.

@@ -45,10 +45,8 @@ pub(crate) fn find() -> Result<PathBuf> {
 }
 
 /// What criu has beyond its standard streams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Inherit<'a> {
-    /// Namespaces to be born in, as clone flags.
-    pub namespaces: u64,
     /// The cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Descriptors that keep their numbers.
@@ -78,15 +76,11 @@ pub(crate) struct Criu {
 }
 
 impl Criu {
-    /// Makes the process, which waits for [`Criu::call`] and runs `before` in between.
+    /// Makes the process, which waits for [`Criu::call`].
     ///
     /// # Errors
     /// clone3(2).
-    pub fn new(
-        program: &Path,
-        inherit: Inherit<'_>,
-        before: impl FnOnce() -> Result<()>,
-    ) -> Result<Criu> {
+    pub fn new(program: &Path, inherit: Inherit<'_>) -> Result<Criu> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -95,14 +89,12 @@ impl Criu {
         )
         .context(|| "socketpair()")?;
         let (set_up, child_set_up) = channel::pair()?;
-        let side =
-            clone_process(inherit.namespaces, inherit.cgroup).context(|| "clone3(for criu)")?;
+        let side = clone_process(0, inherit.cgroup).context(|| "clone3(for criu)")?;
         match side {
             Side::Child => {
                 drop((ours, set_up));
                 let result = child_set_up
                     .wait_for_go()
-                    .and_then(|()| before())
                     .and_then(|()| become_criu(program, &theirs, inherit.fds));
                 if let Err(error) = result {
                     let _ = child_set_up.send(&Message::Failed(error));
@@ -292,16 +284,12 @@ mod tests {
     }
 
     fn call(program: &Path, dir: &Path) -> Error {
-        let inherit = Inherit {
-            namespaces: 0,
-            cgroup: None,
-            fds: &[],
-        };
+        let inherit = Inherit::default();
         let opts = Opts {
             log_file: "dump.log",
             ..Opts::default()
         };
-        Criu::new(program, inherit, || Ok(()))
+        Criu::new(program, inherit)
             .and_then(|mut criu| criu.call(Request::Dump, &opts, dir, &mut |_| Ok(())))
             .unwrap_err()
     }
@@ -336,25 +324,5 @@ mod tests {
                 .starts_with(&format!("exec({}", program.display())),
             "{error}"
         );
-    }
-
-    #[test]
-    fn what_fails_before_criu_runs_is_told() {
-        let inherit = Inherit {
-            namespaces: 0,
-            cgroup: None,
-            fds: &[],
-        };
-        let before = || Err(Error::new(Kind::System, "no mount"));
-        let mut criu = Criu::new(Path::new("/nowhere"), inherit, before).unwrap();
-        let error = criu
-            .call(
-                Request::Restore,
-                &Opts::default(),
-                Path::new("/"),
-                &mut |_| Ok(()),
-            )
-            .unwrap_err();
-        assert_eq!(error.to_string(), "no mount");
     }
 }
