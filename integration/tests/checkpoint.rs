@@ -53,6 +53,21 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Shows a log of criu when the test fails.
+struct Log(std::path::PathBuf);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read(&self.0).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(30)..];
+            eprintln!("{}:\n{}", self.0.display(), end.join("\n"));
+        }
+    }
+}
+
 /// Saves `id` into `images` below the sandbox, with further arguments.
 #[track_caller]
 fn checkpoint(sb: &Sandbox, id: &str, images: &str, more: &[&str]) {
@@ -60,19 +75,8 @@ fn checkpoint(sb: &Sandbox, id: &str, images: &str, more: &[&str]) {
     let mut args = vec!["checkpoint", "--image-path", text(&images)];
     args.extend(more);
     args.push(id);
-    let outcome = sb.rt(&args);
-    if outcome.code != 0 {
-        eprintln!("{}", errors(&images.join("dump.log")));
-    }
-    outcome.ok();
-}
-
-/// The lines of a log of criu that tell what went wrong.
-fn errors(log: &Path) -> String {
-    let log = fs::read(log).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log).into_owned();
-    let wrong = |line: &&str| line.contains("Error") || line.contains("Warn");
-    log.lines().filter(wrong).collect::<Vec<_>>().join("\n")
+    let _log = Log(images.join("dump.log"));
+    sb.rt(&args).ok();
 }
 
 #[track_caller]
@@ -82,11 +86,8 @@ fn restore(sb: &Sandbox, id: &str, images: &str, bundle: &Bundle, more: &[&str])
     args.extend(["--image-path", text(&images)]);
     args.extend(more);
     args.push(id);
-    let outcome = sb.rt(&args);
-    if outcome.code != 0 {
-        eprintln!("{}", errors(&images.join("restore.log")));
-    }
-    outcome.ok();
+    let _log = Log(images.join("restore.log"));
+    sb.rt(&args).ok();
     sb.status(id)
 }
 
@@ -205,6 +206,7 @@ fn a_terminal_is_handed_over_again() {
 
     let socket = Receiver::bind(sb.path("tty2.sock"));
     let images = sb.path("images");
+    let _log = Log(images.join("restore.log"));
     let restore = sb.spawn(sb.command(&[
         "restore",
         "--detach",
@@ -235,6 +237,7 @@ fn restore_in_the_foreground_gives_the_exit_code() {
     sb.started("f", &bundle);
     checkpoint(&sb, "f", "images", &[]);
     let images = sb.path("images");
+    let _log = Log(images.join("restore.log"));
     let restore = sb.spawn(sb.command(&[
         "restore",
         "--image-path",
@@ -244,7 +247,11 @@ fn restore_in_the_foreground_gives_the_exit_code() {
         "f",
     ]));
     let running = || sb.rt(&["state", "f"]).stdout.contains("\"running\"");
-    assert!(process::eventually(PATIENCE, running));
+    assert!(
+        process::eventually(PATIENCE, running),
+        "{:?}",
+        sb.rt(&["state", "f"])
+    );
     fs::write(bundle.rootfs().join("go"), "").unwrap();
     let outcome = restore.wait().exits(7);
     // The output goes to whoever restored it.
@@ -260,7 +267,11 @@ fn bind_mounts_get_the_new_sources() {
     let (old, new) = (sb.path("old"), sb.path("new"));
     for dir in [&old, &new] {
         fs::create_dir_all(dir.join("sub")).unwrap();
-        fs::write(dir.join("hosts"), dir.file_name().unwrap().to_str().unwrap()).unwrap();
+        fs::write(
+            dir.join("hosts"),
+            dir.file_name().unwrap().to_str().unwrap(),
+        )
+        .unwrap();
         let own = rustix::mount::MountFlags::empty();
         rustix::mount::mount("tmpfs", dir.join("sub"), "tmpfs", own, None).unwrap();
     }
@@ -289,7 +300,14 @@ fn bind_mounts_get_the_new_sources() {
     });
     restore(&sb, "b", "images", &bundle, &[]);
     let shown = sb
-        .rt(&["exec", "b", "cat", "/data/hosts", "/etc/hosts", "/data/sub/file"])
+        .rt(&[
+            "exec",
+            "b",
+            "cat",
+            "/data/hosts",
+            "/etc/hosts",
+            "/data/sub/file",
+        ])
         .ok();
     assert_eq!(shown.text(), "newnewbelow");
     sb.rt(&["exec", "b", "sh", "-c", "! echo x 2>/dev/null > /etc/hosts"])

@@ -201,12 +201,13 @@ fn open_dir(path: &Path, option: &str) -> Result<OwnedFd> {
     open(path, flags, Mode::empty()).context(|| format!("{option}: open({})", path.display()))
 }
 
-/// Makes a directory that only its owner may read: images hold the memory of processes.
+/// Makes a directory that others may only pass through, which the root of a user namespace has to
+/// at restore: images hold the memory of processes, and criu makes them unreadable for others.
 fn make_dir(path: &Path, option: &str) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o711)
         .create(path)
         .context(|| format!("{option}: mkdir({})", path.display()))
 }
