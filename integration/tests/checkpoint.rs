@@ -433,8 +433,9 @@ fn hooks_run_when_the_namespaces_are_there() {
 /// A container in which one process sends to another over TCP.
 #[track_caller]
 fn talking(sb: &Sandbox, id: &str) -> Bundle {
-    let script = "sleep 1000 | nc -l -p 5000 > /got & sleep 1; \
-        while :; do echo x; sleep 0.2; done | nc 127.0.0.1 5000; sleep 1000";
+    // busybox's nc itself ends when it is stopped for a moment; what it hands the connection to does not.
+    let script = "nc -l -p 5000 -e sh -c 'cat > /got' & sleep 1; \
+        nc 127.0.0.1 5000 -e sh -c 'while :; do echo x; sleep 0.2; done'; sleep 1000";
     let bundle = sb.sh_bundle(script, |_| {});
     sb.started(id, &bundle);
     assert!(process::eventually(PATIENCE, || got(&bundle) > 0));
