@@ -258,19 +258,15 @@ impl Exec<'_> {
         let early = self
             .filter
             .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
-        if let Some(filter) = early {
-            init::load(filter, channel)?;
-        }
         self.attributes.complete_environment(&root);
-        self.attributes.apply_credentials(&root, channel)?;
-        let program = self.attributes.find_program()?;
+        let program = self
+            .attributes
+            .become_user(root, early, channel, &[channel.as_fd()])?;
         channel.send(&Message::Ready)?;
         channel.wait_for_go()?;
         if let (None, Some(filter)) = (early, self.filter) {
             filter.load()?;
         }
-        drop(root);
-        self.attributes.close_descriptors(&[channel.as_fd()])?;
         channel.send(&Message::Executing)?;
         self.attributes.execute(&program)
     }

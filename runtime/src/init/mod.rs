@@ -17,7 +17,7 @@
 //!  9 the new root             from here on no path of the host exists
 //! 10 sysctls, read-only and   after the last mount, and through descriptors opened before step 6,
 //!    masked paths             which no mount of the container can have replaced (CVE-2019-16884)
-//! 11 attributes               see `attributes`: seccomp and credentials are last
+//! 11 attributes               see `attributes`: credentials, and the filter that needs a privilege
 //! 12 ready                    the runtime stores the state; from here on `start` may come
 //! 13 gate                     waits to be started
 //! 14 startContainer hooks     in here, right before the program
@@ -29,7 +29,7 @@ pub(crate) mod channel;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
@@ -158,19 +158,13 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     let early = plan
         .seccomp
         .filter(|filter| !attributes.no_new_privileges || filter.notify);
-    if let Some(filter) = early {
-        load(filter, channel)?;
-    }
     attributes.complete_environment(&root);
-    attributes.apply_credentials(&root, channel)?;
-    let program = attributes.find_program()?;
-    // Whatever else is open belongs to the runtime: it must not live on in a container that waits.
-    drop((terminal, root));
+    drop(terminal);
     let mut keep = vec![channel.as_fd()];
     if let Gate::Fifos { start, result } = plan.gate {
         keep.extend([start.as_fd(), result.as_fd()]);
     }
-    attributes.close_descriptors(&keep)?;
+    let program = attributes.become_user(root, early, channel, &keep)?;
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
     Ok(Ready {
@@ -210,11 +204,7 @@ struct Ready<'a> {
 }
 
 /// Runs the hooks and then the program.
-fn execute(
-    ready: &Ready<'_>,
-    keep: &[BorrowedFd<'_>],
-    mut executing: impl FnMut() -> Result<()>,
-) -> Result<Infallible> {
+fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Result<Infallible> {
     if let Some(hooks) = &ready.spec.hooks
         && !hooks.start_container.is_empty()
     {
@@ -227,27 +217,24 @@ fn execute(
     if let Some(filter) = ready.filter {
         filter.load()?;
     }
-    ready.attributes.close_descriptors(keep)?;
     executing()?;
     ready.attributes.execute(&ready.program)
 }
 
 fn run_program(ready: &Ready<'_>, gate: &Gate, channel: Channel) -> ! {
     let Gate::Fifos { start, result } = gate else {
-        let Err(error) = execute(ready, &[channel.as_fd()], || {
-            channel.send(&Message::Executing)
-        });
+        let Err(error) = execute(ready, || channel.send(&Message::Executing));
         let _ = channel.send(&Message::Failed(error));
         sys::exit_now(1)
     };
-    // The runtime ends now, and whoever starts us reads the other fifo.
-    drop(channel);
+    // The runtime ends now, and whoever starts us reads the other fifo. Our end of the socket stays
+    // open until execve, because close(2) too may be a call that the filter forbids.
     let executing = || {
         rustix::io::write(result, &[EXECUTING])
             .map(drop)
             .context(|| "write(result fifo)")
     };
-    let Err(error) = wait_at(start).and_then(|()| execute(ready, &[result.as_fd()], executing));
+    let Err(error) = wait_at(start).and_then(|()| execute(ready, executing));
     let _ = rustix::io::write(result, &error.to_bytes());
     sys::exit_now(1)
 }
@@ -262,15 +249,6 @@ fn wait_at(start: &OwnedFd) -> Result<()> {
             Err(errno) => return Err(Error::system("read(start fifo)", errno)),
         }
     }
-}
-
-/// Loads a filter, and hands its listener to the runtime, which passes it on.
-pub(crate) fn load(filter: &Program, channel: &Channel) -> Result<()> {
-    let Some(listener) = filter.load()? else {
-        return Ok(());
-    };
-    channel.send(&Message::Notify(listener.as_raw_fd()))?;
-    channel.wait_for_go()
 }
 
 /// A container without a process: what create makes is there, and nothing will ever run in it.
