@@ -58,7 +58,7 @@ demo: demo-needs knarr
 
 # Create, exec and delete through the library alone.
 example: demo-needs build-needs
-	rm -rf $(BUNDLE) && demo/bundle $(BUNDLE)
+	rm -rf $(BUNDLE) && demo/bundle $(BUNDLE) sleep 1000
 	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
 
 # Skipped tests print why; the list is repeated at the end.
