@@ -194,7 +194,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             let failed_hook = error.kind() == Kind::Hook;
             let error = undo.undo(&store).into_iter().fold(error, Error::and_also);
             // The specification: a hook that fails ends in destroying the container, with its hooks.
-            if failed_hook && let (Some(record), Some(hooks)) = (record, &spec.hooks) {
+            if failed_hook && let Some(hooks) = &spec.hooks {
                 let state = hooks_state(&record, Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
                     .map(|hooks| hooks::run_all(&hooks, &state));
@@ -275,12 +275,12 @@ struct Parts {
 }
 
 impl Builder<'_> {
-    /// Does all steps. A failure comes with the record once the container could have hooks to run.
+    /// Does all steps. A failure comes with the record, from which hooks get their state.
     fn build(
         &mut self,
         gate: GateKind,
         undo: &mut Undo,
-    ) -> std::result::Result<Parts, (Error, Option<Record>)> {
+    ) -> std::result::Result<Parts, (Error, Box<Record>)> {
         let mut record = self.record();
         let built = self.steps(gate, undo, &mut record);
         built
@@ -290,7 +290,7 @@ impl Builder<'_> {
                 channel,
                 console,
             })
-            .map_err(|error| (error, Some(record)))
+            .map_err(|error| (error, Box::new(record)))
     }
 
     fn steps(
