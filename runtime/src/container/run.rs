@@ -60,6 +60,7 @@ impl Container {
                 .filter(|e| e.kind() != Kind::NotFound)
                 .fold(error, Error::and_also));
         }
+        fault!("run.started");
         let Created {
             record,
             pidfd,

@@ -32,6 +32,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -188,19 +189,35 @@ impl Channel {
         }
     }
 
+    /// Makes sure that the other side is there, without waiting.
+    pub fn check_open(&self) -> Result<()> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let now = Timespec::default();
+        retry(|| poll(&mut fds, Some(&now))).context(|| "poll(the other side of the set-up)")?;
+        if fds[0].revents().is_empty() {
+            Ok(())
+        } else {
+            Err(runtime_ended())
+        }
+    }
+
     /// Waits for leave to go on; the runtime being gone ends the set-up.
     pub fn wait_for_go(&self) -> Result<()> {
         let mut tag = [0u8; 1];
         match retry(|| rustix::io::read(&self.0, &mut tag)) {
             Ok(1) if tag == *b"G" => Ok(()),
-            Ok(0) | Err(Errno::CONNRESET) => Err(Error::new(
-                Kind::System,
-                "the runtime ended while the container was set up",
-            )),
+            Ok(0) | Err(Errno::CONNRESET) => Err(runtime_ended()),
             Ok(_) => Err(unexpected("another message than Go")),
             Err(errno) => Err(Error::system("read(the other side of the set-up)", errno)),
         }
     }
+}
+
+fn runtime_ended() -> Error {
+    Error::new(
+        Kind::System,
+        "the runtime ended while the container was set up",
+    )
 }
 
 fn number(body: &[u8]) -> i32 {
@@ -253,7 +270,9 @@ mod tests {
     #[test]
     fn tells_when_the_other_side_is_gone() {
         let (a, b) = pair().unwrap();
+        assert!(b.check_open().is_ok());
         drop(a);
+        assert!(b.check_open().is_err());
         assert!(b.receive().unwrap().is_none());
         assert!(b.wait_for_go().is_err());
         assert!(b.send(&Message::Ready).is_err());
