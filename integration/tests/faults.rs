@@ -78,17 +78,19 @@ impl Network {
         let ip = |line: &str| {
             Command::new("ip")
                 .args(line.split(' '))
-                .stderr(std::process::Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success())
+                .output()
+                .is_ok_and(|output| output.status.success())
         };
-        self.0
-            && (ip("link show knif0")
-                || (ip("link add knif0 type veth peer name knif1")
-                    && ip("addr add 192.0.2.7/24 dev knif0")
-                    && ip("link set knif1 up")
-                    && ip("link set knif0 up")
-                    && ip("route add 198.51.100.0/24 via 192.0.2.1")))
+        if !self.0 || ip("link show knif0") {
+            return self.0;
+        }
+        // The other end goes with the container's namespace, a while after the container.
+        let _ = ip("link del knif1");
+        ip("link add knif0 type veth peer name knif1")
+            && ip("addr add 192.0.2.7/24 dev knif0")
+            && ip("link set knif1 up")
+            && ip("link set knif0 up")
+            && ip("route add 198.51.100.0/24 via 192.0.2.1")
     }
 
     /// Addresses and routes of the device, without its number.
@@ -125,7 +127,10 @@ impl Scene {
         let network = Network::new();
         let log = sb.path("log");
         fs::create_dir(&log).unwrap();
-        fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        // Hooks in a user namespace write here too.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::write(log.join("hooks"), "").unwrap();
+        fs::set_permissions(log.join("hooks"), everybody).unwrap();
         let bundle = sb.bundle(|c| {
             c["process"]["args"] = json!(["/bin/sleep", "600"]);
             c["process"]["terminal"] = json!(true);
@@ -157,6 +162,8 @@ impl Scene {
             }
             edit(c);
         });
+        // A mapped root may not make it in the host's file system.
+        fs::create_dir(bundle.rootfs().join("log")).unwrap();
         let before = sb.look();
         let links = network.look();
         Self {
@@ -172,7 +179,7 @@ impl Scene {
     fn hooks(&self) -> Vec<String> {
         let path = self.sb.path("log/hooks");
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let _ = fs::remove_file(path);
+        fs::write(path, "").unwrap();
         text.lines().map(str::to_owned).collect()
     }
 
@@ -237,10 +244,13 @@ impl Scene {
         let out = self.sb.rt(&["delete", "--force", "c"]);
         assert_eq!(out.code, 0, "{point}: {out:#?}");
         self.nothing_left(point);
+        // The pid file is the caller's, and nothing says who wrote it.
         let _ = fs::remove_file(self.pid_file());
+        let _ = fs::remove_file(self.pid_file().with_extension("tmp"));
         let _ = self.hooks();
         // A virtual device goes with the namespace that a killed runtime could not take it out of.
         self.network.restore();
+        assert_eq!(self.network.look(), self.links, "{point}: a new device");
     }
 
     /// Insists on that code, and on one line that names the point.
@@ -258,6 +268,10 @@ impl Scene {
     #[track_caller]
     fn as_if_never_attempted(&self, point: &str) {
         self.nothing_left(point);
+        // A container that was made has the device for good.
+        if point.starts_with("start.") || point.starts_with("run.") {
+            self.network.restore();
+        }
         self.same_links(point);
         assert!(!self.pid_file().exists(), "{point}: a pid file is left");
         assert!(!self.pid_file().with_extension("tmp").exists(), "{point}");
@@ -418,7 +432,10 @@ fn every_step_of_exec_fails() {
         }
         assert_eq!(scene.sb.status("c"), "running", "{point}");
         assert_eq!(scene.sb.state("c")["pid"].to_string(), pid, "{point}");
-        scene.plain(&["exec", "c", "/bin/true"], "").ok();
+        let tty = &["exec", "--detach", "--tty"];
+        scene.call(tty, &["c", "/bin/true"], "").ok();
+        let _ = fs::remove_file(scene.pid_file());
+        scene.sb.same_as(&before);
     }
     scene.clean_up("exec");
 }

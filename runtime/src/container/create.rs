@@ -439,7 +439,9 @@ impl Builder<'_> {
         entered.leave()?;
         fault!("create.leave");
         if into.is_none() {
-            cgroup.attach(pid.cast_unsigned())?;
+            cgroup
+                .attach(pid.cast_unsigned())
+                .map_err(|error| ours.last_word_or(error))?;
         }
         fault!("create.attach");
         if cgroup::owner_changes(spec) {
@@ -450,7 +452,8 @@ impl Builder<'_> {
         record.cgroup = cgroup.record();
         fault!("create.delegate");
         if namespaces.make & flags::NEWUSER != 0 {
-            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
+            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)
+                .map_err(|error| ours.last_word_or(error))?;
         }
         fault!("create.idmap");
         let process =
@@ -463,12 +466,15 @@ impl Builder<'_> {
             let made = resctrl.prepare(&plan)?;
             record.rdt = Some(made.clone());
             let (resctrl, made) = undo.rdt.insert((resctrl, made));
-            resctrl.enter(made, process)?;
+            resctrl
+                .enter(made, process)
+                .map_err(|error| ours.last_word_or(error))?;
         }
         if !devices.is_empty() {
             let path = format!("/proc/{pid}/ns/net");
             let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("linux.netDevices: open({path})"))?;
+                .context(|| format!("linux.netDevices: open({path})"))
+                .map_err(|error| ours.last_word_or(error))?;
             undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
         }
         fault!("create.devices");

@@ -199,7 +199,6 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     fault!("init.program");
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
-    fault!("init.ready");
     Ok(Ready {
         spec: plan.spec,
         record: plan.record,
