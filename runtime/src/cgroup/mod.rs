@@ -6,7 +6,7 @@
 //! # How it is used
 //!
 //! ```text
-//! create:  manager(request) -> create(resources) -> clone3 (clone_into) -> attach(pid) -> delegate(uid) -> record()
+//! create:  manager(request) -> planned() -> create(resources) -> clone3 (clone_into) -> attach(pid) -> delegate(uid) -> record()
 //! later:   from_record(record) -> update, freeze, thaw, pids, kill_all, stats, watch_oom
 //! exec:    from_record(record) -> clone_into_exec(sub, init), or attach_exec(pid, sub, init)
 //! delete:  from_record(record) -> delete
@@ -265,6 +265,12 @@ pub trait Manager: std::fmt::Debug {
     /// # Errors
     /// A cgroup that stays busy.
     fn delete(&mut self) -> Result<()>;
+
+    /// As [`Manager::record`], before [`Manager::create`]: with the directories that it will make,
+    /// so that those can be removed whose maker was killed.
+    fn planned(&self) -> Record {
+        self.record()
+    }
 
     /// What [`from_record`] needs.
     fn record(&self) -> Record;

@@ -52,11 +52,20 @@ impl Container {
             ));
         };
         let notify = listen(&store)?;
+        fault!("start.open");
         rustix::io::write(&gate, b"G").context(|| "write(start fifo)")?;
         drop(gate);
-        outcome(result)?;
+        fault!("start.go");
+        if let Err(error) = outcome(result) {
+            if error.kind() == Kind::Hook {
+                return Err(self.destroy_after(error, &store));
+            }
+            return Err(error);
+        }
+        fault!("start.outcome");
         store.unlink(START_FIFO);
         store.unlink(RESULT_FIFO);
+        fault!("start.started");
         self.after_start(&store, &record)?;
         if let (Some((listener, host)), Some(init)) = (notify, open_init(&record)?) {
             listener.proxy(&host, record.pid.cast_unsigned(), init.as_fd())?;
@@ -81,11 +90,20 @@ impl Container {
         if let Err(error) =
             hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
         {
-            // The specification: stop the container and destroy it, its hooks included.
-            delete::destroy(&self.root, &self.id, true)?;
-            return Err(error);
+            return Err(self.destroy_after(error, store));
         }
         Ok(())
+    }
+
+    /// What the specification asks for where a hook fails: stop the container and destroy it, its
+    /// poststop hooks included. Returns the error with what else went wrong.
+    fn destroy_after(&self, error: Error, store: &Store) -> Error {
+        store.unlock();
+        match delete::destroy(&self.root, &self.id, true) {
+            // A hook has deleted it, or somebody else.
+            Err(other) if other.kind() != Kind::NotFound => error.and_also(other),
+            _ => error,
+        }
     }
 }
 

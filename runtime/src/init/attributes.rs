@@ -231,10 +231,12 @@ impl<'a> Attributes<'a> {
             other => other?,
         }
         capabilities.apply(spare)?;
+        fault!("init.credentials");
         let path = self.program.find()?;
         exec::restore_signals();
         drop(root);
         self.inherited.close_others(keep)?;
+        fault!("init.program");
         let Some(filter) = filter else {
             return Ok(path);
         };
@@ -242,6 +244,7 @@ impl<'a> Attributes<'a> {
             capabilities.raise_spare(spare)?;
         }
         let listener = filter.load()?;
+        fault!("init.seccomp");
         if spare != 0 {
             capabilities.drop_spare()?;
         }

@@ -32,7 +32,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+use rustix::process::{
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, setsid,
+};
 
 use crate::container::EXECUTING;
 use crate::container::record::Record;
@@ -98,6 +100,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     let made = plan.namespaces.make;
     fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
     sys::set_name(c"knarr:init");
+    fault!("init.descriptors");
     let mut waited = false;
     if made & flags::NEWUSER != 0 {
         // The maps come first: an unprivileged runtime may write them only while we are dumpable.
@@ -105,12 +108,15 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         waited = true;
         become_root()?;
     }
+    fault!("init.user");
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     setsid().context(|| "setsid()")?;
+    fault!("init.session");
     if made & flags::NEWNET != 0 {
         network::loopback::up()?;
     }
     names(plan.spec)?;
+    fault!("init.names");
 
     // The cgroup namespace shows the cgroup we are in when we make it as its root.
     let mut enter_cgroup_namespace = || {
@@ -118,27 +124,41 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
             channel.wait_for_go()?;
             waited = true;
         }
+        fault!("init.placed");
         if made & flags::NEWCGROUP != 0 {
             clone::unshare(flags::NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
         Ok(())
     };
     let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
+    fault!("init.rootfs");
 
     if let Some(hooks) = &plan.spec.hooks {
-        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        let lists = [
+            &hooks.prestart,
+            &hooks.create_runtime,
+            &hooks.create_container,
+        ];
+        if lists.iter().any(|list| !list.is_empty()) {
             channel.send(&Message::Hooks)?;
             channel.wait_for_go()?;
         }
         // "the pid as the container sees it"
         let state = crate::container::hooks_state(plan.record, Status::Creating, own_pid());
-        hooks::run(
-            &hooks::plan(&hooks.create_container, "hooks.createContainer")?,
-            &state,
-        )?;
+        let list = hooks::plan(&hooks.create_container, "hooks.createContainer")?;
+        if !list.is_empty() {
+            // A hook may take for ever, and then nobody else would end us after the runtime's end.
+            die_with_runtime(Some(Signal::KILL))?;
+            channel.check_open()?;
+            hooks::run(&list, &state)?;
+            die_with_runtime(None)?;
+        }
     }
+    fault!("init.hooks");
     root.pivot(plan.no_pivot)?;
+    fault!("init.pivot");
     sysctl::apply(plan.sysctls, plan.procfs)?;
+    fault!("init.sysctl");
     // The terminal goes where the mounts are, and before /dev may become read-only.
     let terminal = match &plan.attributes {
         Some(attributes) => attributes.take_terminal(root.root(), channel)?,
@@ -147,12 +167,15 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     if let Some(slave) = &terminal {
         rootfs::console_bind(root.root(), slave.as_fd())?;
     }
+    fault!("init.terminal");
     let root = root.finish()?;
+    fault!("init.finish");
     let Some(mut attributes) = plan.attributes else {
         let Err(error) = wait_for_ever(plan.gate, channel);
         return Err(error);
     };
     attributes.apply_privileged(plan.procfs)?;
+    fault!("init.privileged");
     // Without no_new_privs only CAP_SYS_ADMIN may load a filter, and that is about to go. A
     // listener must be handed over while there is somebody to take it.
     let early = plan
@@ -165,6 +188,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         keep.extend([start.as_fd(), result.as_fd()]);
     }
     let program = attributes.become_user(root, early, channel, &keep)?;
+    fault!("init.ready");
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
     Ok(Ready {
@@ -214,10 +238,13 @@ fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Resu
             &state,
         )?;
     }
+    fault!("start.hooks");
     if let Some(filter) = ready.filter {
         filter.load()?;
     }
+    fault!("start.seccomp");
     executing()?;
+    fault!("start.executing");
     ready.attributes.execute(&ready.program)
 }
 
@@ -264,6 +291,10 @@ fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
         Kind::WrongState,
         "cannot start a container whose configuration has no process",
     ))
+}
+
+fn die_with_runtime(signal: Option<Signal>) -> Result<()> {
+    set_parent_process_death_signal(signal).context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
 /// Makes the process root of its new user namespace, as far as ids are mapped.

@@ -391,7 +391,7 @@ mod tests {
                 gid: 1000,
                 ..Default::default()
             };
-            identity::plan(&user)?.apply(0)?;
+            identity::plan(&user)?.apply()?;
             asked.apply(0)?;
             Ok(sets())
         });

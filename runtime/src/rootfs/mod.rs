@@ -99,7 +99,9 @@ pub fn prepare<'a>(
         read_only_later: Vec::new(),
         masks: None,
     };
+    fault!("rootfs.root");
     let entered = rootfs.mount_all(mounts, enter_cgroups)?;
+    fault!("rootfs.mounts");
     let dev = if plan.populate_dev {
         Some(device::dev_directory(&rootfs.root)?)
     } else {
@@ -111,6 +113,7 @@ pub fn prepare<'a>(
     if let Some(dev) = dev {
         device::make_links(&rootfs.root, dev)?;
     }
+    fault!("rootfs.devices");
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open()?);
     }
@@ -154,6 +157,7 @@ impl Rootfs<'_> {
                 .context(|| format!("mounts[{index}]"))?;
         }
         mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
+        fault!("rootfs.read_only");
         if let Some(mut masks) = self.masks {
             masks.apply(&self.root, self.plan.masked, self.plan.label)?;
         }
