@@ -9,6 +9,7 @@ mod fault;
 pub mod cgroup;
 pub mod console;
 pub mod container;
+mod criu;
 pub mod error;
 pub mod hooks;
 pub mod host;

@@ -151,8 +151,7 @@ impl Namespaces {
             entered.join(*flag, fd.as_fd())?;
         }
         if !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0 {
-            entered.remember(flags::NEWTIME)?;
-            clone::unshare(flags::NEWTIME).context(|| "unshare(CLONE_NEWTIME)")?;
+            entered.make(flags::NEWTIME)?;
             let path = "/proc/self/timens_offsets";
             std::fs::write(path, &self.time_offsets)
                 .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))?;
@@ -174,6 +173,12 @@ impl Entered {
     pub fn join(&mut self, flag: u64, fd: BorrowedFd<'_>) -> Result<()> {
         self.remember(flag)?;
         clone::setns(fd, flag).context(|| format!("setns({})", names(flag)))
+    }
+
+    /// Makes one namespace and goes there.
+    pub fn make(&mut self, flag: u64) -> Result<()> {
+        self.remember(flag)?;
+        clone::unshare(flag).context(|| format!("unshare({})", names(flag)))
     }
 
     fn remember(&mut self, flag: u64) -> Result<()> {

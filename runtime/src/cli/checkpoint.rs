@@ -104,7 +104,8 @@ pub fn checkpoint(globals: &Globals, matches: &Matches<'_>) -> Outcome {
             .map(page_server)
             .transpose()?,
     };
-    Container::load(&globals.root(), matches.id()?)?.checkpoint(&options)?;
+    let container = Container::load(&globals.root(), matches.id()?)?;
+    super::warn(globals, &container.checkpoint(&options)?);
     Ok(0)
 }
 
@@ -119,6 +120,7 @@ pub fn restore(globals: &Globals, matches: &Matches<'_>) -> Outcome {
         lsm_profile: matches.filled(&flags::LSM_PROFILE),
         lsm_mount_context: matches.filled(&flags::LSM_MOUNT_CONTEXT),
     };
-    let code = Container::restore(&globals.root_for_create()?, &options)?;
+    let (code, warnings) = Container::restore(&globals.root_for_create()?, &options)?;
+    super::warn(globals, &warnings);
     Ok(exit_code(code))
 }

@@ -109,16 +109,18 @@ fn absolute(dir: &OwnedFd) -> Result<PathBuf> {
 const SIGKILL: i32 = 9;
 
 /// What was made so far, to be taken back.
-struct Undo {
-    cgroup: Option<Box<dyn cgroup::Manager>>,
-    init: Option<OwnedFd>,
-    rdt: Option<(Resctrl, intel_rdt::Made)>,
-    devices: Option<network::devices::Moved>,
-    pid_file: Option<PathBuf>,
+#[derive(Default)]
+pub(super) struct Undo {
+    pub cgroup: Option<Box<dyn cgroup::Manager>>,
+    pub init: Option<OwnedFd>,
+    pub rdt: Option<(Resctrl, intel_rdt::Made)>,
+    pub devices: Option<network::devices::Moved>,
+    pub pid_file: Option<PathBuf>,
 }
 
 impl Undo {
-    fn undo(mut self, store: &Store) -> Vec<Error> {
+    /// Takes everything back; returns what could not be.
+    pub fn undo(mut self, store: &Store) -> Vec<Error> {
         let mut left = Vec::new();
         let mut note = |result: Result<()>| left.extend(result.err());
         if let Some(devices) = self.devices.take() {
@@ -165,13 +167,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let notify = offer_notify_socket(&mut spec, root, &options.id);
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
-    let mut undo = Undo {
-        cgroup: None,
-        init: None,
-        rdt: None,
-        devices: None,
-        pid_file: None,
-    };
+    let mut undo = Undo::default();
     let mut builder = Builder {
         options,
         bundle: &bundle,
@@ -240,7 +236,11 @@ fn offer_notify_socket(spec: &mut Spec<'_>, root: &Path, id: &str) -> bool {
 }
 
 /// Refuses terminals that nobody would get, before anything is made.
-fn check_console(spec: &Spec<'_>, options: &CreateOptions, gate: GateKind) -> Result<()> {
+pub(super) fn check_console(
+    spec: &Spec<'_>,
+    options: &CreateOptions,
+    gate: GateKind,
+) -> Result<()> {
     let terminal = spec
         .process
         .as_ref()
@@ -285,7 +285,7 @@ impl Builder<'_> {
         gate: GateKind,
         undo: &mut Undo,
     ) -> std::result::Result<Parts, (Error, Box<Record>)> {
-        let mut record = self.record();
+        let mut record = record(self.options, self.bundle, self.spec);
         match self.steps(gate, undo, &mut record) {
             Ok((pidfd, channel, console)) => Ok(Parts {
                 record,
@@ -556,41 +556,39 @@ impl Builder<'_> {
             }
         }
     }
+}
 
-    fn record(&self) -> Record {
-        Record {
-            version: record::VERSION,
-            oci_version: self.spec.oci_version.to_string(),
-            id: self.options.id.clone(),
-            bundle: self.bundle.path.display().to_string(),
-            rootfs: String::new(),
-            created: time::now_rfc3339(),
-            owner: rustix::process::geteuid().as_raw(),
-            annotations: self
-                .spec
-                .annotations
-                .iter()
-                .map(|(key, value)| (key.to_string(), value.to_string()))
-                .collect(),
-            pid: 0,
-            start_time: 0,
-            ready: false,
-            has_process: self.spec.process.is_some(),
-            namespaces: 0,
-            private_pid: false,
-            cgroup: cgroup::Record::default(),
-            rdt: None,
-            poststart: self
-                .spec
-                .hooks
-                .as_ref()
-                .is_some_and(|hooks| !hooks.poststart.is_empty()),
-            poststop: self
-                .spec
-                .hooks
-                .as_ref()
-                .is_some_and(|hooks| !hooks.poststop.is_empty()),
-        }
+/// The record of a container that is about to be made.
+pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) -> Record {
+    Record {
+        version: record::VERSION,
+        oci_version: spec.oci_version.to_string(),
+        id: options.id.clone(),
+        bundle: bundle.path.display().to_string(),
+        rootfs: String::new(),
+        created: time::now_rfc3339(),
+        owner: rustix::process::geteuid().as_raw(),
+        annotations: spec
+            .annotations
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+        pid: 0,
+        start_time: 0,
+        ready: false,
+        has_process: spec.process.is_some(),
+        namespaces: 0,
+        private_pid: false,
+        cgroup: cgroup::Record::default(),
+        rdt: None,
+        poststart: spec
+            .hooks
+            .as_ref()
+            .is_some_and(|hooks| !hooks.poststart.is_empty()),
+        poststop: spec
+            .hooks
+            .as_ref()
+            .is_some_and(|hooks| !hooks.poststop.is_empty()),
     }
 }
 

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 pub mod options;
 pub(crate) mod record;
+mod restore;
 mod run;
 mod start;
 pub mod state;
@@ -20,6 +21,7 @@ mod wait;
 pub use options::{CgroupDriver, CreateOptions, ExecOptions, RunOptions, User};
 pub(crate) use start::EXECUTING;
 pub use state::{State, Status};
+pub(crate) use wait::reap;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

@@ -33,17 +33,7 @@ impl Container {
     ) -> Result<(i32, Vec<String>)> {
         let mut options = options.clone();
         options.detach = run.detach;
-        if !run.detach && !run.no_subreaper {
-            let own = rustix::process::getpid();
-            rustix::process::set_child_subreaper(Some(own))
-                .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
-        }
-        // From before the process exists on, so that neither its end nor a signal for it is missed.
-        let signals = if run.detach {
-            None
-        } else {
-            Some(Signals::block().context(|| "signalfd()")?)
-        };
+        let signals = prepare_to_wait(run)?;
         let created = create::create(root, &options, GateKind::Channel)?;
         let container = Container {
             root: root.to_owned(),
@@ -91,6 +81,36 @@ fn accompany(created: &Created, signals: Option<&Signals>) -> Result<i32> {
         pass_on_beside(listener, &host, pidfd)?;
     }
     wait_in_foreground(pidfd, signals, created.console.as_ref())
+}
+
+/// Makes the calling process one that can wait for a container's end; `None` where it shall not.
+/// To be called before the process exists, so that neither its end nor a signal for it is missed.
+pub(super) fn prepare_to_wait(run: &RunOptions) -> Result<Option<Signals>> {
+    if run.detach {
+        return Ok(None);
+    }
+    if !run.no_subreaper {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own))
+            .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    }
+    Signals::block().context(|| "signalfd()").map(Some)
+}
+
+/// Waits for the end of a container in the foreground, and deletes it then unless it shall be kept.
+pub(super) fn until_end(
+    (root, id): (&Path, &str),
+    pidfd: BorrowedFd<'_>,
+    signals: &Signals,
+    console: Option<&OwnedFd>,
+    keep: bool,
+    mut warnings: Vec<String>,
+) -> Result<(i32, Vec<String>)> {
+    let code = wait_in_foreground(pidfd, signals, console)?;
+    if !keep {
+        warnings.extend(delete::destroy(root, id, true)?);
+    }
+    Ok((code, warnings))
 }
 
 /// Passes the container's word on in a process of its own: this one waits for the container's end,

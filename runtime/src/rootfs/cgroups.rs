@@ -28,18 +28,18 @@ use crate::spec::mount_options::{Attributes, MountOptions, attr};
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
 /// Where the host's cgroups are.
-const HOST: &str = "/sys/fs/cgroup";
+pub(super) const HOST: &str = "/sys/fs/cgroup";
 
 /// One line of /proc/self/cgroup.
 #[derive(Debug, PartialEq, Eq)]
-struct Membership<'a> {
+pub(super) struct Membership<'a> {
     /// The controllers, or `name=X`; empty on cgroup v2.
-    controllers: &'a str,
+    pub controllers: &'a str,
     /// The cgroup, as this process's cgroup namespace shows it.
-    path: &'a str,
+    pub path: &'a str,
 }
 
-fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+pub(super) fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     text.lines().filter_map(|line| {
         let (_, line) = line.split_once(':')?;
         let (controllers, path) = line.split_once(':')?;
@@ -49,7 +49,7 @@ fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
 
 impl Membership<'_> {
     /// The name of the directory that a hierarchy is mounted at.
-    fn directory(&self) -> &str {
+    pub fn directory(&self) -> &str {
         self.controllers
             .strip_prefix("name=")
             .unwrap_or(self.controllers)

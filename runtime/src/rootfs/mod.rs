@@ -28,12 +28,14 @@ mod mounts;
 mod pivot;
 mod plan;
 mod root_fd;
+mod saved;
 mod sources;
 mod tree;
 
 pub use device::{console_bind, open_ptmx};
 pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
 pub use root_fd::{Found, Leaf, Links, RootFd};
+pub use saved::{RunningMounts, external_sources, prepare_restore};
 pub use sources::HostSources;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -186,7 +186,7 @@ fn full_views(table: &str, inside: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Replaces `\\ooo`, which mountinfo has for blanks and backslashes.
-fn unescape(text: &str) -> Vec<u8> {
+pub(super) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
