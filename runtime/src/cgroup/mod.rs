@@ -47,10 +47,22 @@ use std::collections::BTreeMap;
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
-use crate::container::CgroupDriver;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Text;
 use crate::spec::resources::Resources;
+
+/// Who manages cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// Files of the cgroup file system, written directly.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus for a transient scope.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup.
+    Disabled,
+}
 
 /// What is asked of the cgroups of a new container.
 #[derive(Debug, Clone)]

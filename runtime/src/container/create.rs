@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdGetfdFlags};
 
-use super::options::{CgroupDriver, CreateOptions};
+use super::options::CreateOptions;
+use crate::cgroup::CgroupDriver;
 use super::record::{self, Record};
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
-use super::{hooks_state, wait};
+use super::wait;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -193,7 +194,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             // The specification: a hook that fails ends in destroying the container, with its
             // hooks. So does what fails after hooks that succeeded: nobody else undoes their work.
             if let (true, Some(hooks)) = (builder.hooks_ran, &spec.hooks) {
-                let state = hooks_state(&record, Status::Stopped, 0);
+                let state = record.hooks_state(Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
                     .map(|hooks| hooks::run_all(&hooks, &state));
                 let left = left.unwrap_or_default();
@@ -514,7 +515,7 @@ impl Builder<'_> {
                 Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Hooks) => {
                     self.hooks_ran = true;
-                    let state = hooks_state(record, Status::Creating, record.pid);
+                    let state = record.hooks_state(Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
                         hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
                         fault!("create.prestart");
@@ -626,7 +627,7 @@ pub(super) fn hand_over_listener(
         fds: listener::FDS,
         pid,
         metadata: &profile.listener_metadata,
-        state: super::spec_state(record, status, record.pid),
+        state: record.spec_state(status, record.pid),
     };
     listener::send(listener.as_fd(), &profile.listener_path, &state)
 }

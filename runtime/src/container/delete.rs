@@ -8,7 +8,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
-use super::{CgroupDriver, Container, config_of, hooks_state, wait};
+use super::{CgroupDriver, Container, config_of, wait};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::intel_rdt::Resctrl;
@@ -115,7 +115,7 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
         .as_ref()
         .map(|hooks| hooks.poststop.as_slice())
         .unwrap_or_default();
-    let state = hooks_state(record, Status::Stopped, 0);
+    let state = record.hooks_state(Status::Stopped, 0);
     Ok(hooks::run_all(
         &hooks::plan(list, "hooks.poststop")?,
         &state,

@@ -10,13 +10,11 @@ use rustix::io::Errno;
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, Store};
-use super::{Container, config_of, delete, hooks_state, open_init};
+use super::{Container, config_of, delete, open_init};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::init::EXECUTING;
 use crate::notify::{self, Listener};
-
-/// What init writes right before it executes the program.
-pub(crate) const EXECUTING: u8 = b'X';
 
 /// The largest error text that init sends.
 const MAX_REPORT: u64 = 16 << 10;
@@ -86,7 +84,7 @@ impl Container {
             .as_ref()
             .map(|hooks| hooks.poststart.as_slice())
             .unwrap_or_default();
-        let state = hooks_state(record, Status::Running, record.pid);
+        let state = record.hooks_state(Status::Running, record.pid);
         if let Err(error) =
             hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
         {

@@ -36,7 +36,6 @@ use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
 
-use crate::container::EXECUTING;
 use crate::container::record::Record;
 use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
@@ -69,6 +68,9 @@ pub(crate) struct InitPlan<'a> {
     pub no_pivot: bool,
     pub gate: &'a Gate,
 }
+
+/// What init writes right before it executes the program.
+pub(crate) const EXECUTING: u8 = b'X';
 
 /// Where init waits to be started and tells how that went.
 #[derive(Debug)]
@@ -144,7 +146,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
             channel.wait_for_go()?;
         }
         // "the pid as the container sees it"
-        let state = crate::container::hooks_state(plan.record, Status::Creating, own_pid());
+        let state = plan.record.hooks_state(Status::Creating, own_pid());
         let list = hooks::plan(&hooks.create_container, "hooks.createContainer")?;
         if !list.is_empty() {
             // A hook may take for ever, and then nobody else would end us after the runtime's end.
@@ -232,7 +234,7 @@ fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Resu
     if let Some(hooks) = &ready.spec.hooks
         && !hooks.start_container.is_empty()
     {
-        let state = crate::container::hooks_state(ready.record, Status::Created, own_pid());
+        let state = ready.record.hooks_state(Status::Created, own_pid());
         hooks::run(
             &hooks::plan(&hooks.start_container, "hooks.startContainer")?,
             &state,
