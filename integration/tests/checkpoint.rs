@@ -7,11 +7,12 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use knarr_integration::bundle::{Bundle, namespace, push, user_namespace};
 use knarr_integration::socket::Receiver;
-use knarr_integration::{Sandbox, json, process, skip};
+use knarr_integration::{Sandbox, json, process, runtime, skip};
 
 /// Long enough for an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,6 +78,32 @@ fn checkpoint(sb: &Sandbox, id: &str, images: &str, more: &[&str]) {
     args.push(id);
     let _log = Log(images.join("dump.log"));
     sb.rt(&args).ok();
+}
+
+/// Runs a command whose output goes into pipes, as managers of containers have it; they stay open
+/// as long as what comes back.
+#[track_caller]
+fn with_pipes(sb: &Sandbox, args: &[&str]) -> Child {
+    let mut command = sb.command(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Insists that a command with pipes succeeds, soon.
+#[track_caller]
+fn succeeds(child: &mut Child) {
+    assert!(process::ended_within(child.id(), runtime::LIMIT));
+    let status = child.wait().unwrap();
+    if !status.success() {
+        let mut error = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut error)
+            .unwrap();
+        panic!("{status}: {error}");
+    }
 }
 
 #[track_caller]
@@ -234,28 +261,30 @@ fn restore_in_the_foreground_gives_the_exit_code() {
     let script = "echo before; while ! test -e /go; do sleep 0.1; done; echo after; exit 7";
     let bundle = sb.sh_bundle(script, |_| {});
     let before = sb.look();
-    sb.started("f", &bundle);
+    let mut first = with_pipes(&sb, &["run", "--detach", "--bundle", bundle.arg(), "f"]);
+    succeeds(&mut first);
+    let mut said = [0; 7];
+    first.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"before\n");
     checkpoint(&sb, "f", "images", &[]);
     let images = sb.path("images");
     let _log = Log(images.join("restore.log"));
-    let restore = sb.spawn(sb.command(&[
-        "restore",
-        "--image-path",
-        text(&images),
-        "--bundle",
-        bundle.arg(),
-        "f",
-    ]));
+    let arguments = ["--image-path", text(&images), "--bundle", bundle.arg(), "f"];
+    let mut second = with_pipes(&sb, &[&["restore"], &arguments[..]].concat());
     let running = || sb.rt(&["state", "f"]).stdout.contains("\"running\"");
-    assert!(
-        process::eventually(PATIENCE, running),
-        "{:?}",
-        sb.rt(&["state", "f"])
-    );
+    assert!(process::eventually(PATIENCE, running));
     fs::write(bundle.rootfs().join("go"), "").unwrap();
-    let outcome = restore.wait().exits(7);
+    assert!(process::ended_within(second.id(), PATIENCE));
+    assert_eq!(second.wait().unwrap().code(), Some(7));
     // The output goes to whoever restored it.
-    assert_eq!(outcome.text(), "after");
+    let mut said = String::new();
+    second
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(said, "after\n");
     sb.rt(&["state", "f"]).fails_with("does not exist");
     sb.same_as(&before);
 }
@@ -344,11 +373,16 @@ fn a_user_namespace_is_restored() {
     let bundle = sb.sh_bundle(COUNTER, user_namespace);
     let rootfs = bundle.rootfs();
     std::os::unix::fs::chown(&rootfs, Some(100_000), Some(100_000)).unwrap();
-    sb.started("u", &bundle);
+    let mut first = with_pipes(&sb, &["run", "--detach", "--bundle", bundle.arg(), "u"]);
+    succeeds(&mut first);
     counts_past(&bundle, 1);
     checkpoint(&sb, "u", "images", &[]);
     let saved = count(&bundle);
-    restore(&sb, "u", "images", &bundle, &[]);
+    let images = sb.path("images");
+    let _log = Log(images.join("restore.log"));
+    let arguments = ["--image-path", text(&images), "--bundle", bundle.arg(), "u"];
+    let mut second = with_pipes(&sb, &[&["restore", "--detach"], &arguments[..]].concat());
+    succeeds(&mut second);
     counts_past(&bundle, saved);
     let pid = sb.state("u")["pid"].to_string();
     let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
@@ -396,6 +430,34 @@ fn hooks_run_when_the_namespaces_are_there() {
     sb.same_as(&before);
 }
 
+/// A container in which one process sends to another over TCP.
+#[track_caller]
+fn talking(sb: &Sandbox, id: &str) -> Bundle {
+    let script = "sleep 1000 | nc -l -p 5000 > /got & sleep 1; \
+        while :; do echo x; sleep 0.2; done | nc 127.0.0.1 5000; sleep 1000";
+    let bundle = sb.sh_bundle(script, |_| {});
+    sb.started(id, &bundle);
+    assert!(process::eventually(PATIENCE, || got(&bundle) > 0));
+    bundle
+}
+
+fn got(bundle: &Bundle) -> u64 {
+    fs::metadata(bundle.rootfs().join("got")).map_or(0, |file| file.len())
+}
+
+#[test]
+fn connections_go_on() {
+    let sb = Sandbox::new();
+    need_criu!(sb);
+    let bundle = talking(&sb, "t");
+    let arguments = ["--tcp-established", "--network-lock", "nftables"];
+    checkpoint(&sb, "t", "images", &arguments);
+    let saved = got(&bundle);
+    restore(&sb, "t", "images", &bundle, &arguments);
+    assert!(process::eventually(PATIENCE, || got(&bundle) > saved));
+    sb.finish("t");
+}
+
 #[test]
 fn what_criu_says_is_told_with_its_log() {
     let sb = Sandbox::new();
@@ -405,14 +467,9 @@ fn what_criu_says_is_told_with_its_log() {
     counts_past(&bundle, 1);
     checkpoint(&sb, "x", "images", &["--leave-running"]);
 
-    // A lock that nobody allowed.
-    let script = "exec 9> /lock; flock 9; while :; do sleep 1; done";
-    let locked = sb.sh_bundle(script, |_| {});
-    std::os::unix::fs::symlink("busybox", locked.rootfs().join("bin/flock")).unwrap();
-    sb.started("l", &locked);
-    let (images, work) = (sb.path("lock-images"), sb.path("work"));
-    let locks = || fs::read_to_string("/proc/locks").unwrap().contains("FLOCK");
-    assert!(process::eventually(PATIENCE, locks));
+    // A connection that nobody allowed.
+    let talks = talking(&sb, "l");
+    let (images, work) = (sb.path("tcp"), sb.path("work"));
     let arguments = [
         "checkpoint",
         "--image-path",
@@ -426,8 +483,8 @@ fn what_criu_says_is_told_with_its_log() {
         .fails_with(&format!("(log: {})", log.display()));
     assert!(log.exists());
     assert_eq!(sb.status("l"), "running");
-    checkpoint(&sb, "l", "lock-images", &["--file-locks"]);
-    restore(&sb, "l", "lock-images", &locked, &["--file-locks"]);
+    assert!(got(&talks) > 0);
+    sb.finish("l");
 
     sb.finish("x");
     let before = sb.look();
@@ -514,7 +571,7 @@ fn a_missing_criu_is_named() {
 #[test]
 fn parents_are_below_the_images() {
     let sb = Sandbox::new();
-    if knarr_integration::runtime::find(Path::new("criu")).is_none() {
+    if runtime::find(Path::new("criu")).is_none() {
         skip!("criu is missing");
     }
     sb.sleeper("c", |_| {});

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, major, open, openat, statat};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::record::Record;
@@ -12,6 +13,7 @@ use super::store::CONFIG;
 use super::{Container, CreateOptions, RunOptions, config_of, delete, wrong_state};
 use crate::criu::{self, Criu, Inherit, Opts, Request, Step};
 use crate::error::{Context, Error, Kind, Result};
+use crate::notify;
 use crate::rootfs::{self, RunningMounts};
 use crate::spec::Spec;
 use crate::spec::linux::Linux;
@@ -267,7 +269,10 @@ impl CheckpointOptions {
             opts.parent_images = self.parent(parent)?;
         }
         let layout = rootfs::plan(spec, Path::new(&record.bundle))?;
-        let mounts = RunningMounts::of(record.pid)?;
+        let mounts = RunningMounts::of(record.pid).map_err(|error| match error.errno() {
+            Some(Errno::NOENT | Errno::SRCH) => wrong_state("checkpoint", Status::Stopped),
+            _ => error,
+        })?;
         opts.pid = Some(record.pid);
         opts.root.clone_from(&record.rootfs);
         opts.leave_running = self.leave_running;
@@ -294,7 +299,8 @@ impl CheckpointOptions {
         if self.pre_dump {
             return Ok(());
         }
-        opts.external_mounts = mounts.external(&layout);
+        // The socket directory is no part of the configuration.
+        opts.external_mounts = mounts.external(&layout, &[notify::INSIDE_DIRECTORY]);
         let mut streams = Vec::new();
         for number in 0..3 {
             let stream = Stream::of(record.pid, number, &mounts)?;
@@ -414,7 +420,7 @@ pub(super) fn inherited_streams(images: &OwnedFd) -> Result<Vec<(String, i32)>> 
     ) {
         Ok(file) => file,
         // Images of a criu that was called by hand.
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(errno) => return Err(Error::system(format!("open({DESCRIPTORS})"), errno)),
     };
     let json = crate::proc::read_bounded(file, 1 << 16)

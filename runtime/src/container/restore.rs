@@ -29,7 +29,7 @@ use crate::spec::Spec;
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 use crate::sys::clone::flags;
-use crate::{hooks, network, proc, protect};
+use crate::{hooks, network, notify, proc, protect};
 
 impl Container {
     /// Makes a container from images; waits for its end unless detached. Returns the exit code
@@ -53,6 +53,7 @@ impl Container {
         let mut undo = Undo::default();
         let mut restore = Restore {
             options,
+            root,
             create: &create,
             bundle: &bundle,
             spec: &spec,
@@ -83,6 +84,7 @@ impl Container {
 
 struct Restore<'a> {
     options: &'a RestoreOptions,
+    root: &'a Path,
     create: &'a super::CreateOptions,
     bundle: &'a Bundle,
     spec: &'a Spec<'a>,
@@ -237,6 +239,14 @@ impl Restore<'_> {
             }
         }
         opts.external_mounts = rootfs::external_sources(layout, &cgroups)?;
+        // Who waited for the container's word has had it, so nobody listens there again; but the
+        // mount is restored.
+        notify::prepare(self.store.as_fd())?;
+        let directory = self.root.join(&self.create.id).join(notify::DIRECTORY);
+        opts.external_mounts.push((
+            notify::INSIDE_DIRECTORY.to_owned(),
+            directory.to_string_lossy().into_owned(),
+        ));
         opts.inherit_fds.extend(inherited_streams(&dirs.images)?);
         opts.root.clone_from(&self.record.rootfs);
         opts.sibling = true;

@@ -90,9 +90,10 @@ impl RunningMounts {
             .flatten()
     }
 
-    /// The mounts whose content criu must not look for: mount point and name.
+    /// The mounts whose content criu must not look for: mount point and name. `more` are
+    /// destinations of bind mounts beyond those of the plan.
     #[must_use]
-    pub fn external(&self, plan: &RootfsPlan<'_>) -> Vec<(String, String)> {
+    pub fn external(&self, plan: &RootfsPlan<'_>, more: &[&str]) -> Vec<(String, String)> {
         let mut names: HashMap<u64, String> = HashMap::new();
         let mut planned = HashSet::new();
         for step in &plan.mounts {
@@ -108,7 +109,7 @@ impl RunningMounts {
         // container's own empty file systems. Devices are the host's only in a user namespace.
         let masks = plan.masked.iter().map(|path| path.as_str());
         let devices = plan.devices.iter().map(|device| &*device.path);
-        for path in masks.chain(devices) {
+        for path in masks.chain(devices).chain(more.iter().copied()) {
             if let Some(mount) = self.at(path).filter(|mount| mount.kind != "tmpfs") {
                 names.insert(mount.id, path.to_owned());
             }
