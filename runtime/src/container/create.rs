@@ -358,12 +358,12 @@ impl Builder<'_> {
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
+        self.store.write(CONFIG, &self.bundle.text)?;
+        fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
         self.store.write(STATE, &record.to_json()?)?;
         fault!("create.state");
-        self.store.write(CONFIG, &self.bundle.text)?;
-        fault!("create.config");
         if self.notify {
             notify::prepare(self.store.as_fd())?;
             // The program may speak as soon as it runs.
