@@ -91,7 +91,11 @@ pub fn prepare<'a>(
     enter_cgroups: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Rootfs<'a>> {
     let _umask = NoUmask::new();
-    let HostSources { root, mounts } = sources;
+    let HostSources {
+        root,
+        mounts,
+        devices,
+    } = sources;
     let kernel = pivot::stop_propagation(plan)?;
     let root = RootFd::from(pivot::bind_root(plan, &kernel, root)?);
     let mut rootfs = Rootfs {
@@ -111,7 +115,7 @@ pub fn prepare<'a>(
     };
     let dev = dev.as_ref().map(AsFd::as_fd);
     let bind = plan.user_namespace.is_some();
-    device::make_devices(&rootfs.root, dev, &plan.devices, bind)?;
+    device::make_devices(&rootfs.root, dev, &plan.devices, devices, bind)?;
     if let Some(dev) = dev {
         device::make_links(&rootfs.root, dev)?;
     }
