@@ -2,6 +2,7 @@
 #
 #   make          build the finished programs, static and stripped
 #   make demo     build knarr and run a container from it, visibly (root)
+#   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
@@ -32,14 +33,17 @@ endif
 KNARR       := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/knarr
 CONFORMANCE := $(abspath $(TARGET_DIR))/$(TARGET)/release/oci-conformance
 DOCS        := $(abspath $(TARGET_DIR))/docs
+BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
 
 # What building and testing needs of Debian: `package=file that shows it is there`.
 BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
 DEMO_NEEDS  := busybox-static=/bin/busybox
 TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
 	libseccomp-dev=/usr/include/seccomp.h
+CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo test bench fuzz docs install clean build-needs demo-needs test-needs
+.PHONY: all knarr conformance demo example test bench fuzz docs install clean \
+	build-needs demo-needs test-needs ci-needs
 
 all: knarr conformance
 
@@ -52,12 +56,17 @@ conformance: build-needs
 demo: demo-needs knarr
 	demo/run $(KNARR)
 
+# Create, exec and delete through the library alone.
+example: demo-needs build-needs
+	rm -rf $(BUNDLE) && demo/bundle $(BUNDLE) sleep 1000
+	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
+
 # Skipped tests print why; the list is repeated at the end.
-test: test-needs knarr
+test: build-needs test-needs knarr
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
-		$(CARGO) test --locked --workspace --no-fail-fast
-	@if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi
+		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
+	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 bench: demo-needs knarr
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
@@ -67,11 +76,11 @@ fuzz:
 	fuzz/run $(FUZZ_SECONDS)
 
 # Man pages and completions come from the same definition as the help texts.
-docs:
+docs: conformance
 	rm -rf $(DOCS) && mkdir -p $(DOCS)/man $(DOCS)/completions
 	for what in man completions; do \
 		$(CARGO) run --locked -q -p knarr-runtime --features generate --bin knarr-generate -- $$what $(DOCS)/$$what && \
-		$(CARGO) run --locked -q -p oci-conformance -- generate $$what $(DOCS)/$$what || exit 1; \
+		$(CONFORMANCE) generate $$what $(DOCS)/$$what || exit 1; \
 	done
 
 install: all docs
@@ -115,6 +124,10 @@ demo-needs:
 
 test-needs:
 	$(call needs,$(TEST_NEEDS))
+
+# What .ci/run needs beyond: the fuzzer is C++.
+ci-needs: build-needs
+	$(call needs,$(CI_NEEDS))
 
 # For scripts: where the programs are.
 .PHONY: print-knarr print-conformance

@@ -43,7 +43,8 @@ pub struct Entry {
     /// Where the fault shows.
     #[serde(default)]
     pub when: When,
-    /// Whether the outcome depends on timing, so that a pass means nothing.
+    /// Whether a pass means nothing: the outcome depends on timing, or on what
+    /// the specification lets runtimes choose.
     #[serde(default)]
     pub flaky: bool,
     /// What the suite does wrong.
@@ -138,7 +139,9 @@ impl List {
         let mut any_failed = false;
         for assertion in test.assertions.iter_mut().filter(|a| a.status.is_bad()) {
             any_failed = true;
-            let own: Vec<&str> = assertion.diagnostics.values().map(String::as_str).collect();
+            let comment = Some(assertion.comment.as_str()).filter(|text| !text.is_empty());
+            let diagnostics = assertion.diagnostics.values().map(String::as_str);
+            let own: Vec<&str> = diagnostics.chain(comment).collect();
             let said = if own.is_empty() {
                 test.output.clone()
             } else {

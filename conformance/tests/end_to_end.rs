@@ -1,28 +1,43 @@
-//! Runs the program against runc, as a user would; root is needed.
+//! Runs the program as a user would, on the runtime that `KNARR_BIN` names, or on runc; root is needed.
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
     use std::path::Path;
-    use std::process::{Command, Output};
+    use std::process::{Command, Output, Stdio};
 
     fn program() -> Command {
         Command::new(env!("CARGO_BIN_EXE_oci-conformance"))
     }
 
-    /// Why the test cannot run here; printed by the test.
-    fn skipped() -> bool {
-        let found = |name: &str| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+    /// Whether a program is on PATH, or is a path of a file.
+    fn found(name: &str) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+    }
+
+    /// The runtime for tests that any runtime passes.
+    fn runtime() -> String {
+        std::env::var("KNARR_BIN").unwrap_or_else(|_| "runc".to_owned())
+    }
+
+    /// Says why a test cannot run here, also in the file that `KNARR_SKIPS` names.
+    fn skipped(test: &str, runtime: &str) -> bool {
+        let why = if !rustix::process::geteuid().is_root() {
+            "not root".to_owned()
+        } else if !found(runtime) {
+            format!("{runtime} is not there")
+        } else {
+            return false;
         };
-        let root = rustix::process::geteuid().is_root();
-        for (ok, why) in [(root, "not root"), (found("runc"), "runc is not on PATH")] {
-            if !ok {
-                eprintln!("skipped: {why}");
-                return true;
-            }
+        let line = format!("skipped: end_to_end::{test}: {why}\n");
+        eprint!("{line}");
+        if let Some(file) = std::env::var_os("KNARR_SKIPS") {
+            let file = OpenOptions::new().append(true).create(true).open(file);
+            file.unwrap().write_all(line.as_bytes()).unwrap();
         }
-        false
+        true
     }
 
     fn text(output: &Output) -> String {
@@ -34,14 +49,15 @@ mod tests {
     }
 
     #[test]
-    fn own_tests_of_runc_pass_and_leave_nothing() {
-        if skipped() {
+    fn own_tests_pass_and_leave_nothing() {
+        let runtime = runtime();
+        if skipped("own_tests_pass_and_leave_nothing", &runtime) {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
-        let output = program()
-            .args(["run", "--runtime", "runc", "--only", "own", "--quiet"])
+        let child = program()
+            .args(["run", "--runtime", &runtime, "--only", "own", "--quiet"])
             .args([
                 "own/process.hostname",
                 "own/process.env",
@@ -55,8 +71,12 @@ mod tests {
             .arg(file("r.xml"))
             .arg("--tap")
             .arg(file("r.tap"))
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        let ours = format!("oci-conformance-{}", child.id());
+        let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         assert!(text(&output).contains("as expected"), "{}", text(&output));
         let json: serde_json::Value =
@@ -86,7 +106,6 @@ mod tests {
                 .into_iter()
                 .flatten()
                 .flatten();
-            let ours = format!("oci-conformance-{}", std::process::id());
             assert!(
                 left.into_iter()
                     .all(|e| e.file_name().to_string_lossy() != ours)
@@ -96,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_failing_test_makes_the_exit_code_one() {
-        if skipped() {
+        if skipped("a_failing_test_makes_the_exit_code_one", "runc") {
             return;
         }
         // runc kills a created container instead of refusing to delete it.
@@ -122,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_does_nothing_fails_everything() {
-        if skipped() {
+        if skipped("a_runtime_that_does_nothing_fails_everything", "true") {
             return;
         }
         let output = program()

@@ -16,13 +16,41 @@ use crate::process;
 /// No command of a runtime takes longer than this; a hang is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+static PATH: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes a knarr the runtime under test in which any step can be made to fail, and builds it:
+/// `KNARR_FAULTS_BIN` names one that is built already. To be called before anything else.
+///
+/// # Panics
+/// Where it cannot be built.
+pub fn use_faults() {
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("KNARR_FAULTS_BIN") {
+            return path.into();
+        }
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| workspace.join("target"), PathBuf::from)
+            .join("faults");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .current_dir(&workspace)
+            .args(["build", "--locked", "--quiet", "-p", "knarr-runtime"])
+            .args(["--bin", "knarr", "--features", "faults", "--target-dir"])
+            .arg(&target)
+            .status()
+            .expect("cargo");
+        assert!(built.success(), "knarr with faults cannot be built");
+        target.join("debug/knarr")
+    });
+}
+
 /// The runtime under test: `KNARR_BIN`, or the newest knarr that cargo built here.
 ///
 /// # Panics
 /// Where there is none.
 #[must_use]
 pub fn path() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = std::env::var_os("KNARR_BIN").map_or_else(built, |name| which(name.as_ref()));
         eprintln!("runtime under test: {}", path.display());

@@ -32,6 +32,17 @@ pub struct Rdt {
     monitoring: bool,
 }
 
+impl Rdt {
+    /// The directory of the class, below the mount point; empty for the top.
+    fn class(&self) -> &str {
+        match self.clos_id.as_deref() {
+            Some("/") => "",
+            Some(id) => id,
+            None => &self.container_id,
+        }
+    }
+}
+
 /// What was made and must go when the container is deleted; kept in its state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,6 +191,20 @@ impl Resctrl {
         }
     }
 
+    /// What [`Resctrl::prepare`] will make, to be recorded before: the maker may be killed.
+    #[must_use]
+    pub fn planned(&self, rdt: &Rdt) -> Made {
+        let missing = |path: &str| self.open(path, OFlags::PATH).err() == Some(Errno::NOENT);
+        let class = rdt.class();
+        let group = join(&join(class, "mon_groups"), &rdt.container_id);
+        Made {
+            class: class.to_owned(),
+            class_is_ours: rdt.clos_id.is_none() && missing(class),
+            class_is_new: false,
+            group: (rdt.monitoring && missing(&group)).then(|| rdt.container_id.clone()),
+        }
+    }
+
     /// Makes the class and the monitoring group of a container, or checks those that are there.
     ///
     /// # Errors
@@ -198,11 +223,7 @@ impl Resctrl {
     }
 
     fn prepare_into(&self, rdt: &Rdt, made: &mut Made) -> Result<()> {
-        let name = match rdt.clos_id.as_deref() {
-            Some("/") => "",
-            Some(id) => id,
-            None => &rdt.container_id,
-        };
+        let name = rdt.class();
         made.class = name.to_owned();
         let has_schema = rdt.l3_cache.is_some() || rdt.mem_bw.is_some() || rdt.schemata.is_some();
         let call = |what: &str| format!("{PLACE}: {what}({name:?})");
@@ -546,6 +567,19 @@ mod tests {
         resctrl.remove(&made).unwrap();
         assert_eq!(entries(&dir), "");
         resctrl.remove(&made).unwrap();
+    }
+
+    #[test]
+    fn what_was_planned_goes_as_far_as_it_was_made() {
+        let (dir, resctrl) = tree();
+        let mut spec = spec(None);
+        spec.enable_monitoring = true;
+        let planned = resctrl.planned(&plan(&spec, "c1").unwrap());
+        resctrl.remove(&planned).unwrap();
+        resctrl.prepare(&plan(&spec, "c1").unwrap()).unwrap();
+        assert!(!resctrl.planned(&plan(&spec, "c1").unwrap()).class_is_ours);
+        resctrl.remove(&planned).unwrap();
+        assert_eq!(entries(&dir), "");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! [`spec`] reads and validates a configuration, [`container`] is the life cycle.
 //! ARCHITECTURE.md draws how data flows.
 
+#[macro_use]
+mod fault;
+
 pub mod cgroup;
 pub mod console;
 pub mod container;

@@ -7,6 +7,7 @@ use super::{Case, Ctx, Level, Row, cgroups, rows, skip};
 use anyhow::Result;
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 const TABLE: &[Row] = &[
@@ -107,6 +108,13 @@ const TABLE: &[Row] = &[
         Level::Must,
         "a controller that is not in a v1 hierarchy has no v1 files: the suite reads them",
         controller_missing,
+    ),
+    (
+        "contra.bind-data",
+        "config.md#valid-values",
+        Level::Must,
+        "the kernel drops mode= and size= of a bind mount: the suite asks for them",
+        bind_data,
     ),
     (
         "contra.lsm-missing",
@@ -389,6 +397,20 @@ fn controller_missing(ctx: &Ctx, _: &str) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+fn bind_data(ctx: &Ctx, _: &str) -> Result<()> {
+    let dir = ctx.bundle()?.rootfs().join("bound");
+    fs::create_dir(&dir)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+    let (flags, data) = (nix::mount::MsFlags::MS_BIND, "mode=755,size=1k");
+    nix::mount::mount(Some(&dir), &dir, None::<&str>, flags, Some(data))?;
+    let mode = fs::metadata(&dir)?.permissions().mode() & 0o7777;
+    let large = fs::write(dir.join("file"), [0; 4096]);
+    let _ = nix::mount::umount(&dir);
+    ctx.eq(mode, 0o700, "the directory has the mode of its source");
+    ctx.ok(large.is_ok(), "it holds more than 1k");
     Ok(())
 }
 

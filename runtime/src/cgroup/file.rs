@@ -4,7 +4,7 @@
 //! a file means. Paths are absolute and on the host: no container can make a
 //! symbolic link in a cgroup file system, so that they may be followed.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -161,11 +161,26 @@ pub(super) fn make_dirs(path: &str, base_length: usize) -> Result<usize> {
     }
 }
 
-/// Removes the last `made` directories of a path as far as they are empty.
+/// How many directories at the path's end are missing: those that [`make_dirs`] would make.
+pub(super) fn missing_dirs(path: &str, base_length: usize) -> usize {
+    let mut current = path;
+    let mut missing = 0;
+    while current.len() > base_length
+        && rustix::fs::access(current, Access::EXISTS) == Err(Errno::NOENT)
+    {
+        missing += 1;
+        let (above, _) = current.split_at(current.rfind('/').unwrap_or(0));
+        current = above;
+    }
+    missing
+}
+
+/// Removes the last `made` directories of a path as far as they are empty. One that is missing
+/// was planned and never made.
 pub(super) fn remove_made(path: &str, made: usize) {
     let mut current = path;
     for _ in 0..made {
-        if rustix::fs::rmdir(current).is_err() {
+        if !matches!(rustix::fs::rmdir(current), Ok(()) | Err(Errno::NOENT)) {
             return;
         }
         let (above, _) = current.split_at(current.rfind('/').unwrap_or(0));
@@ -296,10 +311,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().to_str().unwrap();
         let path = join(base, "a/b/c");
+        assert_eq!(missing_dirs(&path, base.len()), 3);
         assert_eq!(make_dirs(&path, base.len()).unwrap(), 3);
+        assert_eq!(missing_dirs(&path, base.len()), 0);
         assert_eq!(make_dirs(&path, base.len()).unwrap(), 0);
         assert_eq!(make_dirs(&join(&path, "d"), base.len()).unwrap(), 1);
         remove_made(&join(&path, "d"), 1);
+        std::fs::remove_dir(&path).unwrap();
         remove_made(&path, 3);
         assert_eq!(subdirs(base).unwrap(), Vec::<String>::new());
     }

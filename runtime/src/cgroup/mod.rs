@@ -6,7 +6,7 @@
 //! # How it is used
 //!
 //! ```text
-//! create:  manager(request) -> create(resources) -> clone3 (clone_into) -> attach(pid) -> delegate(uid) -> record()
+//! create:  manager(request) -> planned() -> create(resources) -> clone3 (clone_into) -> attach(pid) -> delegate(uid) -> record()
 //! later:   from_record(record) -> update, freeze, thaw, pids, kill_all, stats, watch_oom
 //! exec:    from_record(record) -> clone_into_exec(sub, init), or attach_exec(pid, sub, init)
 //! delete:  from_record(record) -> delete
@@ -47,10 +47,22 @@ use std::collections::BTreeMap;
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
-use crate::container::CgroupDriver;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Text;
 use crate::spec::resources::Resources;
+
+/// Who manages cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// Files of the cgroup file system, written directly.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus for a transient scope.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup.
+    Disabled,
+}
 
 /// What is asked of the cgroups of a new container.
 #[derive(Debug, Clone)]
@@ -265,6 +277,12 @@ pub trait Manager: std::fmt::Debug {
     /// # Errors
     /// A cgroup that stays busy.
     fn delete(&mut self) -> Result<()>;
+
+    /// As [`Manager::record`], before [`Manager::create`]: with the directories that it will make,
+    /// so that those can be removed whose maker was killed.
+    fn planned(&self) -> Record {
+        self.record()
+    }
 
     /// What [`from_record`] needs.
     fn record(&self) -> Record;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::{Manager, Record, Request, from_record};
-use crate::container::CgroupDriver;
+use crate::cgroup::CgroupDriver;
 use crate::spec::Text;
 use crate::spec::resources::Resources;
 

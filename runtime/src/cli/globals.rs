@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use knarr_runtime::container::CgroupDriver;
+use knarr_runtime::cgroup::CgroupDriver;
 use knarr_runtime::error::{Context, Error, Kind, Result};
 
 use super::definition::flags;

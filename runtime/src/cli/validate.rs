@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use knarr_runtime::container::CgroupDriver;
+use knarr_runtime::cgroup::CgroupDriver;
 use knarr_runtime::error::{Error, Kind};
 use knarr_runtime::spec::validate::{Finding, Severity, check_bundle};
 use serde::Serialize;

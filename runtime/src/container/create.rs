@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdGetfdFlags};
 
-use super::options::{CgroupDriver, CreateOptions};
+use super::options::CreateOptions;
 use super::record::{self, Record};
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
-use super::{hooks_state, wait};
+use super::wait;
 use crate::cgroup;
+use crate::cgroup::CgroupDriver;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
@@ -162,6 +163,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     proc::require_one_thread()?;
     super::store::check_id(&options.id)?;
     let bundle = Bundle::read(options)?;
+    fault!("create.bundle");
     let (mut spec, warnings) = bundle.spec(options)?;
     let notify = offer_notify_socket(&mut spec, root, &options.id);
     check_console(&spec, options, gate)?;
@@ -175,6 +177,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
         warnings,
         notify,
         listener: None,
+        hooks_ran: false,
     };
     match builder.build(gate, &mut undo) {
         Ok(parts) => Ok(Created {
@@ -187,11 +190,11 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             store,
         }),
         Err((error, record)) => {
-            let failed_hook = error.kind() == Kind::Hook;
             let error = undo.undo(&store).into_iter().fold(error, Error::and_also);
-            // The specification: a hook that fails ends in destroying the container, with its hooks.
-            if failed_hook && let (Some(record), Some(hooks)) = (record, &spec.hooks) {
-                let state = hooks_state(&record, Status::Stopped, 0);
+            // The specification: a hook that fails ends in destroying the container, with its
+            // hooks. So does what fails after hooks that succeeded: nobody else undoes their work.
+            if let (true, Some(hooks)) = (builder.hooks_ran, &spec.hooks) {
+                let state = record.hooks_state(Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
                     .map(|hooks| hooks::run_all(&hooks, &state));
                 let left = left.unwrap_or_default();
@@ -265,6 +268,8 @@ struct Builder<'a> {
     /// Whether a service manager waits for word from the container.
     notify: bool,
     listener: Option<notify::Listener>,
+    /// Whether the time of hooks has come: what they did is the poststop hooks' to undo.
+    hooks_ran: bool,
 }
 
 struct Parts {
@@ -275,22 +280,22 @@ struct Parts {
 }
 
 impl Builder<'_> {
-    /// Does all steps. A failure comes with the record once the container could have hooks to run.
+    /// Does all steps. A failure comes with the record, from which hooks get their state.
     fn build(
         &mut self,
         gate: GateKind,
         undo: &mut Undo,
-    ) -> std::result::Result<Parts, (Error, Option<Record>)> {
+    ) -> std::result::Result<Parts, (Error, Box<Record>)> {
         let mut record = record(self.options, self.bundle, self.spec);
-        let built = self.steps(gate, undo, &mut record);
-        built
-            .map(|(pidfd, channel, console)| Parts {
-                record: record.clone(),
+        match self.steps(gate, undo, &mut record) {
+            Ok((pidfd, channel, console)) => Ok(Parts {
+                record,
                 pidfd,
                 channel,
                 console,
-            })
-            .map_err(|error| (error, Some(record)))
+            }),
+            Err(error) => Err((error, Box::new(record))),
+        }
     }
 
     fn steps(
@@ -303,6 +308,7 @@ impl Builder<'_> {
         let default_linux = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&default_linux);
         let namespaces = Namespaces::open(linux)?;
+        fault!("create.plan");
         record.namespaces = namespaces.all();
         record.private_pid = namespaces.make & flags::NEWPID != 0;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
@@ -339,6 +345,7 @@ impl Builder<'_> {
             .map(|rdt| intel_rdt::plan(rdt, &self.options.id))
             .transpose()?;
 
+        fault!("create.planned");
         let request = cgroup::Request {
             id: &self.options.id,
             cgroups_path: &linux.cgroups_path,
@@ -350,10 +357,13 @@ impl Builder<'_> {
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
-        // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
-        record.cgroup = cgroup.record();
-        self.store.write(STATE, &record.to_json()?)?;
+        fault!("create.cgroup.plan");
         self.store.write(CONFIG, &self.bundle.text)?;
+        fault!("create.config");
+        // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
+        record.cgroup = cgroup.planned();
+        self.store.write(STATE, &record.to_json()?)?;
+        fault!("create.state");
         if self.notify {
             notify::prepare(self.store.as_fd())?;
             // The program may speak as soon as it runs.
@@ -368,11 +378,14 @@ impl Builder<'_> {
             },
             GateKind::Channel => Gate::Channel,
         };
+        fault!("create.fifos");
         let default_resources = Resources::default();
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
+        fault!("create.cgroup");
 
         let sources = HostSources::open(&layout)?;
+        fault!("create.sources");
         let (ours, theirs) = channel::pair()?;
         let plan = InitPlan {
             spec,
@@ -388,6 +401,7 @@ impl Builder<'_> {
             gate: &gate,
         };
         let entered = namespaces.enter()?;
+        fault!("create.enter");
         let into = cgroup.clone_into()?;
         // A joined user namespace takes a helper that goes there first and makes init.
         let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
@@ -414,6 +428,7 @@ impl Builder<'_> {
             }
         };
         drop(theirs);
+        fault!("create.clone");
         if join.is_some() {
             let init = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, init);
@@ -421,48 +436,68 @@ impl Builder<'_> {
             pid = namespaces::pid_of(pidfd.as_fd())?;
         }
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
+        fault!("create.init");
         entered.leave()?;
+        fault!("create.leave");
         if into.is_none() {
-            cgroup.attach(pid.cast_unsigned())?;
+            cgroup
+                .attach(pid.cast_unsigned())
+                .map_err(|error| ours.last_word_or(error))?;
         }
+        fault!("create.attach");
         if cgroup::owner_changes(spec) {
             cgroup.delegate(
                 namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)),
             )?;
         }
         record.cgroup = cgroup.record();
+        fault!("create.delegate");
         if namespaces.make & flags::NEWUSER != 0 {
-            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)?;
+            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)
+                .map_err(|error| ours.last_word_or(error))?;
         }
+        fault!("create.idmap");
         let process =
             Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
         record.pid = pid;
         if let Some(plan) = rdt {
             let resctrl = Resctrl::find(&procfs)?;
+            record.rdt = Some(resctrl.planned(&plan));
+            self.store.write(STATE, &record.to_json()?)?;
             let made = resctrl.prepare(&plan)?;
             record.rdt = Some(made.clone());
             let (resctrl, made) = undo.rdt.insert((resctrl, made));
-            resctrl.enter(made, process)?;
+            resctrl
+                .enter(made, process)
+                .map_err(|error| ours.last_word_or(error))?;
         }
         if !devices.is_empty() {
             let path = format!("/proc/{pid}/ns/net");
             let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("linux.netDevices: open({path})"))?;
+                .context(|| format!("linux.netDevices: open({path})"))
+                .map_err(|error| ours.last_word_or(error))?;
             undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
         }
+        fault!("create.devices");
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
+        fault!("create.go");
         let console = self.accompany(&ours, record, pidfd.as_fd())?;
+        fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {
             send_pidfd(socket, pidfd.as_fd())?;
         }
+        fault!("create.pidfd");
         if let Some(path) = &self.options.pid_file {
-            undo.pid_file = Some(path.clone());
             write_pid_file(path, pid)?;
+            undo.pid_file = Some(path.clone());
         }
+        fault!("create.pid_file");
         record.ready = true;
         self.store.write(STATE, &record.to_json()?)?;
+        fault!("create.record");
         ours.send_go()?;
+        fault!("create.done");
         Ok((pidfd, ours, console))
     }
 
@@ -479,20 +514,26 @@ impl Builder<'_> {
                 Some(Message::Ready) => return Ok(kept),
                 Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Hooks) => {
-                    let state = hooks_state(record, Status::Creating, record.pid);
+                    self.hooks_ran = true;
+                    let state = record.hooks_state(Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
                         hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        fault!("create.prestart");
                         hooks::run(
                             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
                             &state,
                         )?;
+                        fault!("create.create_runtime");
                     }
                     channel.send_go()?;
                 }
-                Some(Message::Console(master)) => match &self.options.console_socket {
-                    Some(socket) => send_console(socket, master.as_fd())?,
-                    None => kept = Some(master),
-                },
+                Some(Message::Console(master)) => {
+                    match &self.options.console_socket {
+                        Some(socket) => send_console(socket, master.as_fd())?,
+                        None => kept = Some(master),
+                    }
+                    fault!("create.console");
+                }
                 Some(Message::Notify(number)) => {
                     let seccomp = self
                         .spec
@@ -507,6 +548,7 @@ impl Builder<'_> {
                         Status::Creating,
                         record.pid,
                     )?;
+                    fault!("create.notify");
                     channel.send_go()?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
@@ -585,7 +627,7 @@ pub(super) fn hand_over_listener(
         fds: listener::FDS,
         pid,
         metadata: &profile.listener_metadata,
-        state: super::spec_state(record, status, record.pid),
+        state: record.spec_state(status, record.pid),
     };
     listener::send(listener.as_fd(), &profile.listener_path, &state)
 }
@@ -616,7 +658,15 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    std::fs::write(&temporary, pid.to_string())
-        .context(|| format!("pid file: write({})", temporary.display()))?;
-    std::fs::rename(&temporary, path).context(|| format!("pid file: rename({})", path.display()))
+    let written = std::fs::write(&temporary, pid.to_string())
+        .context(|| format!("pid file: write({})", temporary.display()))
+        .and_then(|()| {
+            fault!("pid_file.rename");
+            std::fs::rename(&temporary, path)
+                .context(|| format!("pid file: rename({})", path.display()))
+        });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }

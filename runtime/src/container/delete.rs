@@ -8,8 +8,9 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
-use super::{Container, config_of, hooks_state, wait};
+use super::{CgroupDriver, Container, config_of, wait};
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
 use crate::{cgroup, hooks};
@@ -45,17 +46,21 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     let Some(store) = Store::open(root, id)? else {
         return Err(super::store::does_not_exist());
     };
+    if force && !store.try_lock()? {
+        kill_early(&store, id);
+    }
     store.lock()?;
-    let record = match store.read(STATE)? {
-        Some(json) => match Record::from_json(id, &json) {
-            Ok(record) => record,
-            // Nothing is known of it but its directory.
-            Err(_) if force => return store.remove().map(|()| Vec::new()),
-            Err(error) => return Err(error),
-        },
+    fault!("delete.locked");
+    let record = match store
+        .read(STATE)
+        .map(|json| json.map(|json| Record::from_json(id, &json)).transpose())
+    {
+        Ok(Ok(Some(record))) => record,
         // The creator died before it made anything else, or is past removing everything else.
-        None if force => return store.remove().map(|()| Vec::new()),
-        None => return Err(super::store::does_not_exist()),
+        Ok(Ok(None)) if force => return store.remove().map(|()| Vec::new()),
+        Ok(Ok(None)) => return Err(super::store::does_not_exist()),
+        Ok(Err(damage)) | Err(damage) if force => return salvage(&store, id, &damage),
+        Ok(Err(error)) | Err(error) => return Err(error),
     };
     let container = Container {
         root: root.to_owned(),
@@ -74,6 +79,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     }
     let mut manager = cgroup::from_record(&record.cgroup)?;
     end_processes(&record, &*manager)?;
+    fault!("delete.ended");
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
     if let Some(rdt) = &record.rdt {
@@ -84,31 +90,80 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
         );
     }
     failures.extend(manager.delete().err());
+    fault!("delete.cgroup");
     if let Some(error) = failures.into_iter().next() {
         return Err(error);
     }
-    let config = if record.poststop {
-        store.read(CONFIG)?.unwrap_or_default()
-    } else {
-        Vec::new()
-    };
+    let config = record.poststop.then(|| store.read(CONFIG));
     store.remove()?;
-    let mut warnings = Vec::new();
-    if record.poststop {
-        let spec = config_of(id, &config)?;
-        let list = spec
-            .hooks
-            .as_ref()
-            .map(|hooks| hooks.poststop.as_slice())
-            .unwrap_or_default();
-        let state = hooks_state(&record, Status::Stopped, 0);
-        warnings.extend(
-            hooks::run_all(&hooks::plan(list, "hooks.poststop")?, &state)
-                .iter()
-                .map(ToString::to_string),
-        );
+    fault!("delete.removed");
+    let Some(config) = config else {
+        return Ok(Vec::new());
+    };
+    // The container is gone, whatever becomes of its last hooks.
+    let failures = config
+        .and_then(|config| poststop(&record, &config.unwrap_or_default()))
+        .unwrap_or_else(|error| vec![error.context("hooks.poststop are not run")]);
+    Ok(failures.iter().map(ToString::to_string).collect())
+}
+
+/// Runs the poststop hooks; returns those that failed.
+fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
+    let spec = config_of(&record.id, config)?;
+    let list = spec
+        .hooks
+        .as_ref()
+        .map(|hooks| hooks.poststop.as_slice())
+        .unwrap_or_default();
+    let state = record.hooks_state(Status::Stopped, 0);
+    Ok(hooks::run_all(
+        &hooks::plan(list, "hooks.poststop")?,
+        &state,
+    ))
+}
+
+/// Ends init before the lock is ours: who holds it may be waiting for init, such as a start whose
+/// hooks do not end.
+fn kill_early(store: &Store, id: &str) {
+    let record = store.read(STATE).ok().flatten();
+    let record = record.and_then(|json| Record::from_json(id, &json).ok());
+    if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
+        let _ = pidfd_send_signal(&init, Signal::KILL);
     }
-    Ok(warnings)
+}
+
+/// Removes a container whose record cannot be used: its processes and its cgroup are where its
+/// configuration says, and the directories above are left, since nobody knows who made them.
+fn salvage(store: &Store, id: &str, damage: &Error) -> Result<Vec<String>> {
+    let mut warnings = vec![damage.to_string()];
+    let found = store
+        .read(CONFIG)
+        .and_then(|config| remove_cgroup(id, &config.unwrap_or_default()));
+    if let Err(error) = found {
+        warnings.push(format!(
+            "its processes and cgroup, if there are any, are left: {error}"
+        ));
+    }
+    store.remove().map(|()| warnings)
+}
+
+fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
+    let spec = config_of(id, config)?;
+    let path = spec.linux.as_ref().map(|linux| &*linux.cgroups_path);
+    let mut record = cgroup::manager(&cgroup::Request {
+        id,
+        cgroups_path: path.unwrap_or_default(),
+        driver: CgroupDriver::Cgroupfs,
+        rootless: Host::new().rootless(),
+        annotations: &spec.annotations,
+    })?
+    .record();
+    for dir in &mut record.dirs {
+        dir.made = 1;
+    }
+    let mut manager = cgroup::from_record(&record)?;
+    manager.kill_all(Signal::KILL.as_raw())?;
+    manager.delete()
 }
 
 /// Kills what is left of a container: init, and in a shared pid namespace its descendants.
@@ -118,7 +173,8 @@ fn end_processes(record: &Record, manager: &dyn cgroup::Manager) -> Result<()> {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
     // A frozen process does not die, and other processes may live in the cgroup without init.
-    if init.is_some() || !record.private_pid {
+    // What a killed create has left may be there without being recorded.
+    if init.is_some() || !record.private_pid || !record.ready {
         manager.kill_all(Signal::KILL.as_raw())?;
     }
     if let Some(pidfd) = init

@@ -88,6 +88,7 @@ impl Container {
             .map(affinity::plan)
             .transpose()?
             .unwrap_or_default();
+        fault!("exec.planned");
         let mut exec = Exec {
             record: &record,
             target,
@@ -147,6 +148,7 @@ impl Exec<'_> {
             None => manager.clone_into_exec(&self.options.cgroups, init)?,
         };
         let (ours, theirs) = channel::pair()?;
+        fault!("exec.socket");
         let mut entered = Entered::default();
         if self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
@@ -154,6 +156,7 @@ impl Exec<'_> {
         if let Some(cpus) = &self.affinity.initial {
             cpus.apply()?;
         }
+        fault!("exec.join");
         let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
             // The container divided its cgroup, which no process may be in any more.
             Err(rustix::io::Errno::BUSY) if into.is_some() => {
@@ -176,15 +179,15 @@ impl Exec<'_> {
                 true => Ok(()),
                 false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
             })
-            .and_then(|()| ours.send_go())
+            .and_then(|()| {
+                fault!("exec.attach");
+                ours.send_go()
+            })
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
         match console {
             Ok(console) => Ok((pidfd, console)),
             Err(error) => {
                 wait::kill_and_reap(pidfd.as_fd());
-                if let Some(path) = &self.options.pid_file {
-                    let _ = std::fs::remove_file(path);
-                }
                 Err(error)
             }
         }
@@ -201,10 +204,13 @@ impl Exec<'_> {
             match channel.receive()? {
                 Some(Message::Ready) => break,
                 Some(Message::Warning(_)) => {}
-                Some(Message::Console(master)) => match &self.options.console_socket {
-                    Some(socket) => super::create::send_console(socket, master.as_fd())?,
-                    None => kept = Some(master),
-                },
+                Some(Message::Console(master)) => {
+                    match &self.options.console_socket {
+                        Some(socket) => super::create::send_console(socket, master.as_fd())?,
+                        None => kept = Some(master),
+                    }
+                    fault!("exec.console");
+                }
                 Some(Message::Notify(number)) => {
                     hand_over_listener(
                         pidfd,
@@ -214,6 +220,7 @@ impl Exec<'_> {
                         Status::Running,
                         pid,
                     )?;
+                    fault!("exec.notify");
                     channel.send_go()?;
                 }
                 Some(Message::Failed(error)) => return Err(error),
@@ -224,12 +231,27 @@ impl Exec<'_> {
         if let Some(socket) = &self.options.pidfd_socket {
             super::create::send_pidfd(socket, pidfd)?;
         }
+        fault!("exec.pidfd");
         if let Some(path) = &self.options.pid_file {
             write_pid_file(path, pid)?;
         }
+        match Self::let_go(channel, pidfd) {
+            Ok(()) => Ok(kept),
+            Err(error) => {
+                if let Some(path) = &self.options.pid_file {
+                    let _ = std::fs::remove_file(path);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn let_go(channel: &Channel, pidfd: BorrowedFd<'_>) -> Result<()> {
+        fault!("exec.pid_file");
         channel.send_go()?;
         started(channel, pidfd)?;
-        Ok(kept)
+        fault!("exec.started");
+        Ok(())
     }
 
     /// The new process, until it runs the program.
@@ -243,35 +265,39 @@ impl Exec<'_> {
     fn set_up(&mut self, channel: &Channel) -> Result<std::convert::Infallible> {
         fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
         sys::set_name(c"knarr:exec");
+        fault!("exec.init.descriptors");
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         setsid().context(|| "setsid()")?;
+        fault!("exec.init.session");
         // In the cgroup before the cgroup namespace is joined, and before anything is used up.
         channel.wait_for_go()?;
         if let Some(cpus) = &self.affinity.after {
             cpus.apply()?;
         }
         self.join()?;
+        fault!("exec.init.join");
         let root = RootFd::from(self.root.try_clone().context(|| "dup(root)")?);
         self.attributes.take_terminal(&root, channel)?;
+        fault!("exec.init.terminal");
         self.attributes.apply_privileged(&self.procfs)?;
+        fault!("exec.init.privileged");
         let early = self
             .filter
             .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
-        if let Some(filter) = early {
-            init::load(filter, channel)?;
-        }
         self.attributes.complete_environment(&root);
-        self.attributes.apply_credentials(&root, channel)?;
-        let program = self.attributes.find_program()?;
+        let program = self
+            .attributes
+            .become_user(root, early, channel, &[channel.as_fd()])?;
+        fault!("exec.init.program");
         channel.send(&Message::Ready)?;
         channel.wait_for_go()?;
+        fault!("exec.init.ready");
         if let (None, Some(filter)) = (early, self.filter) {
             filter.load()?;
         }
-        drop(root);
-        self.attributes.close_descriptors(&[channel.as_fd()])?;
         channel.send(&Message::Executing)?;
+        fault!("exec.init.executing");
         self.attributes.execute(&program)
     }
 

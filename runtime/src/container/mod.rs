@@ -18,8 +18,8 @@ pub mod state;
 mod store;
 mod wait;
 
-pub use options::{CgroupDriver, CreateOptions, ExecOptions, RunOptions, User};
-pub(crate) use start::EXECUTING;
+pub use crate::cgroup::CgroupDriver;
+pub use options::{CreateOptions, ExecOptions, RunOptions, User};
 pub use state::{State, Status};
 pub(crate) use wait::reap;
 
@@ -322,23 +322,6 @@ fn state_of(record: &Record, status: Status, pid: i32) -> State {
         annotations: record.annotations.clone(),
         owner: proc::user_name(record.owner),
     }
-}
-
-/// The state as hooks and seccomp listeners get it: what the specification defines and no more.
-fn spec_state(record: &Record, status: Status, pid: i32) -> state::SpecState<'_> {
-    state::SpecState {
-        oci_version: &record.oci_version,
-        id: &record.id,
-        status,
-        pid,
-        bundle: &record.bundle,
-        annotations: &record.annotations,
-    }
-}
-
-/// That state as JSON.
-pub(crate) fn hooks_state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
-    serde_json::to_vec(&spec_state(record, status, pid)).unwrap_or_default()
 }
 
 /// Parses the stored configuration of a container.

@@ -2,25 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
+use crate::cgroup::CgroupDriver;
 use crate::error::{Error, Kind, Result};
 use crate::process::user;
 use crate::spec::Text;
 use crate::spec::config::{Capabilities, Process};
-
-/// Who manages cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// Files of the cgroup file system, written directly.
-    #[default]
-    Cgroupfs,
-    /// systemd, asked over D-Bus for a transient scope.
-    Systemd,
-    /// Nobody: the container stays in the caller's cgroup.
-    Disabled,
-}
 
 /// Options of create and run.
 #[derive(Debug, Clone, Default)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::state::{SpecState, Status};
 use crate::error::{Error, Kind, Result};
 
 /// Version of the record's form. A record of an older version is converted when
@@ -94,5 +95,22 @@ impl Record {
                 format!("state of container {}: {error}", self.id),
             )
         })
+    }
+
+    /// The state as hooks and seccomp listeners get it: what the specification defines and no more.
+    pub fn spec_state(&self, status: Status, pid: i32) -> SpecState<'_> {
+        SpecState {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            status,
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        }
+    }
+
+    /// That state as JSON.
+    pub fn hooks_state(&self, status: Status, pid: i32) -> Vec<u8> {
+        serde_json::to_vec(&self.spec_state(status, pid)).unwrap_or_default()
     }
 }

@@ -16,7 +16,7 @@ use super::create::{self, Bundle, GateKind, Undo};
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
-use super::{Container, hooks_state, run};
+use super::{Container, run};
 use crate::cgroup;
 use crate::criu::{self, Criu, Inherit, Opts, Request, Step};
 use crate::error::{Context, Error, Kind, Result};
@@ -293,7 +293,7 @@ impl Restore<'_> {
         let Some(hooks) = &self.spec.hooks else {
             return Ok(());
         };
-        let state = hooks_state(&self.record, Status::Creating, pid);
+        let state = self.record.hooks_state(Status::Creating, pid);
         hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
         hooks::run(
             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,

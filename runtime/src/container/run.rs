@@ -43,42 +43,44 @@ impl Container {
         let started = started(&created.channel, created.pidfd.as_fd())
             .and_then(|()| container.after_start(&created.store, &created.record));
         created.store.unlock();
-        if let Err(error) = started {
-            let left = delete::destroy(root, &options.id, true).err();
-            return Err(left
-                .into_iter()
-                .filter(|e| e.kind() != Kind::NotFound)
-                .fold(error, Error::and_also));
-        }
-        let Created {
-            record,
-            pidfd,
-            console,
-            notify,
-            store,
-            warnings,
-            ..
-        } = created;
-        drop(store);
-        let notify = notify.zip(notify::host_socket());
-        let Some(signals) = signals else {
-            if let Some((listener, host)) = notify {
-                listener.proxy(&host, record.pid.cast_unsigned(), pidfd.as_fd())?;
+        match started.and_then(|()| accompany(&created, signals.as_ref())) {
+            Ok(code) => {
+                let mut warnings = created.warnings;
+                if !run.detach && !run.keep {
+                    warnings.extend(delete::destroy(root, &options.id, true)?);
+                }
+                Ok((code, warnings))
             }
-            return Ok((0, warnings));
-        };
-        if let Some((listener, host)) = notify {
-            pass_on_beside(&listener, &host, pidfd.as_fd())?;
+            Err(error) => {
+                let left = delete::destroy(root, &options.id, true).err();
+                if let Some(path) = &options.pid_file {
+                    let _ = std::fs::remove_file(path);
+                }
+                Err(left
+                    .into_iter()
+                    .filter(|e| e.kind() != Kind::NotFound)
+                    .fold(error, Error::and_also))
+            }
         }
-        until_end(
-            (root, &options.id),
-            pidfd.as_fd(),
-            &signals,
-            console.as_ref(),
-            run.keep,
-            warnings,
-        )
     }
+}
+
+/// Passes a service manager's socket through, and waits for the process's end where there are
+/// signals to wait for meanwhile: its exit code.
+fn accompany(created: &Created, signals: Option<&Signals>) -> Result<i32> {
+    fault!("run.started");
+    let pidfd = created.pidfd.as_fd();
+    let notify = created.notify.as_ref().zip(notify::host_socket());
+    let Some(signals) = signals else {
+        if let Some((listener, host)) = notify {
+            listener.proxy(&host, created.record.pid.cast_unsigned(), pidfd)?;
+        }
+        return Ok(0);
+    };
+    if let Some((listener, host)) = notify {
+        pass_on_beside(listener, &host, pidfd)?;
+    }
+    wait_in_foreground(pidfd, signals, created.console.as_ref())
 }
 
 /// Makes the calling process one that can wait for a container's end; `None` where it shall not.

@@ -10,13 +10,11 @@ use rustix::io::Errno;
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, Store};
-use super::{Container, config_of, delete, hooks_state, open_init};
+use super::{Container, config_of, delete, open_init};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::init::EXECUTING;
 use crate::notify::{self, Listener};
-
-/// What init writes right before it executes the program.
-pub(crate) const EXECUTING: u8 = b'X';
 
 /// The largest error text that init sends.
 const MAX_REPORT: u64 = 16 << 10;
@@ -52,11 +50,20 @@ impl Container {
             ));
         };
         let notify = listen(&store)?;
+        fault!("start.open");
         rustix::io::write(&gate, b"G").context(|| "write(start fifo)")?;
         drop(gate);
-        outcome(result)?;
+        fault!("start.go");
+        if let Err(error) = outcome(result) {
+            if error.kind() == Kind::Hook {
+                return Err(self.destroy_after(error, &store));
+            }
+            return Err(error);
+        }
+        fault!("start.outcome");
         store.unlink(START_FIFO);
         store.unlink(RESULT_FIFO);
+        fault!("start.started");
         self.after_start(&store, &record)?;
         if let (Some((listener, host)), Some(init)) = (notify, open_init(&record)?) {
             listener.proxy(&host, record.pid.cast_unsigned(), init.as_fd())?;
@@ -77,15 +84,24 @@ impl Container {
             .as_ref()
             .map(|hooks| hooks.poststart.as_slice())
             .unwrap_or_default();
-        let state = hooks_state(record, Status::Running, record.pid);
+        let state = record.hooks_state(Status::Running, record.pid);
         if let Err(error) =
             hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
         {
-            // The specification: stop the container and destroy it, its hooks included.
-            delete::destroy(&self.root, &self.id, true)?;
-            return Err(error);
+            return Err(self.destroy_after(error, store));
         }
         Ok(())
+    }
+
+    /// What the specification asks for where a hook fails: stop the container and destroy it, its
+    /// poststop hooks included. Returns the error with what else went wrong.
+    fn destroy_after(&self, error: Error, store: &Store) -> Error {
+        store.unlock();
+        match delete::destroy(&self.root, &self.id, true) {
+            // A hook has deleted it, or somebody else.
+            Err(other) if other.kind() != Kind::NotFound => error.and_also(other),
+            _ => error,
+        }
     }
 }
 

@@ -90,14 +90,13 @@ impl Store {
             }
             Err(errno) => return Err(Error::system(format!("open({})", root.display()), errno)),
         };
-        match mkdirat(&root_fd, id, Mode::RWXU) {
+        let mut made = mkdirat(&root_fd, id, Mode::RWXU);
+        if made == Err(Errno::EXIST) && Store::clear_remains(root, id)? {
+            made = mkdirat(&root_fd, id, Mode::RWXU);
+        }
+        match made {
             Ok(()) => {}
-            Err(Errno::EXIST) => {
-                return Err(Error::new(
-                    Kind::Exists,
-                    format!("container with given ID already exists: {id}"),
-                ));
-            }
+            Err(Errno::EXIST) => return Err(exists(id)),
             Err(errno) => {
                 return Err(Error::system(
                     format!("mkdir({}/{id})", root.display()),
@@ -105,16 +104,41 @@ impl Store {
                 ));
             }
         }
+        Store::open_made(root, &root_fd, id).inspect_err(|_| {
+            let _ = unlinkat(&root_fd, id, AtFlags::REMOVEDIR);
+        })
+    }
+
+    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<Store> {
+        fault!("create.store");
         let store = open_dir(root_fd.as_fd(), Path::new(id))
             .context(|| format!("open({}/{id})", root.display()))
-            .map(|dir| Store {
-                root: root_fd,
-                dir,
-                id: id.to_owned(),
-                locked: Cell::new(false),
+            .and_then(|dir| {
+                Ok(Store {
+                    root: root_fd.try_clone().context(|| "dup(root)")?,
+                    dir,
+                    id: id.to_owned(),
+                    locked: Cell::new(false),
+                })
             })?;
-        store.lock()?;
-        Ok(store)
+        match store.lock() {
+            // Taken for the remains of somebody else before it was locked.
+            Err(error) if error.kind() == Kind::NotFound => Err(exists(id)),
+            other => other.map(|()| store),
+        }
+    }
+
+    /// Removes a directory that is no container: one whose maker was killed before the record
+    /// was there, or whose remover was killed after it was gone. Whether there was such a one.
+    fn clear_remains(root: &Path, id: &str) -> Result<bool> {
+        // Not a directory, for example: not ours to remove.
+        let Ok(Some(store)) = Store::open(root, id) else {
+            return Ok(false);
+        };
+        if !store.try_lock()? || !matches!(store.read(STATE), Ok(None)) {
+            return Ok(false);
+        }
+        store.remove().map(|()| true)
     }
 
     /// Opens the directory of a container; `None` where there is none.
@@ -180,6 +204,18 @@ impl Store {
             Err(does_not_exist())
         } else {
             Ok(())
+        }
+    }
+
+    /// Takes the lock where nobody has it; whether it is ours now.
+    pub fn try_lock(&self) -> Result<bool> {
+        match flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                self.locked.set(true);
+                Ok(true)
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+            Err(errno) => Err(Error::system(format!("flock({})", self.id), errno)),
         }
     }
 
@@ -262,9 +298,13 @@ impl Store {
         let _ = unlinkat(&self.dir, name, AtFlags::empty());
     }
 
-    /// Removes the directory and what is in it.
+    /// Removes the directory and what is in it, the record last: until that is gone, whoever is
+    /// interrupted can begin again.
     pub fn remove(&self) -> Result<()> {
         empty(self.dir.as_fd(), 0).context(|| format!("cannot remove {}", self.id))?;
+        fault!("delete.files");
+        self.unlink(STATE);
+        fault!("delete.record");
         match unlinkat(&self.root, &self.id, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::system(format!("rmdir({})", self.id), errno)),
@@ -272,18 +312,21 @@ impl Store {
     }
 }
 
-/// Removes all files of a directory, and directories as deep as the runtime makes them.
+/// How deep directories are removed that somebody else has made.
+const MAX_DEPTH: u32 = 32;
+
+/// Removes all files of a directory, and directories below it; but not the record at the top.
 fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     let list = Dir::read_from(dir).context(|| "readdir()")?;
     for entry in list {
         let entry = entry.context(|| "readdir()")?;
         let name = entry.file_name();
-        if name == c"." || name == c".." {
+        if name == c"." || name == c".." || (depth == 0 && name.to_bytes() == STATE.as_bytes()) {
             continue;
         }
         match unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR) if depth == 0 => {
+            Err(Errno::ISDIR) if depth < MAX_DEPTH => {
                 let below = openat(dir, name, OFlags::RDONLY | DIR_FLAGS, Mode::empty())
                     .context(|| format!("open({name:?})"))?;
                 empty(below.as_fd(), depth + 1)?;
@@ -293,6 +336,13 @@ fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn exists(id: &str) -> Error {
+    Error::new(
+        Kind::Exists,
+        format!("container with given ID already exists: {id}"),
+    )
 }
 
 /// The error that callers match for an id that nobody has.

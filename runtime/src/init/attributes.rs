@@ -5,13 +5,13 @@
 //!
 //! 1. [`Attributes::apply_privileged`]: what needs the runtime's privileges, or
 //!    files of /proc that the container's user may not write;
-//! 2. [`Attributes::apply_credentials`]: groups, user and capabilities, from the
-//!    bounding set, which needs CAP_SETPCAP, to the ambient set, which needs the others;
-//! 3. [`Attributes::close_descriptors`] and [`Attributes::execute`].
+//! 2. [`Attributes::become_user`]: groups, user and capabilities, from the bounding set,
+//!    which needs CAP_SETPCAP, to the ambient set, which needs the others; and the filter;
+//! 3. [`Attributes::execute`].
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -33,8 +33,10 @@ use crate::process::rlimits::{self, Limit};
 use crate::process::scheduler::{self, Scheduler};
 use crate::process::{keyring, user};
 use crate::rootfs::{Leaf, Links, RootFd};
+use crate::seccomp::Program as Filter;
 use crate::spec::config::Process;
 use crate::spec::linux::Linux;
+use crate::sys::exec;
 
 /// A process as it shall be.
 pub(crate) struct Attributes<'a> {
@@ -192,24 +194,65 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
-    /// Becomes the user.
-    pub fn apply_credentials(&self, root: &RootFd, channel: &Channel) -> Result<()> {
+    /// Becomes the user, enters the working directory and finds the program; then loads `filter`.
+    ///
+    /// Before that it closes what is left of the runtime's descriptors, but those in `keep`, which
+    /// execve closes: a program named `/proc/self/fd/N/...` could start from them, and
+    /// a container that waits to be started has no business with them (CVE-2024-21626).
+    ///
+    /// The filter comes last, but for giving up the capability that loads it: whatever else had to
+    /// be done after it would have to be allowed by every profile.
+    pub fn become_user(
+        &self,
+        root: RootFd,
+        filter: Option<&Filter>,
+        channel: &Channel,
+        keep: &[BorrowedFd<'_>],
+    ) -> Result<CString> {
         let mut capabilities = self.capabilities;
-        for warning in capabilities.limit_to(Held::current(&capabilities)?) {
+        let held = Held::current(&capabilities)?;
+        for warning in capabilities.limit_to(held) {
             channel.send(&Message::Warning(warning))?;
         }
         self.identity.own_stdio()?;
         // As root, for whom most directories are open; and once more as the user for one on a
         // file system that shuts root out.
-        let entered = self.enter_cwd(root);
+        let entered = self.enter_cwd(&root);
         capabilities.drop_bounding()?;
-        capabilities.keep_across_setuid(self.identity.uid)?;
+        // With no_new_privs everybody may load one.
+        let spare = match filter {
+            Some(_) if !self.no_new_privileges => held.permitted & capabilities::SYS_ADMIN,
+            _ => 0,
+        };
+        capabilities.keep_across_setuid(self.identity.uid, spare)?;
         self.identity.apply()?;
         match entered {
-            Err(error) if error.errno() == Some(Errno::ACCESS) => self.enter_cwd(root)?,
+            Err(error) if error.errno() == Some(Errno::ACCESS) => self.enter_cwd(&root)?,
             other => other?,
         }
-        capabilities.apply()
+        capabilities.apply(spare)?;
+        fault!("init.credentials");
+        let path = self.program.find()?;
+        exec::restore_signals();
+        drop(root);
+        self.inherited.close_others(keep)?;
+        fault!("init.program");
+        let Some(filter) = filter else {
+            return Ok(path);
+        };
+        if spare != 0 {
+            capabilities.raise_spare(spare)?;
+        }
+        let listener = filter.load()?;
+        fault!("init.seccomp");
+        if spare != 0 {
+            capabilities.drop_spare()?;
+        }
+        if let Some(listener) = listener {
+            channel.send(&Message::Notify(listener.as_raw_fd()))?;
+            channel.wait_for_go()?;
+        }
+        Ok(path)
     }
 
     /// Enters the working directory. It is opened below the root and without magic links:
@@ -231,17 +274,6 @@ impl<'a> Attributes<'a> {
     /// Adds HOME where the configuration has none: the user's home directory in the container.
     pub fn complete_environment(&mut self, root: &RootFd) {
         user::set_home(&mut self.program, root, self.identity.uid);
-    }
-
-    /// Looks the program up as execvp(3) does, so that a missing one is an error of create.
-    pub fn find_program(&self) -> Result<CString> {
-        self.program.find()
-    }
-
-    /// Closes what is left of the runtime's descriptors, but those in `keep`, which execve closes:
-    /// a program named `/proc/self/fd/N/...` could start from them (CVE-2024-21626).
-    pub fn close_descriptors(&self, keep: &[BorrowedFd<'_>]) -> Result<()> {
-        self.inherited.close_others(keep)
     }
 
     /// Executes the program.

@@ -32,6 +32,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -131,14 +132,21 @@ impl Channel {
         let mut buffer = [0u8; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = retry(|| {
-            recvmsg(
-                &self.0,
-                &mut [IoSliceMut::new(&mut buffer)],
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        });
+        let mut receive = || {
+            retry(|| {
+                recvmsg(
+                    &self.0,
+                    &mut [IoSliceMut::new(&mut buffer)],
+                    &mut control,
+                    RecvFlags::CMSG_CLOEXEC,
+                )
+            })
+        };
+        let received = match receive() {
+            // Told once, ahead of what the other side sent before it ended with our words unread.
+            Err(Errno::CONNRESET) => receive(),
+            other => other,
+        };
         let read = match received {
             Ok(received) => received.bytes,
             Err(Errno::CONNRESET) => return Ok(None),
@@ -188,19 +196,52 @@ impl Channel {
         }
     }
 
+    /// The error that the other side has sent by now, or else `error`, which may have come of its end.
+    pub fn last_word_or(&self, error: Error) -> Error {
+        while self.poll(PollFlags::IN).is_ok_and(|ready| ready) {
+            match self.receive() {
+                Ok(Some(Message::Failed(reason))) => return reason,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        error
+    }
+
+    /// Makes sure that the other side is there, without waiting.
+    pub fn check_open(&self) -> Result<()> {
+        if self.poll(PollFlags::empty())? {
+            Err(runtime_ended())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether any of `events` is there, or the other side is gone.
+    fn poll(&self, events: PollFlags) -> Result<bool> {
+        let mut fds = [PollFd::new(&self.0, events)];
+        retry(|| poll(&mut fds, Some(&Timespec::default())))
+            .map(|ready| ready > 0)
+            .context(|| "poll(the other side of the set-up)")
+    }
+
     /// Waits for leave to go on; the runtime being gone ends the set-up.
     pub fn wait_for_go(&self) -> Result<()> {
         let mut tag = [0u8; 1];
         match retry(|| rustix::io::read(&self.0, &mut tag)) {
             Ok(1) if tag == *b"G" => Ok(()),
-            Ok(0) | Err(Errno::CONNRESET) => Err(Error::new(
-                Kind::System,
-                "the runtime ended while the container was set up",
-            )),
+            Ok(0) | Err(Errno::CONNRESET) => Err(runtime_ended()),
             Ok(_) => Err(unexpected("another message than Go")),
             Err(errno) => Err(Error::system("read(the other side of the set-up)", errno)),
         }
     }
+}
+
+fn runtime_ended() -> Error {
+    Error::new(
+        Kind::System,
+        "the runtime ended while the container was set up",
+    )
 }
 
 fn number(body: &[u8]) -> i32 {
@@ -251,9 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn the_last_word_comes_through_whatever_was_unread() {
+        for unread in [false, true] {
+            let (a, b) = pair().unwrap();
+            if unread {
+                a.send(&Message::Go).unwrap();
+            }
+            b.send(&Message::Failed(Error::new(Kind::Exec, "why")))
+                .unwrap();
+            drop(b);
+            let error = a.last_word_or(Error::new(Kind::System, "other"));
+            assert_eq!(error.kind(), Kind::Exec);
+            let error = a.last_word_or(Error::new(Kind::System, "other"));
+            assert_eq!(error.kind(), Kind::System);
+        }
+    }
+
+    #[test]
     fn tells_when_the_other_side_is_gone() {
         let (a, b) = pair().unwrap();
+        assert!(b.check_open().is_ok());
         drop(a);
+        assert!(b.check_open().is_err());
         assert!(b.receive().unwrap().is_none());
         assert!(b.wait_for_go().is_err());
         assert!(b.send(&Message::Ready).is_err());

@@ -17,7 +17,7 @@
 //!  9 the new root             from here on no path of the host exists
 //! 10 sysctls, read-only and   after the last mount, and through descriptors opened before step 6,
 //!    masked paths             which no mount of the container can have replaced (CVE-2019-16884)
-//! 11 attributes               see `attributes`: seccomp and credentials are last
+//! 11 attributes               see `attributes`: credentials, and the filter that needs a privilege
 //! 12 ready                    the runtime stores the state; from here on `start` may come
 //! 13 gate                     waits to be started
 //! 14 startContainer hooks     in here, right before the program
@@ -29,12 +29,13 @@ pub(crate) mod channel;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+use rustix::process::{
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, setsid,
+};
 
-use crate::container::EXECUTING;
 use crate::container::record::Record;
 use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
@@ -68,6 +69,9 @@ pub(crate) struct InitPlan<'a> {
     pub gate: &'a Gate,
 }
 
+/// What init writes right before it executes the program.
+pub(crate) const EXECUTING: u8 = b'X';
+
 /// Where init waits to be started and tells how that went.
 #[derive(Debug)]
 pub(crate) enum Gate {
@@ -98,6 +102,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     let made = plan.namespaces.make;
     fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
     sys::set_name(c"knarr:init");
+    fault!("init.descriptors");
     let mut waited = false;
     if made & flags::NEWUSER != 0 {
         // The maps come first: an unprivileged runtime may write them only while we are dumpable.
@@ -105,12 +110,15 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         waited = true;
         become_root()?;
     }
+    fault!("init.user");
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     setsid().context(|| "setsid()")?;
+    fault!("init.session");
     if made & flags::NEWNET != 0 {
         network::loopback::up()?;
     }
     names(plan.spec)?;
+    fault!("init.names");
 
     // The cgroup namespace shows the cgroup we are in when we make it as its root.
     let mut enter_cgroup_namespace = || {
@@ -118,27 +126,41 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
             channel.wait_for_go()?;
             waited = true;
         }
+        fault!("init.placed");
         if made & flags::NEWCGROUP != 0 {
             clone::unshare(flags::NEWCGROUP).context(|| "unshare(CLONE_NEWCGROUP)")?;
         }
         Ok(())
     };
     let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
+    fault!("init.rootfs");
 
     if let Some(hooks) = &plan.spec.hooks {
-        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        let lists = [
+            &hooks.prestart,
+            &hooks.create_runtime,
+            &hooks.create_container,
+        ];
+        if lists.iter().any(|list| !list.is_empty()) {
             channel.send(&Message::Hooks)?;
             channel.wait_for_go()?;
         }
         // "the pid as the container sees it"
-        let state = crate::container::hooks_state(plan.record, Status::Creating, own_pid());
-        hooks::run(
-            &hooks::plan(&hooks.create_container, "hooks.createContainer")?,
-            &state,
-        )?;
+        let state = plan.record.hooks_state(Status::Creating, own_pid());
+        let list = hooks::plan(&hooks.create_container, "hooks.createContainer")?;
+        if !list.is_empty() {
+            // A hook may take for ever, and then nobody else would end us after the runtime's end.
+            die_with_runtime(Some(Signal::KILL))?;
+            channel.check_open()?;
+            hooks::run(&list, &state)?;
+            die_with_runtime(None)?;
+        }
     }
+    fault!("init.hooks");
     root.pivot(plan.no_pivot)?;
+    fault!("init.pivot");
     sysctl::apply(plan.sysctls, plan.procfs)?;
+    fault!("init.sysctl");
     // The terminal goes where the mounts are, and before /dev may become read-only.
     let terminal = match &plan.attributes {
         Some(attributes) => attributes.take_terminal(root.root(), channel)?,
@@ -147,30 +169,28 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     if let Some(slave) = &terminal {
         rootfs::console_bind(root.root(), slave.as_fd())?;
     }
+    fault!("init.terminal");
     let root = root.finish()?;
+    fault!("init.finish");
     let Some(mut attributes) = plan.attributes else {
         let Err(error) = wait_for_ever(plan.gate, channel);
         return Err(error);
     };
     attributes.apply_privileged(plan.procfs)?;
+    fault!("init.privileged");
     // Without no_new_privs only CAP_SYS_ADMIN may load a filter, and that is about to go. A
     // listener must be handed over while there is somebody to take it.
     let early = plan
         .seccomp
         .filter(|filter| !attributes.no_new_privileges || filter.notify);
-    if let Some(filter) = early {
-        load(filter, channel)?;
-    }
     attributes.complete_environment(&root);
-    attributes.apply_credentials(&root, channel)?;
-    let program = attributes.find_program()?;
-    // Whatever else is open belongs to the runtime: it must not live on in a container that waits.
-    drop((terminal, root));
+    drop(terminal);
     let mut keep = vec![channel.as_fd()];
     if let Gate::Fifos { start, result } = plan.gate {
         keep.extend([start.as_fd(), result.as_fd()]);
     }
-    attributes.close_descriptors(&keep)?;
+    let program = attributes.become_user(root, early, channel, &keep)?;
+    fault!("init.ready");
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;
     Ok(Ready {
@@ -210,44 +230,40 @@ struct Ready<'a> {
 }
 
 /// Runs the hooks and then the program.
-fn execute(
-    ready: &Ready<'_>,
-    keep: &[BorrowedFd<'_>],
-    mut executing: impl FnMut() -> Result<()>,
-) -> Result<Infallible> {
+fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Result<Infallible> {
     if let Some(hooks) = &ready.spec.hooks
         && !hooks.start_container.is_empty()
     {
-        let state = crate::container::hooks_state(ready.record, Status::Created, own_pid());
+        let state = ready.record.hooks_state(Status::Created, own_pid());
         hooks::run(
             &hooks::plan(&hooks.start_container, "hooks.startContainer")?,
             &state,
         )?;
     }
+    fault!("start.hooks");
     if let Some(filter) = ready.filter {
         filter.load()?;
     }
-    ready.attributes.close_descriptors(keep)?;
+    fault!("start.seccomp");
     executing()?;
+    fault!("start.executing");
     ready.attributes.execute(&ready.program)
 }
 
 fn run_program(ready: &Ready<'_>, gate: &Gate, channel: Channel) -> ! {
     let Gate::Fifos { start, result } = gate else {
-        let Err(error) = execute(ready, &[channel.as_fd()], || {
-            channel.send(&Message::Executing)
-        });
+        let Err(error) = execute(ready, || channel.send(&Message::Executing));
         let _ = channel.send(&Message::Failed(error));
         sys::exit_now(1)
     };
-    // The runtime ends now, and whoever starts us reads the other fifo.
-    drop(channel);
+    // The runtime ends now, and whoever starts us reads the other fifo. Our end of the socket stays
+    // open until execve, because close(2) too may be a call that the filter forbids.
     let executing = || {
         rustix::io::write(result, &[EXECUTING])
             .map(drop)
             .context(|| "write(result fifo)")
     };
-    let Err(error) = wait_at(start).and_then(|()| execute(ready, &[result.as_fd()], executing));
+    let Err(error) = wait_at(start).and_then(|()| execute(ready, executing));
     let _ = rustix::io::write(result, &error.to_bytes());
     sys::exit_now(1)
 }
@@ -264,15 +280,6 @@ fn wait_at(start: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Loads a filter, and hands its listener to the runtime, which passes it on.
-pub(crate) fn load(filter: &Program, channel: &Channel) -> Result<()> {
-    let Some(listener) = filter.load()? else {
-        return Ok(());
-    };
-    channel.send(&Message::Notify(listener.as_raw_fd()))?;
-    channel.wait_for_go()
-}
-
 /// A container without a process: what create makes is there, and nothing will ever run in it.
 fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
     channel.send(&Message::Ready)?;
@@ -286,6 +293,10 @@ fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
         Kind::WrongState,
         "cannot start a container whose configuration has no process",
     ))
+}
+
+fn die_with_runtime(signal: Option<Signal>) -> Result<()> {
+    set_parent_process_death_signal(signal).context(|| "prctl(PR_SET_PDEATHSIG)")
 }
 
 /// Makes the process root of its new user namespace, as far as ids are mapped.

@@ -60,6 +60,8 @@ pub const NAMES: [&str; 41] = [
 ];
 
 const SETPCAP: u64 = 1 << 8;
+/// CAP_SYS_ADMIN, which loading a system call filter takes without no_new_privs.
+pub const SYS_ADMIN: u64 = 1 << 21;
 
 /// The mask of one capability, by its name.
 #[must_use]
@@ -117,7 +119,8 @@ pub fn plan(spec: Option<&config::Capabilities<'_>>) -> (Capabilities, Vec<Strin
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     bounding: u64,
-    permitted: u64,
+    /// Permitted set.
+    pub permitted: u64,
     inheritable: u64,
     effective: u64,
 }
@@ -215,31 +218,22 @@ impl Capabilities {
     ///
     /// # Errors
     /// `EPERM` where the securebits forbid it.
-    pub fn keep_across_setuid(&self, uid: u32) -> Result<()> {
-        if uid == 0 || self.permitted == 0 {
+    pub fn keep_across_setuid(&self, uid: u32, spare: u64) -> Result<()> {
+        if uid == 0 || self.permitted | spare == 0 {
             return Ok(());
         }
         set_keep_capabilities(true).context(|| "prctl(PR_SET_KEEPCAPS, 1)")
     }
 
     /// Sets permitted, effective, inheritable and ambient, after the user id changed: capset(2).
+    /// `spare` stays permitted beside them, but not effective, until [`Capabilities::drop_spare`].
     /// The flag of [`Capabilities::keep_across_setuid`] ends by itself at execve(2).
     ///
     /// # Errors
     /// `EPERM` for sets that [`Capabilities::limit_to`] would have reduced.
-    pub fn apply(&self) -> Result<()> {
-        let sets = CapabilitySets {
-            effective: CapabilitySet::from_bits_retain(self.effective),
-            permitted: CapabilitySet::from_bits_retain(self.permitted),
-            inheritable: CapabilitySet::from_bits_retain(self.inheritable),
-        };
+    pub fn apply(&self, spare: u64) -> Result<()> {
         // capset(2) clears from the ambient set whatever leaves permitted or inheritable.
-        set_capabilities(None, sets).context(|| {
-            format!(
-                "process.capabilities: capset(effective {:#x}, permitted {:#x}, inheritable {:#x})",
-                self.effective, self.permitted, self.inheritable
-            )
-        })?;
+        self.set(spare, 0)?;
         // What the caller had as ambient must not reach the container.
         if self.inheritable & self.permitted & !self.ambient != 0 {
             rustix::thread::clear_ambient_capability_set()
@@ -255,6 +249,37 @@ impl Capabilities {
                 })?;
         }
         Ok(())
+    }
+
+    /// Makes `spare` effective, for one thing that needs it.
+    ///
+    /// # Errors
+    /// `EPERM` where it is not permitted.
+    pub fn raise_spare(&self, spare: u64) -> Result<()> {
+        self.set(spare, spare)
+    }
+
+    /// Gives `spare` up: one capset(2), the only call that a system call filter must let pass.
+    ///
+    /// # Errors
+    /// Those of capset(2).
+    pub fn drop_spare(&self) -> Result<()> {
+        self.set(0, 0)
+    }
+
+    fn set(&self, permitted: u64, effective: u64) -> Result<()> {
+        let (permitted, effective) = (self.permitted | permitted, self.effective | effective);
+        let sets = CapabilitySets {
+            effective: CapabilitySet::from_bits_retain(effective),
+            permitted: CapabilitySet::from_bits_retain(permitted),
+            inheritable: CapabilitySet::from_bits_retain(self.inheritable),
+        };
+        set_capabilities(None, sets).context(|| {
+            format!(
+                "process.capabilities: capset(effective {effective:#x}, permitted {permitted:#x}, inheritable {:#x})",
+                self.inheritable
+            )
+        })
     }
 }
 
@@ -316,7 +341,7 @@ mod tests {
             let warnings = asked.limit_to(Held::current(&asked)?);
             assert!(warnings.is_empty(), "{warnings:?}");
             asked.drop_bounding()?;
-            asked.apply()?;
+            asked.apply(0)?;
             Ok(sets())
         });
         assert_eq!(seen.unwrap(), "421 21 20 420 20");
@@ -340,7 +365,7 @@ mod tests {
                 ..Default::default()
             };
             asked.drop_bounding()?;
-            asked.apply()?;
+            asked.apply(0)?;
             Ok(sets())
         });
         assert_eq!(seen.unwrap(), "20 20 20  ");
@@ -360,14 +385,14 @@ mod tests {
         };
         let seen = in_child(|| {
             asked.drop_bounding()?;
-            asked.keep_across_setuid(1000)?;
+            asked.keep_across_setuid(1000, 0)?;
             let user = config::User {
                 uid: 1000,
                 gid: 1000,
                 ..Default::default()
             };
             identity::plan(&user)?.apply()?;
-            asked.apply()?;
+            asked.apply(0)?;
             Ok(sets())
         });
         assert_eq!(seen.unwrap(), "400 400 400 400 400");
@@ -387,7 +412,7 @@ mod tests {
                 ..Default::default()
             };
             few.drop_bounding()?;
-            few.apply()?;
+            few.apply(0)?;
             let mut asked = Capabilities {
                 bounding: CHOWN | NET_BIND,
                 permitted: CHOWN | NET_BIND,
@@ -397,7 +422,7 @@ mod tests {
             };
             let warnings = asked.limit_to(Held::current(&asked)?);
             asked.drop_bounding()?;
-            asked.apply()?;
+            asked.apply(0)?;
             Ok(format!("{}\n{}", sets(), warnings.join("\n")))
         })
         .unwrap();

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::procfs::ProcFs;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Text;
+use crate::spec::sysctl::{Holder, holder, path};
 
 /// Which namespaces of the container are not the host's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub fn plan(sysctl: &BTreeMap<Text<'_>, Text<'_>>, own: OwnNamespaces) -> Result
             let refuse = |why: &dyn std::fmt::Display| {
                 Err(Error::config(format_args!("linux.sysctl[{key:?}]"), why))
             };
-            let Some(path) = relative_path(key) else {
+            let Some(path) = path(key) else {
                 return refuse(&"is no name of a parameter, such as net.ipv4.ip_forward");
             };
             match holder(&path) {
@@ -78,54 +79,6 @@ impl OwnNamespaces {
             "uts" => self.uts,
             _ => self.user,
         }
-    }
-}
-
-/// sysctl(8): the separator is the first of `.` and `/` in the name; the other one, after that, stands for itself
-/// in the form with slashes and for its counterpart in the form with dots (`net.ipv4.conf.eth0/1.forwarding`
-/// is the interface `eth0.1`).
-fn relative_path(key: &str) -> Option<String> {
-    let path: String = match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
-        Some(b'.') => key
-            .chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                c => c,
-            })
-            .collect(),
-        _ => key.to_owned(),
-    };
-    let component = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control)
-    };
-    (path.contains('/') && path.split('/').all(component)).then_some(path)
-}
-
-enum Holder {
-    Namespace(&'static str),
-    Hostname,
-    Host,
-}
-
-/// Which namespace holds a parameter: namespaces(7) and the kernel's Documentation/admin-guide/sysctl.
-fn holder(path: &str) -> Holder {
-    if let Some(name) = path.strip_prefix("kernel/") {
-        return match name {
-            "domainname" => Holder::Namespace("uts"),
-            "hostname" => Holder::Hostname,
-            "sem" | "auto_msgmni" => Holder::Namespace("ipc"),
-            _ if name.starts_with("msg") || name.starts_with("shm") || name.starts_with("sem_") => {
-                Holder::Namespace("ipc")
-            }
-            _ => Holder::Host,
-        };
-    }
-    match path.split_once('/') {
-        Some(("net", _)) => Holder::Namespace("network"),
-        Some(("user", _)) => Holder::Namespace("user"),
-        Some(("fs", rest)) if rest.starts_with("mqueue/") => Holder::Namespace("ipc"),
-        _ => Holder::Host,
     }
 }
 
@@ -165,36 +118,6 @@ mod tests {
     fn one(key: &str, own: OwnNamespaces) -> Result<String> {
         let map = BTreeMap::from([(Text::from(key), Text::from("1"))]);
         Ok(plan(&map, own)?.remove(0).path)
-    }
-
-    #[test]
-    fn both_forms_of_a_name() {
-        for (key, path) in [
-            ("net.ipv4.ip_forward", "sys/net/ipv4/ip_forward"),
-            ("net/ipv4/ip_forward", "sys/net/ipv4/ip_forward"),
-            (
-                "net.ipv4.conf.eth0/1.forwarding",
-                "sys/net/ipv4/conf/eth0.1/forwarding",
-            ),
-            (
-                "net/ipv4/conf/eth0.1/forwarding",
-                "sys/net/ipv4/conf/eth0.1/forwarding",
-            ),
-        ] {
-            assert_eq!(one(key, ALL).unwrap(), path);
-        }
-        for key in [
-            "",
-            "net",
-            "net..x",
-            "/net/x",
-            "net/../kernel/x",
-            "net.//.kernel",
-            "net/x\n",
-            "../x",
-        ] {
-            assert!(one(key, ALL).is_err(), "{key}");
-        }
     }
 
     #[test]

@@ -42,27 +42,45 @@ pub(super) fn dev_directory(root: &RootFd) -> Result<OwnedFd> {
 }
 
 /// Makes the nodes. The umask has to be 0. In a user namespace nodes cannot be
-/// made, so there the host's own are bound.
+/// made, so there those of `sources` (one place for each device, or none at
+/// all), made before on the host's side, are bound, or else the host's own.
 pub(super) fn make_devices(
     root: &RootFd,
     dev: Option<BorrowedFd<'_>>,
     devices: &[DeviceStep<'_>],
+    sources: Vec<Option<OwnedFd>>,
     bind: bool,
 ) -> Result<()> {
+    let mut sources = sources.into_iter();
     for device in devices {
+        let bind = match sources.next().flatten() {
+            Some(node) => Bind::Node(node),
+            None if bind => Bind::Host,
+            None => Bind::No,
+        };
         let path: &str = &device.path;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let made = match dev {
-            Some(dev) if parent == "/dev" => make_device(dev, name, device, bind),
+            Some(dev) if parent == "/dev" => make_device(dev, name, device, &bind),
             _ => {
                 let mode = Mode::from_raw_mode(0o755);
                 root.make(parent_or_root(parent), Links::Follow, Leaf::Directory, mode)
-                    .and_then(|found| make_device(found.fd.as_fd(), name, device, bind))
+                    .and_then(|found| make_device(found.fd.as_fd(), name, device, &bind))
             }
         };
         made.context(|| format!("device {path}"))?;
     }
     Ok(())
+}
+
+/// What is bound instead of making a node.
+enum Bind {
+    /// This detached mount.
+    Node(OwnedFd),
+    /// The host's node, except for FIFOs, which everybody can make.
+    Host,
+    /// Nothing.
+    No,
 }
 
 fn parent_or_root(parent: &str) -> &str {
@@ -73,10 +91,12 @@ fn make_device(
     parent: BorrowedFd<'_>,
     name: &str,
     device: &DeviceStep<'_>,
-    bind: bool,
+    bind: &Bind,
 ) -> Result<()> {
-    if bind && device.kind != FileType::Fifo {
-        return bind_device(parent, name, device);
+    match bind {
+        Bind::Node(node) => return attach_node(parent, name, node),
+        Bind::Host if device.kind != FileType::Fifo => return bind_device(parent, name, device),
+        Bind::Host | Bind::No => {}
     }
     let number = fs::makedev(device.major, device.minor);
     let mode = Mode::from_raw_mode(device.mode);
@@ -160,8 +180,12 @@ fn bind_device(parent: BorrowedFd<'_>, name: &str, device: &DeviceStep<'_>) -> R
             ),
         ));
     }
+    attach_node(parent, name, &tree)
+}
+
+fn attach_node(parent: BorrowedFd<'_>, name: &str, node: &OwnedFd) -> Result<()> {
     let target = empty_file(parent, name, Mode::from_raw_mode(0o666))?;
-    tree::attach(tree.as_fd(), target.as_fd()).context(|| format!("move_mount({path:?})"))
+    tree::attach(node.as_fd(), target.as_fd()).context(|| format!("move_mount({name:?})"))
 }
 
 /// An `O_PATH` descriptor of a file in `parent` to mount upon; made where missing.

@@ -91,7 +91,11 @@ pub fn prepare<'a>(
     enter_cgroups: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Rootfs<'a>> {
     let _umask = NoUmask::new();
-    let HostSources { root, mounts } = sources;
+    let HostSources {
+        root,
+        mounts,
+        devices,
+    } = sources;
     let kernel = pivot::stop_propagation(plan)?;
     let root = RootFd::from(pivot::bind_root(plan, &kernel, root)?);
     let mut rootfs = Rootfs {
@@ -101,7 +105,9 @@ pub fn prepare<'a>(
         read_only_later: Vec::new(),
         masks: None,
     };
+    fault!("rootfs.root");
     let entered = rootfs.mount_all(mounts, enter_cgroups)?;
+    fault!("rootfs.mounts");
     let dev = if plan.populate_dev {
         Some(device::dev_directory(&rootfs.root)?)
     } else {
@@ -109,10 +115,11 @@ pub fn prepare<'a>(
     };
     let dev = dev.as_ref().map(AsFd::as_fd);
     let bind = plan.user_namespace.is_some();
-    device::make_devices(&rootfs.root, dev, &plan.devices, bind)?;
+    device::make_devices(&rootfs.root, dev, &plan.devices, devices, bind)?;
     if let Some(dev) = dev {
         device::make_links(&rootfs.root, dev)?;
     }
+    fault!("rootfs.devices");
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open()?);
     }
@@ -156,6 +163,7 @@ impl Rootfs<'_> {
                 .context(|| format!("mounts[{index}]"))?;
         }
         mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
+        fault!("rootfs.read_only");
         if let Some(mut masks) = self.masks {
             masks.apply(&self.root, self.plan.masked, self.plan.label)?;
         }

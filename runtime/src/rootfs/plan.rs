@@ -150,6 +150,18 @@ pub struct DeviceStep<'a> {
     pub gid: u32,
 }
 
+impl DeviceStep<'_> {
+    /// Whether every container has it, just like this.
+    pub(super) fn is_default(&self) -> bool {
+        let number = (self.major, self.minor);
+        self.kind == FileType::CharacterDevice
+            && (self.mode, self.uid, self.gid) == (DEVICE_MODE, 0, 0)
+            && DEFAULT_DEVICES
+                .iter()
+                .any(|(path, major, minor)| *path == self.path && (*major, *minor) == number)
+    }
+}
+
 /// Makes the plan for `spec`, a configuration in the directory `bundle` (absolute).
 ///
 /// # Errors

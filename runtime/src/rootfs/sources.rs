@@ -1,18 +1,20 @@
 //! Sources of mounts that are opened before the container's process exists.
 //!
 //! Belongs here: what needs the host's privileges or user namespace: sources
-//! below directories that mapped root cannot pass, and id mappings. Does not:
-//! sources that the container's process can open itself.
+//! below directories that mapped root cannot pass, id mappings, and device nodes
+//! for a user namespace, where none can be made. Does not: sources that the
+//! container's process can open itself.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 
 use super::mounts::bind_source;
 use super::pivot::is_shared;
-use super::plan::{IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
+use super::plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
 use super::tree::{self, Depth};
 use crate::error::{Context, Error, Result};
 use crate::spec::config::IdMapping;
@@ -26,6 +28,8 @@ pub struct HostSources {
     pub(super) root: Option<OwnedFd>,
     /// One place for each of the plan's mounts; empty altogether where none is needed.
     pub(super) mounts: Vec<Option<OwnedFd>>,
+    /// One place for each of the plan's devices; empty altogether where none is needed.
+    pub(super) devices: Vec<Option<OwnedFd>>,
 }
 
 impl HostSources {
@@ -56,10 +60,13 @@ impl HostSources {
                 },
             };
         }
+        let mut namespaces = UserNamespaces::default();
+        if let Some(namespace) = plan.user_namespace {
+            sources.devices = device_nodes(&plan.devices, namespace, &mut namespaces)?;
+        }
         if !plan.mounts.iter().any(needed) {
             return Ok(sources);
         }
-        let mut namespaces = UserNamespaces::default();
         for step in &plan.mounts {
             let tree = match &step.what {
                 What::Bind(path) if needed(step) => host_source(plan, step, path, &mut namespaces)
@@ -138,6 +145,123 @@ fn map_ids<'a>(
             _ => error,
         }
     })
+}
+
+/// Detached mounts of nodes for the configured devices, with the numbers, mode
+/// and owner asked for: what the host has at the same path may be of another
+/// owner, or not there. Default devices look the same everywhere; those of the
+/// host serve.
+///
+/// `None` stands for what cannot be made: without privilege here (a runtime that
+/// is itself in a user namespace), for ids that the container's namespace lacks,
+/// and where the kernel does not copy detached mounts (before Linux 6.15) or map
+/// ids of a tmpfs (before 6.3, for a joined namespace).
+fn device_nodes<'a>(
+    devices: &[DeviceStep<'_>],
+    namespace: UserNamespace<'a>,
+    namespaces: &mut UserNamespaces<'a>,
+) -> Result<Vec<Option<OwnedFd>>> {
+    let wanted = |device: &DeviceStep<'_>| device.kind != FileType::Fifo && !device.is_default();
+    if !devices.iter().any(wanted) {
+        return Ok(Vec::new());
+    }
+    let Some(nodes) = optional(tree::new_tmpfs()).context(|| "linux.devices: tmpfs for nodes")?
+    else {
+        return Ok(Vec::new());
+    };
+    let mut made = Vec::with_capacity(devices.len());
+    for (index, device) in devices.iter().enumerate() {
+        let node = match host_owner(device, namespace) {
+            Some(owner) if wanted(device) => {
+                optional(make_node(nodes.as_fd(), &index.to_string(), device, owner))
+                    .context(|| format!("device {}", device.path))?
+            }
+            _ => None,
+        };
+        made.push(node);
+    }
+    if let UserNamespace::Joined(_) = namespace
+        && made.iter().any(Option::is_some)
+    {
+        // Through the mapping, the ids on the file system are those in the container.
+        let idmap = IdmapStep {
+            mapping: namespace,
+            recursive: false,
+        };
+        match map_ids(&nodes, idmap, namespaces) {
+            Err(error) if error.errno().is_some_and(is_lacking) => return Ok(Vec::new()),
+            result => result.context(|| "linux.devices: tmpfs for nodes")?,
+        }
+    }
+    let mut trees = Vec::with_capacity(devices.len());
+    for (node, device) in made.iter().zip(devices) {
+        trees.push(match node {
+            Some(node) => optional(
+                tree::clone_fd(node.as_fd(), Depth::One)
+                    .map_err(|errno| Error::system("open_tree(node)", errno)),
+            )
+            .context(|| format!("device {}", device.path))?,
+            None => None,
+        });
+    }
+    Ok(trees)
+}
+
+/// Makes one node, and an `O_PATH` descriptor of it.
+fn make_node(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    device: &DeviceStep<'_>,
+    (uid, gid): (Uid, Gid),
+) -> Result<OwnedFd> {
+    let number = fs::makedev(device.major, device.minor);
+    let mode = Mode::from_raw_mode(device.mode);
+    fs::mknodat(parent, name, device.kind, Mode::empty(), number).context(|| {
+        let (major, minor) = (device.major, device.minor);
+        format!("mknodat({:?}, {major}:{minor})", device.kind)
+    })?;
+    fs::chownat(
+        parent,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .context(|| format!("fchownat({}, {})", uid.as_raw(), gid.as_raw()))?;
+    // Last: neither the umask nor the change of the owner takes bits away.
+    fs::chmodat(parent, name, mode, AtFlags::empty())
+        .context(|| format!("fchmodat({:#o})", device.mode))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(parent, name, flags, Mode::empty()).context(|| "openat(node, O_PATH)")
+}
+
+/// The owner of a device as the host sees it; `None` for ids that have no mapping.
+fn host_owner(device: &DeviceStep<'_>, namespace: UserNamespace<'_>) -> Option<(Uid, Gid)> {
+    let (uid, gid) = match namespace {
+        UserNamespace::New(uids, gids) => (host_id(uids, device.uid)?, host_id(gids, device.gid)?),
+        UserNamespace::Joined(_) => (device.uid, device.gid),
+    };
+    // The largest number stands for no change.
+    (uid != u32::MAX && gid != u32::MAX).then(|| (Uid::from_raw(uid), Gid::from_raw(gid)))
+}
+
+fn host_id(mappings: &[IdMapping], id: u32) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let at = id.checked_sub(mapping.container_id)?;
+        (at < mapping.size).then(|| mapping.host_id.checked_add(at))?
+    })
+}
+
+/// `None` for what this kernel or the caller's privileges do not give.
+fn optional<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.errno().is_some_and(is_lacking) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn is_lacking(errno: Errno) -> bool {
+    matches!(errno, Errno::PERM | Errno::NOSYS | Errno::INVAL)
 }
 
 /// User namespaces that exist for their mappings only.

@@ -192,6 +192,15 @@ fn complaint(context: &OwnedFd, call: String, errno: Errno) -> Error {
     }
 }
 
+/// A new tmpfs, mounted nowhere.
+pub(super) fn new_tmpfs() -> Result<OwnedFd> {
+    let context =
+        mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).context(|| "fsopen(\"tmpfs\")")?;
+    mount::fsconfig_create(&context).context(|| "fsconfig(tmpfs, FSCONFIG_CMD_CREATE)")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context(|| "fsmount(tmpfs)")
+}
+
 /// What a detached copy is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {

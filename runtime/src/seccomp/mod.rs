@@ -15,8 +15,10 @@
 //! - of several rules for a call, one without conditions decides (the first, if
 //!   there are more); else the first whose conditions hold;
 //! - conditions compare unsigned 64-bit numbers; arguments of 32-bit ABIs are
-//!   extended with zeros. Several conditions of one rule must all hold, on the
-//!   same argument too;
+//!   extended with zeros. Several conditions of one rule must all hold; but if two
+//!   of them are on the same argument, each condition of the rule is a rule of its own,
+//!   so that one that holds is enough: libseccomp once took one condition for each
+//!   argument only, and old profiles (lists of forbidden values) rely on that reading;
 //! - if the default is not to let calls through, calls newer than the newest that
 //!   the profile names fail with ENOSYS;
 //! - no `flags` at all means `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, an empty list none.
@@ -36,72 +38,14 @@ use std::os::fd::OwnedFd;
 use libc::sock_filter;
 
 use crate::error::{Context, Error, Result};
+use crate::spec::names::{SECCOMP_ARCHS, SECCOMP_FLAGS};
 use crate::spec::seccomp::Seccomp;
 use crate::sys;
 
-/// The actions that a profile can name.
-pub const ACTIONS: &[&str] = &[
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-
-/// The operators that a profile can name.
-pub const OPERATORS: &[&str] = &[
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
-
-/// The architectures that a profile can name; those of other machines have no effect.
-pub const ARCHITECTURES: &[&str] = &[
-    "SCMP_ARCH_AARCH64",
-    "SCMP_ARCH_ARM",
-    "SCMP_ARCH_LOONGARCH64",
-    "SCMP_ARCH_M68K",
-    "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64",
-    "SCMP_ARCH_MIPS64N32",
-    "SCMP_ARCH_MIPSEL",
-    "SCMP_ARCH_MIPSEL64",
-    "SCMP_ARCH_MIPSEL64N32",
-    "SCMP_ARCH_PARISC",
-    "SCMP_ARCH_PARISC64",
-    "SCMP_ARCH_PPC",
-    "SCMP_ARCH_PPC64",
-    "SCMP_ARCH_PPC64LE",
-    "SCMP_ARCH_RISCV64",
-    "SCMP_ARCH_S390",
-    "SCMP_ARCH_S390X",
-    "SCMP_ARCH_SH",
-    "SCMP_ARCH_SHEB",
-    "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",
-    "SCMP_ARCH_X86_64",
-];
-
-/// The flags that a profile can name.
-pub const KNOWN_FLAGS: &[&str] = &[
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-];
-
-/// The [`KNOWN_FLAGS`] that the running kernel takes.
+/// The [`SECCOMP_FLAGS`] that the running kernel takes.
 #[must_use]
 pub fn supported_flags() -> Vec<&'static str> {
-    KNOWN_FLAGS
+    SECCOMP_FLAGS
         .iter()
         .copied()
         .filter(|name| flag(name).is_some_and(sys::seccomp::has_flag))
@@ -140,7 +84,7 @@ pub fn compile(profile: &Seccomp<'_>) -> Result<Program> {
 
 fn compile_for(profile: &Seccomp<'_>, family: &table::Family) -> Result<Program> {
     for (index, name) in profile.architectures.iter().enumerate() {
-        if !ARCHITECTURES.contains(&name.as_str()) {
+        if !SECCOMP_ARCHS.contains(&name.as_str()) {
             return Err(Error::config(
                 format_args!("linux.seccomp.architectures[{index}]"),
                 format_args!("{name:?} is not an architecture such as SCMP_ARCH_X86_64"),
@@ -157,7 +101,7 @@ fn compile_for(profile: &Seccomp<'_>, family: &table::Family) -> Result<Program>
                         format_args!("linux.seccomp.flags[{index}]"),
                         format_args!(
                             "{name:?} is not a flag; these are: {}",
-                            KNOWN_FLAGS.join(", ")
+                            SECCOMP_FLAGS.join(", ")
                         ),
                     )
                 })?;

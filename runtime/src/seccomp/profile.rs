@@ -51,7 +51,7 @@ pub(super) struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conditional {
     pub action: u32,
-    /// All of them must hold.
+    /// All of them must hold; each is on another argument.
     pub conditions: Vec<Condition>,
 }
 
@@ -139,10 +139,12 @@ impl Rules {
             self.notify = true;
         }
         let idle = action == self.default_action;
-        let conditional = (!conditions.is_empty() && !idle).then(|| {
-            self.conditionals.push(Conditional { action, conditions });
-            self.conditionals.len() - 1
-        });
+        let first = self.conditionals.len();
+        let unconditional = conditions.is_empty();
+        if !unconditional && !idle {
+            self.add_conditionals(action, conditions);
+        }
+        let added = first..self.conditionals.len();
         // Names that this kernel family does not have are left out: profiles are
         // written for many architectures and kernels at once.
         for row in rule.names.iter().filter_map(|name| family.row(name)) {
@@ -152,22 +154,44 @@ impl Rules {
             let Some(verdict) = self.verdicts.get_mut(row).filter(|_| !idle) else {
                 continue;
             };
-            match (*verdict, conditional) {
-                (Verdict::Action(_), _) => {}
-                (_, None) => *verdict = Verdict::Action(action),
-                (Verdict::Default, Some(rule)) => {
+            match *verdict {
+                Verdict::Action(_) => {}
+                _ if unconditional => *verdict = Verdict::Action(action),
+                Verdict::Default => {
                     *verdict = Verdict::Chain(self.chains.len());
-                    self.chains.push(vec![rule]);
+                    self.chains.push(added.clone().collect());
                 }
-                (Verdict::Chain(chain), Some(rule)) => {
+                Verdict::Chain(chain) => {
                     if let Some(chain) = self.chains.get_mut(chain) {
-                        chain.push(rule);
+                        chain.extend(added.clone());
                     }
                 }
             }
         }
         Ok(())
     }
+
+    /// One rule with all `conditions`; or one for each of them if two are on
+    /// the same argument, which libseccomp long could not take in one rule:
+    /// profiles from then list alternatives like that.
+    fn add_conditionals(&mut self, action: u32, conditions: Vec<Condition>) {
+        if has_repeated_index(&conditions) {
+            let rules = conditions.into_iter().map(|condition| Conditional {
+                action,
+                conditions: vec![condition],
+            });
+            self.conditionals.extend(rules);
+        } else {
+            self.conditionals.push(Conditional { action, conditions });
+        }
+    }
+}
+
+fn has_repeated_index(conditions: &[Condition]) -> bool {
+    conditions.iter().enumerate().any(|(at, condition)| {
+        let before = conditions.get(..at).unwrap_or_default();
+        before.iter().any(|other| other.index == condition.index)
+    })
 }
 
 /// The value that a filter returns for an action of a profile, or the field at fault and why.
@@ -191,7 +215,7 @@ fn action(
             return Err((action_field, why));
         }
         other => {
-            let known = super::ACTIONS.join(", ");
+            let known = crate::spec::names::SECCOMP_ACTIONS.join(", ");
             let why = format!("{other:?} is not an action; these are: {known}");
             return Err((action_field, why));
         }
@@ -224,7 +248,7 @@ fn read_condition(arg: &SyscallArg<'_>) -> std::result::Result<Condition, (&'sta
         "SCMP_CMP_GT" => Op::Gt,
         "SCMP_CMP_MASKED_EQ" => Op::MaskedEq,
         other => {
-            let known = super::OPERATORS.join(", ");
+            let known = crate::spec::names::SECCOMP_OPERATORS.join(", ");
             return Err((
                 "op",
                 format!("{other:?} is not an operator; these are: {known}"),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::testsuite;
 use super::*;
+use crate::cgroup::CgroupDriver;
 use crate::cgroup::manager;
-use crate::container::CgroupDriver;
 
 fn have_systemd() -> bool {
     let usable = rustix::process::geteuid().is_root()

@@ -120,6 +120,7 @@ impl V1 {
         let mut settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
         self.make_dirs()?;
+        fault!("cgroup.made");
         self.check_unused()?;
         if self.dirs.iter().any(|dir| dir.made == 0) {
             // An earlier user may have left other values than the kernel's own.
@@ -137,6 +138,7 @@ impl V1 {
             hybrid::enable(&dir.path, dir.base, &settings)?;
         }
         self.apply(&settings, None)?;
+        fault!("cgroup.limits");
         self.write_devices(&rules)
     }
 
@@ -526,6 +528,14 @@ impl Manager for V1 {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    fn planned(&self) -> Record {
+        let mut record = self.record();
+        for dir in &mut record.dirs {
+            dir.made = file::missing_dirs(&dir.path, dir.base);
+        }
+        record
     }
 
     fn record(&self) -> Record {

@@ -473,6 +473,14 @@ impl Manager for V2 {
         Ok(())
     }
 
+    fn planned(&self) -> Record {
+        let mut record = self.record();
+        for dir in &mut record.dirs {
+            dir.made = file::missing_dirs(&dir.path, dir.base);
+        }
+        record
+    }
+
     fn record(&self) -> Record {
         let mut controllers = Controllers::default();
         controllers.insert(super::hierarchy::Controller::Unified);

@@ -2,8 +2,8 @@
 
 use super::super::testsuite;
 use super::*;
+use crate::cgroup::CgroupDriver;
 use crate::cgroup::{Layout, manager};
-use crate::container::CgroupDriver;
 
 fn have_v2() -> Option<testsuite::Sweep> {
     let usable = rustix::process::geteuid().is_root()

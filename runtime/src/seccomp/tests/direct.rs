@@ -1,5 +1,7 @@
 //! The compiled filter against a direct reading of the profile.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::super::interpret::{Call, run};
@@ -37,6 +39,17 @@ fn holds(arg: &SyscallArg<'_>, args: &[u64; 6], wide: bool) -> bool {
         "SCMP_CMP_GE" => actual >= arg.value,
         "SCMP_CMP_GT" => actual > arg.value,
         _ => actual & arg.value == arg.value_two & arg.value,
+    }
+}
+
+/// Whether the conditions of a rule hold: all of them, or one of them if two are on one argument.
+fn applies(rule: &SyscallRule<'_>, args: &[u64; 6], wide: bool) -> bool {
+    let mut holding = rule.args.iter().map(|arg| holds(arg, args, wide));
+    let indices: HashSet<u32> = rule.args.iter().map(|arg| arg.index).collect();
+    if indices.len() < rule.args.len() {
+        holding.any(|holds| holds)
+    } else {
+        holding.all(|holds| holds)
     }
 }
 
@@ -120,7 +133,7 @@ fn expected(profile: &Seccomp<'_>, family: &Family, call: &Call) -> u32 {
     }
     let conditional = rules
         .iter()
-        .find(|rule| rule.args.iter().all(|arg| holds(arg, &call.args, abi.wide)));
+        .find(|rule| applies(rule, &call.args, abi.wide));
     if let Some(rule) = conditional {
         return value(rule);
     }
@@ -165,6 +178,45 @@ proptest! {
             prop_assert_eq!(run(&filter, &foreign), Some(profile::RET_KILL_THREAD));
         }
     }
+}
+
+#[test]
+fn conditions_on_one_argument_are_alternatives() {
+    let arg = |index, value| SyscallArg {
+        index,
+        value,
+        value_two: 0,
+        op: "SCMP_CMP_EQ".into(),
+    };
+    let profile = |args| Seccomp {
+        default_action: "SCMP_ACT_ALLOW".into(),
+        syscalls: vec![SyscallRule {
+            names: vec!["socket".into()],
+            action: "SCMP_ACT_ERRNO".into(),
+            args,
+            ..SyscallRule::default()
+        }],
+        ..Seccomp::default()
+    };
+    let decide = |args: Vec<_>, first, second| {
+        let call = Call {
+            number: 41,
+            arch: table::AUDIT_X86_64,
+            args: [first, second, 0, 0, 0, 0],
+        };
+        let filter = compile_for(&profile(args), &X86).unwrap().filter;
+        run(&filter, &call) == Some(0x0005_0001)
+    };
+    // On two arguments: both.
+    let both = || vec![arg(0, 16), arg(1, 3)];
+    assert!(decide(both(), 16, 3));
+    assert!(!decide(both(), 16, 2));
+    // On one argument: any, and then of all the conditions.
+    let any = || vec![arg(0, 16), arg(0, 17), arg(1, 3)];
+    assert!(decide(any(), 16, 0));
+    assert!(decide(any(), 17, 0));
+    assert!(decide(any(), 1, 3));
+    assert!(!decide(any(), 1, 2));
 }
 
 #[test]

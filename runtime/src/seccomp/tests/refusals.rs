@@ -117,8 +117,8 @@ fn all_architectures_are_accepted_and_foreign_ones_change_nothing() {
         architectures: architectures.iter().map(|&name| name.into()).collect(),
         ..Seccomp::default()
     };
-    for name in super::super::ARCHITECTURES {
-        let known = table::X86.abis.iter().any(|abi| abi.name == *name);
+    for name in crate::spec::names::SECCOMP_ARCHS {
+        let known = table::X86.abis.iter().any(|abi| abi.name == name);
         let plain = compile_for(&profile(&[]), &table::X86)
             .unwrap()
             .filter

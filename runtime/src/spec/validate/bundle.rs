@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::namespaces::is_new;
-use super::{Context, Finding, Key, Quoted, Report, Severity, hooks, sysctl_path, validate};
+use super::{Context, Finding, Key, Quoted, Report, Severity, hooks, validate};
 use crate::host::{CgroupLayout, Host, read_small};
 use crate::spec::Spec;
 use crate::spec::config::{Mount, Process};
@@ -20,6 +20,7 @@ use crate::spec::linux::Linux;
 use crate::spec::names::{NAMESPACES as KINDS, capability_number};
 use crate::spec::parse::{parse_located, read_file};
 use crate::spec::resources::Resources;
+use crate::spec::sysctl;
 
 /// Judges the bundle in the directory `path`, or the configuration in the file
 /// `path`, whose directory is then the bundle: everything that [`validate`]
@@ -303,7 +304,7 @@ fn linux_files(spec: &Spec<'_>, linux: &Linux<'_>, host: &Host, report: &mut Rep
         }
     }
     for key in linux.sysctl.keys() {
-        if let Some(path) = sysctl_path(key)
+        if let Some(path) = sysctl::path(key)
             && matches!(
                 statat(CWD, Path::new("/proc/sys").join(&path), AtFlags::empty()),
                 Err(Errno::NOENT)

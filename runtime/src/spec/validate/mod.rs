@@ -35,7 +35,6 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 
 pub use bundle::check_bundle;
-pub use sysctl::sysctl_path;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,483 @@
+//! Every step fails once, and kills its process once: nothing is left, and the next command works.
+//!
+//! The points are found by reading the runtime's sources for `fault!`; one that
+//! no scenario reaches fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use knarr_integration::host::Snapshot;
+use knarr_integration::socket::Receiver;
+use knarr_integration::{Bundle, Outcome, Sandbox, Value, bundle, json, process, runtime};
+
+/// The names of all points whose phase, the part before the first dot, is in `phases`.
+fn points(phases: &[&str]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut todo = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/src")];
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(next).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                todo.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            names.extend(
+                text.split("fault!(\"")
+                    .skip(1)
+                    .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())),
+            );
+        }
+    }
+    names.sort();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "two points have the same name");
+    for name in &names {
+        let phase = name.split('.').next().unwrap();
+        assert!(
+            CREATE.contains(&phase) || ["start", "run", "exec", "delete"].contains(&phase),
+            "{name}: no test knows this phase"
+        );
+    }
+    names.retain(|name| phases.contains(&name.split('.').next().unwrap()));
+    assert!(!names.is_empty());
+    names
+}
+
+/// The phases of create.
+const CREATE: &[&str] = &["create", "cgroup", "pid_file", "init", "rootfs"];
+
+/// Whether the point is in the process that becomes the container's, and not in the runtime.
+fn inside(point: &str) -> bool {
+    ["init.", "rootfs.", "exec.init."]
+        .iter()
+        .any(|prefix| point.starts_with(prefix))
+        || ["start.hooks", "start.seccomp", "start.executing"].contains(&point)
+}
+
+/// A device for `linux.netDevices`, in a network namespace of this thread's own.
+struct Network(bool);
+
+const DEVICE: &str = "knif0";
+
+impl Network {
+    fn new() -> Self {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let mut this = Self(true);
+        this.0 = this.restore();
+        this
+    }
+
+    /// Makes the device where it is not there: whether that worked.
+    fn restore(&self) -> bool {
+        let ip = |line: &str| {
+            Command::new("ip")
+                .args(line.split(' '))
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        if !self.0 || ip("link show knif0") {
+            return self.0;
+        }
+        // The other end goes with the container's namespace, a while after the container.
+        let _ = ip("link del knif1");
+        ip("link add knif0 type veth peer name knif1")
+            && ip("addr add 192.0.2.7/24 dev knif0")
+            && ip("link set knif1 up")
+            && ip("link set knif0 up")
+            && ip("route add 198.51.100.0/24 via 192.0.2.1")
+    }
+
+    /// Addresses and routes of the device, without its number.
+    fn look(&self) -> String {
+        let text = |line: &str| {
+            Command::new("ip")
+                .args(line.split(' '))
+                .output()
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                .unwrap_or_default()
+        };
+        if !self.0 {
+            return String::new();
+        }
+        let addresses = text("-o -4 addr show dev knif0");
+        let addresses = addresses.split_once(' ').map_or("", |(_, rest)| rest);
+        format!("{addresses}{}", text("-4 route show dev knif0"))
+    }
+}
+
+/// A bundle that uses much of what a runtime can do, and what a call of it needs besides.
+struct Scene {
+    sb: Sandbox,
+    bundle: Bundle,
+    network: Network,
+    before: Snapshot,
+    links: String,
+}
+
+impl Scene {
+    fn new(edit: impl FnOnce(&mut Value)) -> Self {
+        runtime::use_faults();
+        let sb = Sandbox::new();
+        let network = Network::new();
+        let log = sb.path("log");
+        fs::create_dir(&log).unwrap();
+        // Hooks in a user namespace write here too.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::write(log.join("hooks"), "").unwrap();
+        fs::set_permissions(log.join("hooks"), everybody).unwrap();
+        let bundle = sb.bundle(|c| {
+            c["process"]["args"] = json!(["/bin/sleep", "600"]);
+            c["process"]["terminal"] = json!(true);
+            c["process"]["rlimits"] =
+                json!([{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 512}]);
+            bundle::push(c, "/mounts", json!({
+                "destination": "/log", "source": log, "options": ["bind", "rw"],
+            }));
+            bundle::push(c, "/linux/devices", json!({
+                "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 438,
+            }));
+            c["linux"]["resources"]["pids"] = json!({"limit": 50});
+            c["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+            c["linux"]["sysctl"] = json!({"kernel.shmmni": "100"});
+            c["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": sb.path("io/seccomp"),
+                "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_NOTIFY"}],
+            });
+            if network.0 {
+                c["linux"]["netDevices"] = json!({DEVICE: {"name": "eth9"}});
+            }
+            for kind in ["prestart", "createRuntime", "createContainer", "startContainer",
+                "poststart", "poststop"]
+            {
+                let log = if kind == "startContainer" { PathBuf::from("/log") } else { log.clone() };
+                c["hooks"][kind] = json!([{"path": "/bin/sh", "args":
+                    ["sh", "-c", format!("cat >/dev/null; echo {kind} >>{}/hooks", log.display())]}]);
+            }
+            edit(c);
+        });
+        // A mapped root may not make it in the host's file system.
+        fs::create_dir(bundle.rootfs().join("log")).unwrap();
+        let before = sb.look();
+        let links = network.look();
+        Self {
+            sb,
+            bundle,
+            network,
+            before,
+            links,
+        }
+    }
+
+    /// The hooks that ran since the last call.
+    fn hooks(&self) -> Vec<String> {
+        let path = self.sb.path("log/hooks");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(path, "").unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.sb.path("io/pid")
+    }
+
+    /// Calls the runtime with the sockets that `command` (create, run, exec) takes there and the
+    /// point named.
+    fn call(&self, command: &[&str], rest: &[&str], fault: &str) -> Outcome {
+        let sockets: Vec<Receiver> = ["io/console", "io/pidfd", "io/seccomp"]
+            .iter()
+            .map(|name| {
+                let _ = fs::remove_file(self.sb.path(name));
+                Receiver::bind(self.sb.path(name))
+            })
+            .collect();
+        let pid_file = self.pid_file();
+        let mut args = command.to_vec();
+        args.extend(["--console-socket", sockets[0].arg()]);
+        args.extend(["--pidfd-socket", sockets[1].arg()]);
+        args.extend(["--pid-file", pid_file.to_str().unwrap()]);
+        args.extend(rest);
+        self.plain(&args, fault)
+    }
+
+    fn plain(&self, args: &[&str], fault: &str) -> Outcome {
+        let mut command = self.sb.command(args);
+        if !fault.is_empty() {
+            command.env("KNARR_FAULT", fault);
+        }
+        self.sb.spawn(command).wait()
+    }
+
+    fn create(&self, fault: &str) -> Outcome {
+        self.call(&["create"], &["--bundle", self.bundle.arg(), "c"], fault)
+    }
+
+    /// Insists that nothing is left, the parent cgroup and the device's addresses included.
+    #[track_caller]
+    fn nothing_left(&self, point: &str) {
+        let mut left = Vec::new();
+        let clean = process::eventually(Duration::from_secs(5), || {
+            left = self.before.difference(&self.sb.look());
+            left.is_empty()
+        });
+        assert!(clean, "{point}: the host changed:\n{}", left.join("\n"));
+    }
+
+    #[track_caller]
+    fn same_links(&self, point: &str) {
+        assert_eq!(
+            self.network.look(),
+            self.links,
+            "{point}: the network changed"
+        );
+    }
+
+    /// Removes what a killed runtime has left, and insists that this was all.
+    #[track_caller]
+    fn clean_up(&self, point: &str) {
+        let out = self.sb.rt(&["delete", "--force", "c"]);
+        assert_eq!(out.code, 0, "{point}: {out:#?}");
+        self.nothing_left(point);
+        // The pid file is the caller's, and nothing says who wrote it.
+        let _ = fs::remove_file(self.pid_file());
+        let _ = fs::remove_file(self.pid_file().with_extension("tmp"));
+        let _ = self.hooks();
+        // A virtual device goes with the namespace that a killed runtime could not take it out of.
+        self.network.restore();
+        assert_eq!(self.network.look(), self.links, "{point}: a new device");
+    }
+
+    /// Insists on that code, and on one line that names the point.
+    #[track_caller]
+    fn failed(&self, point: &str, out: &Outcome, code: i32) {
+        assert_eq!(out.code, code, "{point}: {out:#?}");
+        assert_eq!(out.stderr.lines().count(), 1, "{point}: {out:#?}");
+        assert!(
+            out.stderr.contains(&format!("fault at {point}: ")),
+            "{point}: {out:#?}"
+        );
+    }
+
+    /// What must be true after the runtime could not make a container.
+    #[track_caller]
+    fn as_if_never_attempted(&self, point: &str) {
+        self.nothing_left(point);
+        // A container that was made has the device for good.
+        if point.starts_with("start.") || point.starts_with("run.") {
+            self.network.restore();
+        }
+        self.same_links(point);
+        assert!(!self.pid_file().exists(), "{point}: a pid file is left");
+        assert!(!self.pid_file().with_extension("tmp").exists(), "{point}");
+        let ran = self.hooks();
+        let stops = ran.iter().filter(|kind| *kind == "poststop").count();
+        let expected = usize::from(!ran.is_empty());
+        assert_eq!(
+            stops, expected,
+            "{point}: poststop runs once if any hook ran: {ran:?}"
+        );
+    }
+
+    /// A container that runs, without any fault.
+    #[track_caller]
+    fn running(&self) {
+        self.create("").ok();
+        self.sb.rt(&["start", "c"]).ok();
+    }
+
+    /// Creates, and insists on success: the id is free and all else as well.
+    #[track_caller]
+    fn works_again(&self, point: &str) {
+        let out = self.create("");
+        assert_eq!(out.code, 0, "after {point}: {out:#?}");
+        self.clean_up(point);
+    }
+}
+
+fn every_step_of_create(edit: impl FnOnce(&mut Value)) {
+    let scene = Scene::new(edit);
+    for point in points(CREATE) {
+        let out = scene.create(&point);
+        scene.failed(&point, &out, 1);
+        scene.as_if_never_attempted(&point);
+        scene.works_again(&point);
+
+        let out = scene.create(&format!("{point}:kill"));
+        if inside(&point) {
+            assert_eq!(out.code, 1, "{point}: {out:#?}");
+            assert_eq!(out.stderr.lines().count(), 1, "{point}: {out:#?}");
+            scene.as_if_never_attempted(&point);
+        } else {
+            assert_eq!(out.code, 137, "{point}: {out:#?}");
+            scene.clean_up(&point);
+        }
+        scene.works_again(&point);
+    }
+}
+
+#[test]
+fn every_step_of_create_fails() {
+    every_step_of_create(|_| {});
+}
+
+#[test]
+fn every_step_of_create_fails_with_a_user_namespace() {
+    every_step_of_create(|c| {
+        bundle::user_namespace(c);
+        // A mapped root may not make nodes or move devices of the host.
+        c["linux"].as_object_mut().unwrap().remove("devices");
+    });
+}
+
+#[test]
+fn every_step_of_create_fails_without_a_pid_namespace() {
+    every_step_of_create(|c| bundle::drop_namespace(c, "pid"));
+}
+
+#[test]
+fn every_step_of_run_fails() {
+    let scene = Scene::new(|_| {});
+    let run = |fault: &str| {
+        scene.call(
+            &["run", "--detach"],
+            &["--bundle", scene.bundle.arg(), "c"],
+            fault,
+        )
+    };
+    let phases: Vec<&str> = CREATE.iter().copied().chain(["run", "start"]).collect();
+    for point in points(&phases) {
+        // Those of the command start itself.
+        if point.starts_with("start.") && !inside(&point) {
+            continue;
+        }
+        let out = run(&point);
+        scene.failed(&point, &out, 1);
+        scene.as_if_never_attempted(&point);
+
+        let out = run(&format!("{point}:kill"));
+        if !inside(&point) {
+            assert_eq!(out.code, 137, "{point}: {out:#?}");
+        } else if point != "start.executing" {
+            assert_eq!(out.code, 1, "{point}: {out:#?}");
+            scene.as_if_never_attempted(&point);
+        }
+        scene.clean_up(&point);
+    }
+}
+
+#[test]
+fn every_step_of_start_fails() {
+    let scene = Scene::new(|_| {});
+    for point in points(&["start"]) {
+        for kill in [false, true] {
+            let fault = if kill {
+                format!("{point}:kill")
+            } else {
+                point.clone()
+            };
+            // Init reads its own environment, start its own.
+            scene.create(&fault).ok();
+            let out = scene.plain(&["start", "c"], &fault);
+            match (kill, inside(&point)) {
+                (false, _) => scene.failed(&point, &out, 1),
+                (true, false) => assert_eq!(out.code, 137, "{point}: {out:#?}"),
+                // Killed between its last word and the program: it ran, as far as start can tell.
+                (true, true) if point == "start.executing" => {}
+                (true, true) => {
+                    assert_eq!(out.code, 1, "{point}: {out:#?}");
+                    scene.sb.wait_status("c", "stopped");
+                }
+            }
+            scene.clean_up(&point);
+        }
+        scene.works_again(&point);
+    }
+}
+
+#[test]
+fn every_step_of_exec_fails() {
+    let scene = Scene::new(|_| {});
+    scene.running();
+    let pid = fs::read_to_string(scene.pid_file()).unwrap();
+    fs::remove_file(scene.pid_file()).unwrap();
+    let before = scene.sb.look();
+    let exec = |fault: &str| {
+        scene.call(
+            &["exec", "--detach", "--tty"],
+            &["c", "/bin/sleep", "600"],
+            fault,
+        )
+    };
+    for point in points(&["exec"]) {
+        let out = exec(&point);
+        scene.failed(&point, &out, 255);
+        assert!(!scene.pid_file().exists(), "{point}: a pid file is left");
+        scene.sb.same_as(&before);
+
+        let out = exec(&format!("{point}:kill"));
+        if !inside(&point) {
+            assert_eq!(out.code, 137, "{point}: {out:#?}");
+        } else if point != "exec.init.executing" {
+            assert_eq!(out.code, 255, "{point}: {out:#?}");
+        }
+        let _ = fs::remove_file(scene.pid_file());
+        if point != "exec.started" {
+            scene.sb.same_as(&before);
+        }
+        assert_eq!(scene.sb.status("c"), "running", "{point}");
+        assert_eq!(scene.sb.state("c")["pid"].to_string(), pid, "{point}");
+        let tty = &["exec", "--detach", "--tty"];
+        scene.call(tty, &["c", "/bin/true"], "").ok();
+        let _ = fs::remove_file(scene.pid_file());
+        scene.sb.same_as(&before);
+    }
+    scene.clean_up("exec");
+}
+
+#[test]
+fn every_step_of_delete_fails() {
+    let scene = Scene::new(|_| {});
+    for point in points(&["delete"]) {
+        for kill in [false, true] {
+            for force in [false, true] {
+                scene.running();
+                let args: &[&str] = if force {
+                    &["delete", "--force", "c"]
+                } else {
+                    scene.sb.rt(&["kill", "c", "KILL"]).ok();
+                    scene.sb.wait_status("c", "stopped");
+                    &["delete", "c"]
+                };
+                let fault = if kill {
+                    format!("{point}:kill")
+                } else {
+                    point.clone()
+                };
+                let out = scene.plain(args, &fault);
+                if kill {
+                    assert_eq!(out.code, 137, "{point}: {out:#?}");
+                } else {
+                    scene.failed(&point, &out, 1);
+                }
+                // While the record is there, the container is: deleting it goes on.
+                if scene.plain(&["state", "c"], "").code == 0 {
+                    assert_eq!(
+                        scene.sb.status("c") == "running",
+                        point == "delete.locked" && force
+                    );
+                    if !force {
+                        scene.sb.rt(args).ok();
+                    }
+                }
+                scene.clean_up(&point);
+            }
+        }
+        scene.works_again(&point);
+    }
+}
