@@ -218,6 +218,19 @@ fn preserve_fds_of_closed_descriptors_errors() {
     ])
     .fails();
     sb.same_as(&before);
+    // The runtime's own descriptors have these numbers meanwhile: they lead to the host.
+    for command in ["run", "create"] {
+        for (env, preserve) in [("", 3), ("LISTEN_FDS=3 LISTEN_PID=$$", 0)] {
+            let args = format!(
+                "{command} --preserve-fds {preserve} --bundle {} f",
+                bundle.arg()
+            );
+            with_descriptors(&sb, env, &args).fails_with("descriptor 5");
+        }
+    }
+    sb.same_as(&before);
+    sb.sleeper("e", |_| {});
+    with_descriptors(&sb, "", "exec --preserve-fds 3 e true").exits(255);
 }
 
 #[test]

@@ -11,12 +11,12 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdGetfdFlags};
 
 use super::options::CreateOptions;
-use crate::cgroup::CgroupDriver;
 use super::record::{self, Record};
 use super::state::Status;
 use super::store::{CONFIG, RESULT_FIFO, START_FIFO, STATE, Store};
 use super::wait;
 use crate::cgroup;
+use crate::cgroup::CgroupDriver;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
