@@ -278,6 +278,9 @@ fn notify_socket_is_forwarded() {
         "{:?}",
         seen()
     );
+    // However long the program takes to be ready, other commands do not wait for that.
+    sb.rt(&["pause", "n"]).ok();
+    sb.rt(&["resume", "n"]).ok();
     if seen().contains("no sender") {
         // busybox's nc has no unix datagrams: send from the host's side of the mount.
         let pid = sb.state("n")["pid"].as_u64().unwrap();
