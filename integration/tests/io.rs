@@ -244,6 +244,18 @@ fn listen_fds_are_passed_on() {
     )
     .ok();
     assert_eq!(out.stdout, "1 1\nthree\nfour\n");
+    // Only who is pid 1 is told so.
+    let said = "echo $LISTEN_FDS; test $LISTEN_PID = $$ && cat <&3";
+    let bundle = sb.sh_bundle(said, |c| {
+        knarr_integration::bundle::drop_namespace(c, "pid");
+    });
+    let args = format!("run --bundle {} f", bundle.arg());
+    let out = with_descriptors(&sb, "LISTEN_FDS=1 LISTEN_PID=$$", &args).ok();
+    assert_eq!(out.stdout, "1\nthree\n");
+    sb.sleeper("e", |_| {});
+    let args = format!("exec e sh -c '{said}'");
+    let out = with_descriptors(&sb, "LISTEN_FDS=1 LISTEN_PID=$$", &args).ok();
+    assert_eq!(out.stdout, "1\nthree\n");
     // Meant for another process: none of ours.
     let bundle = sb.sh_bundle(
         "echo \"${LISTEN_FDS-none}\"; ls /proc/self/fd | wc -l",
