@@ -151,6 +151,19 @@ fn case_04_create_without_process_is_legal_and_start_errors() {
     let before = sb.look();
     sb.create("noproc", &bundle).ok();
     assert_eq!(sb.status("noproc"), "created");
+    // What it waits with, and nothing that leads to the host.
+    let pid = &sb.state("noproc")["pid"];
+    let open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    for host in ["/proc", "/noproc", "/sys/fs/cgroup"] {
+        assert!(
+            !open.iter().any(|target| target.ends_with(host)),
+            "{open:?}"
+        );
+    }
     sb.rt(&["start", "noproc"]).fails_with("process");
     assert_eq!(
         sb.status("noproc"),
