@@ -84,6 +84,23 @@ fn exec_console_socket_gets_the_terminal() {
 }
 
 #[test]
+fn terminal_and_console_socket_must_fit_in_exec() {
+    let sb = Sandbox::new();
+    sb.sleeper("t", |_| {});
+    let before = sb.look();
+    let refused = sb
+        .rt(&["exec", "--tty", "--detach", "t", "sleep", "600"])
+        .exits(255);
+    assert!(refused.stderr.contains("--console-socket"), "{refused:?}");
+    let socket = Receiver::bind(sb.path("tty.sock"));
+    let refused = sb
+        .rt(&["exec", "--console-socket", socket.arg(), "t", "true"])
+        .exits(255);
+    assert!(refused.stderr.contains("--console-socket"), "{refused:?}");
+    sb.same_as(&before);
+}
+
+#[test]
 fn terminal_and_console_socket_must_fit() {
     let sb = Sandbox::new();
     let tty = sb.bundle(|c| c["process"]["terminal"] = json!(true));
