@@ -124,7 +124,7 @@ impl RootFd {
                 // More than the last component is missing, or it is a link that
                 // leads nowhere, or somebody else is at work here.
                 Err(Errno::NOENT | Errno::EXIST | Errno::LOOP | Errno::INVAL) => {
-                    Walk::new(self, links, leaf, mode).run(path)
+                    Walk::new(self, links, Some(leaf), mode).run(path, OFlags::PATH)
                 }
                 result => result,
             },
@@ -191,30 +191,12 @@ impl RootFd {
         flags: OFlags,
         links: Links,
     ) -> std::result::Result<OwnedFd, Errno> {
-        let mut root = pathrs::RootRef::from_fd(self.0.as_fd());
-        if links == Links::Refuse {
-            root.set_resolver_flags(pathrs::flags::ResolverFlags::NO_SYMLINKS);
-        }
-        let result = if flags.contains(OFlags::PATH) {
-            let handle = if flags.contains(OFlags::NOFOLLOW) {
-                root.resolve_nofollow(path)
-            } else {
-                root.resolve(path)
-            };
-            handle.map(OwnedFd::from)
-        } else {
-            let flags = pathrs::flags::OpenFlags::from_bits_retain(flags.bits().into());
-            root.open_subpath(path, flags).map(OwnedFd::from)
-        };
-        let fd = result.map_err(|error| match error.kind() {
-            pathrs::error::ErrorKind::OsError(Some(errno)) => Errno::from_raw_os_error(errno),
-            pathrs::error::ErrorKind::SafetyViolation => Errno::XDEV,
-            _ => Errno::INVAL,
-        })?;
-        if flags.contains(OFlags::DIRECTORY) && file_type(fd.as_fd())? != FileType::Directory {
+        let found = Walk::new(self, links, None, Mode::empty()).run(path, flags)?;
+        if flags.contains(OFlags::DIRECTORY) && file_type(found.fd.as_fd())? != FileType::Directory
+        {
             return Err(Errno::NOTDIR);
         }
-        Ok(fd)
+        Ok(found.fd)
     }
 }
 
@@ -222,12 +204,33 @@ fn call(path: &str) -> String {
     format!("openat2(rootfs, {path:?}, RESOLVE_IN_ROOT)")
 }
 
+/// Opens the file `seen`, which is `name` in `parent`, for more than its path.
+fn reopen(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    seen: OwnedFd,
+    flags: OFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    if flags.contains(OFlags::PATH) {
+        return Ok(seen);
+    }
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(parent, name, flags, Mode::empty())?;
+    let (was, is) = (fs::fstat(&seen)?, fs::fstat(&fd)?);
+    // Exchanged between the two look-ups: not what was looked at.
+    if (was.st_dev, was.st_ino) != (is.st_dev, is.st_ino) {
+        return Err(Errno::AGAIN);
+    }
+    Ok(fd)
+}
+
 /// The type of an open file.
 pub(super) fn file_type(fd: BorrowedFd<'_>) -> std::result::Result<FileType, Errno> {
     Ok(FileType::from_raw_mode(fs::fstat(fd)?.st_mode))
 }
 
-/// A walk from the root that makes what is missing.
+/// A walk from the root, component by component: to make what is missing, and where the kernel
+/// has no openat2(2).
 ///
 /// It holds a descriptor of every directory from the root to where it is:
 /// `..` goes back to the one it came from, so that no rename can lead it above
@@ -236,12 +239,13 @@ struct Walk<'a> {
     root: BorrowedFd<'a>,
     below: Vec<OwnedFd>,
     links: Links,
-    leaf: Leaf,
+    /// What is made where the path leads nowhere; nothing is made where absent.
+    leaf: Option<Leaf>,
     mode: Mode,
 }
 
 impl<'a> Walk<'a> {
-    fn new(root: &'a RootFd, links: Links, leaf: Leaf, mode: Mode) -> Walk<'a> {
+    fn new(root: &'a RootFd, links: Links, leaf: Option<Leaf>, mode: Mode) -> Walk<'a> {
         Walk {
             root: root.as_fd(),
             below: Vec::new(),
@@ -255,7 +259,8 @@ impl<'a> Walk<'a> {
         self.below.last().map_or(self.root, AsFd::as_fd)
     }
 
-    fn run(mut self, path: &str) -> std::result::Result<Found, Errno> {
+    /// Walks to the end of `path` and opens what is there with `flags`, `O_PATH` or others.
+    fn run(mut self, path: &str, flags: OFlags) -> std::result::Result<Found, Errno> {
         let mut created = false;
         let mut followed = 0;
         // What is still to walk, the next component last.
@@ -272,6 +277,9 @@ impl<'a> Walk<'a> {
             let (fd, new) = self.step(&name, last)?;
             created = new;
             match file_type(fd.as_fd())? {
+                FileType::Symlink if last && flags.contains(OFlags::NOFOLLOW) => {
+                    return Ok(Found { fd, created });
+                }
                 FileType::Symlink => {
                     followed += 1;
                     if self.links == Links::Refuse || followed > MAX_LINKS {
@@ -285,17 +293,23 @@ impl<'a> Walk<'a> {
                     rest.append(&mut components(target));
                 }
                 FileType::Directory => self.below.push(fd),
-                _ if last => return Ok(Found { fd, created }),
+                _ if last => {
+                    let fd = reopen(self.here(), &name, fd, flags)?;
+                    return Ok(Found { fd, created });
+                }
                 _ => return Err(Errno::NOTDIR),
             }
         }
-        match self.below.pop() {
-            Some(fd) => Ok(Found { fd, created }),
-            None => Ok(Found {
-                fd: rustix::io::fcntl_dupfd_cloexec(self.root, 3)?,
-                created: false,
-            }),
-        }
+        let (fd, created) = match self.below.pop() {
+            Some(fd) => (fd, created),
+            None => (rustix::io::fcntl_dupfd_cloexec(self.root, 3)?, false),
+        };
+        let fd = if flags.contains(OFlags::PATH) {
+            fd
+        } else {
+            fs::openat(&fd, ".", flags | OFlags::CLOEXEC, Mode::empty())?
+        };
+        Ok(Found { fd, created })
     }
 
     /// Opens one component without following it; makes it where it is missing.
@@ -305,10 +319,10 @@ impl<'a> Walk<'a> {
             Err(Errno::NOENT) => {}
             result => return result.map(|fd| (fd, false)),
         }
-        let (leaf, mode) = if last {
-            (self.leaf, self.mode)
-        } else {
-            (Leaf::Directory, Mode::from_raw_mode(0o755))
+        let (leaf, mode) = match self.leaf {
+            None => return Err(Errno::NOENT),
+            Some(leaf) if last => (leaf, self.mode),
+            Some(_) => (Leaf::Directory, Mode::from_raw_mode(0o755)),
         };
         match create(self.here(), name, leaf, mode) {
             // Somebody was faster: take what there is now.
