@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use super::definition::{Command, commands, render};
+use super::definition::commands::{self, ABOUT, ALL, DETAILS};
+use super::definition::{Command, Flag, Kind, Positional, flags};
 use super::{Outcome, checkpoint, find, print};
 
 /// The version of the specification that is implemented.
@@ -25,7 +26,16 @@ pub fn version(program: &str) -> Outcome {
 
 /// Prints the help of the program.
 pub fn program(program: &'static str) -> Outcome {
-    print(&render::program(program).render_help().to_string())?;
+    let mut text = format!(
+        "{ABOUT}\n\nUsage: {program} [OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]\n\nCommands:\n"
+    );
+    let commands = ALL
+        .iter()
+        .map(|command| (command.name.into(), command.about));
+    columns(&mut text, commands.collect());
+    options(&mut text, &flags::GLOBALS);
+    details(&mut text, DETAILS);
+    print(&text)?;
     Ok(0)
 }
 
@@ -37,9 +47,75 @@ pub fn command(program: &str, command: &'static Command) -> Outcome {
     if std::ptr::eq(command, &commands::CHECKPOINT) || std::ptr::eq(command, &commands::RESTORE) {
         checkpoint::probe()?;
     }
-    let text = render::command(command, Some(program)).render_help();
-    print(&text.to_string())?;
+    let mut text = format!(
+        "{}\n\nUsage: {program} {} [OPTIONS]",
+        command.about, command.name
+    );
+    for positional in command.positionals {
+        text.push(' ');
+        text.push_str(&shown(positional));
+    }
+    text.push('\n');
+    if !command.positionals.is_empty() {
+        text.push_str("\nArguments:\n");
+        let positionals = command.positionals.iter();
+        columns(
+            &mut text,
+            positionals
+                .map(|positional| (shown(positional), positional.help))
+                .collect(),
+        );
+    }
+    let flags: Vec<_> = command
+        .flags
+        .iter()
+        .copied()
+        .chain([&flags::HELP])
+        .collect();
+    options(&mut text, &flags);
+    details(&mut text, command.details);
+    print(&text)?;
     Ok(0)
+}
+
+/// A positional argument in a usage line.
+fn shown(positional: &Positional) -> String {
+    let (open, close) = if positional.required {
+        ('<', '>')
+    } else {
+        ('[', ']')
+    };
+    let more = if positional.rest { "..." } else { "" };
+    format!("{open}{}{close}{more}", positional.name)
+}
+
+fn options(text: &mut String, flags: &[&Flag]) {
+    text.push_str("\nOptions:\n");
+    let shown = flags.iter().filter(|flag| !flag.hidden).map(|flag| {
+        let mut name = match flag.short {
+            Some(short) => format!("-{short}, --{}", flag.long),
+            None => format!("    --{}", flag.long),
+        };
+        if flag.kind != Kind::Switch {
+            name.push_str(&format!(" <{}>", flag.value));
+        }
+        (name, flag.help)
+    });
+    columns(text, shown.collect());
+}
+
+/// A name and its description a line, the descriptions below each other.
+fn columns(text: &mut String, lines: Vec<(String, &str)>) {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, help) in lines {
+        text.push_str(&format!("  {name:width$}  {help}\n"));
+    }
+}
+
+fn details(text: &mut String, details: &str) {
+    if !details.is_empty() {
+        text.push_str(&format!("\n{details}\n"));
+    }
 }
 
 /// Prints the help of the command that a word names, or of the program.

@@ -271,11 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn clap_accepts_the_tables() {
-        definition::render::program("knarr").debug_assert();
-    }
-
-    #[test]
     fn exit_codes_fit() {
         assert_eq!(exit_code(0), 0);
         assert_eq!(exit_code(137), 137);

@@ -6,7 +6,6 @@
 
 pub mod commands;
 pub mod flags;
-pub mod render;
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +24,6 @@ pub enum Kind {
     Numbers,
     /// A duration in Go's notation, such as `1m30s`.
     Duration,
-}
-
-impl Kind {
-    /// Whether the flag may be given more than once with effect.
-    #[must_use]
-    pub fn repeats(self) -> bool {
-        matches!(self, Kind::List | Kind::Numbers)
-    }
 }
 
 /// A flag. Two flags are the same when they are the same static.

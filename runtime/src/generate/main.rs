@@ -3,8 +3,9 @@
 //!
 //! A program of its own, so that the runtime's binary does not carry the generators.
 
-#[path = "cli/definition/mod.rs"]
+#[path = "../cli/definition/mod.rs"]
 mod definition;
+mod render;
 
 use std::io::{Error, Result};
 use std::path::Path;
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
 fn man(directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     page(
-        definition::render::program(PROGRAM),
+        render::program(PROGRAM),
         PROGRAM,
         definition::commands::ABOUT,
         definition::commands::DETAILS,
@@ -39,7 +40,7 @@ fn man(directory: &Path) -> Result<()> {
     for definition in definition::commands::ALL {
         let name = format!("{PROGRAM}-{}", definition.name);
         page(
-            definition::render::command(definition, Some(PROGRAM)).display_name(&name),
+            render::command(definition, Some(PROGRAM)).display_name(&name),
             &name,
             definition.about,
             definition.details,
@@ -73,9 +74,17 @@ fn page(
 /// One file a shell.
 fn completions(directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
-    let mut program = definition::render::program(PROGRAM);
+    let mut program = render::program(PROGRAM);
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut program, PROGRAM, directory)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clap_accepts_the_tables() {
+        super::render::program(super::PROGRAM).debug_assert();
+    }
 }

@@ -1,9 +1,9 @@
-//! The tables as clap's commands, from which help texts, man pages and completions come.
+//! The tables as clap's commands, from which man pages and completions come.
 
 use clap::{Arg, ArgAction};
 
-use super::commands::{ABOUT, ALL, DETAILS};
-use super::{Command, Flag, Kind, flags};
+use crate::definition::commands::{ABOUT, ALL, DETAILS};
+use crate::definition::{Command, Flag, Kind, flags};
 
 /// The whole program.
 #[must_use]
@@ -73,9 +73,10 @@ fn argument(flag: &'static Flag) -> Arg {
     if matches!(flag.kind, Kind::Path) {
         arg = arg.value_hint(clap::ValueHint::AnyPath);
     }
-    arg.value_name(flag.value).action(if flag.kind.repeats() {
-        ArgAction::Append
-    } else {
-        ArgAction::Set
-    })
+    arg.value_name(flag.value)
+        .action(if matches!(flag.kind, Kind::List | Kind::Numbers) {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        })
 }

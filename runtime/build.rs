@@ -1,0 +1,20 @@
+//! Linker flags of the program knarr where it is built to be installed.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=knarr.ld");
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
+    // Only the profile `runtime` is built for size. It aborts and so never unwinds; other
+    // builds keep their backtraces.
+    if is("OPT_LEVEL", "z") && is("CARGO_CFG_TARGET_ENV", "musl") {
+        let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        for flag in [
+            &format!("-T,{directory}/knarr.ld"),
+            "--no-eh-frame-hdr",
+            // Relative relocations as a bitmap: musl applies them since 1.2.4.
+            "-z,pack-relative-relocs",
+        ] {
+            println!("cargo::rustc-link-arg-bin=knarr=-Wl,{flag}");
+        }
+    }
+}
