@@ -321,3 +321,14 @@ fn nothing_of_the_host_leaks_in() {
     assert_eq!(fds, ["0", "1", "2", "3"], "3 is ls's own: {out:?}");
     assert!(!out.stdout.contains("KNARR_SANDBOX"), "{out:?}");
 }
+
+#[test]
+fn warnings_are_told() {
+    let sb = Sandbox::new();
+    sb.sleeper("e", |_| {});
+    let args = ["exec", "--cap", "CAP_NO_SUCH", "e", "echo", "runs"];
+    let out = sb.rt(&args).ok();
+    assert_eq!(out.stdout, "runs\n");
+    let said = out.stderr.matches("bounding").count();
+    assert!(said == 1 && out.stderr.contains("CAP_NO_SUCH"), "{out:?}");
+}

@@ -464,3 +464,255 @@ fn huge_but_legal_configurations_work() {
     })
     .ok();
 }
+
+/// Replaces a file of the container's state directory.
+fn plant(sb: &Sandbox, id: &str, name: &str, text: &[u8]) {
+    fs::write(sb.root().join(id).join(name), text).unwrap();
+}
+
+fn record(sb: &Sandbox, id: &str) -> knarr_integration::Value {
+    let text = fs::read(sb.root().join(id).join("state.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+#[test]
+fn forced_delete_of_a_damaged_record_takes_the_container_along() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["process"]["args"] = json!(["/bin/sleep", "600"]));
+    let before = sb.look();
+    for damage in [
+        b"".to_vec(),
+        b"{\"version\": 4000000000}".to_vec(),
+        vec![b' '; 33 << 20],
+        [b"{\"a\":".repeat(100_000), b"1".to_vec()].concat(),
+    ] {
+        let c = sb.started("hurt", &bundle);
+        plant(&sb, "hurt", "state.json", &damage);
+        sb.rt(&["state", "hurt"]).fails();
+        sb.rt(&["delete", "hurt"]).fails();
+        sb.rt(&["delete", "--force", "hurt"]).ok();
+        assert!(!process::alive(c.pid), "its process runs on unseen");
+        knarr_integration::cgroup::tree(&c.bundle.cgroup)
+            .iter()
+            .for_each(|left| panic!("left: {}", left.display()));
+        sb.same_as(&before);
+        // What was above the container's cgroup may be others'.
+        knarr_integration::cgroup::remove(sb.cgroup());
+    }
+    // Not even a file, or one that cannot be opened.
+    for directory in [true, false] {
+        sb.started("hurt", &bundle);
+        let path = sb.root().join("hurt/state.json");
+        fs::remove_file(&path).unwrap();
+        if directory {
+            fs::create_dir(&path).unwrap();
+        } else {
+            symlink("state.json", &path).unwrap();
+        }
+        sb.rt(&["state", "hurt"]).fails();
+        sb.rt(&["delete", "--force", "hurt"]).ok();
+        sb.same_as(&before);
+    }
+}
+
+#[test]
+fn a_damaged_copy_of_the_configuration_is_no_obstacle_to_delete() {
+    let sb = Sandbox::new();
+    let before = sb.look();
+    let marker = sb.path("poststop-ran");
+    for damage in [None, Some(b"".as_slice()), Some(&[b'['; 100_000])] {
+        sb.sleeper("copy", |c| {
+            let hook = json!([{"path": "/bin/touch", "args": ["touch", marker]}]);
+            c["hooks"] = json!({"poststop": hook});
+        });
+        match damage {
+            Some(text) => plant(&sb, "copy", "config.json", text),
+            None => fs::remove_file(sb.root().join("copy/config.json")).unwrap(),
+        }
+        sb.rt(&["exec", "copy", "true"]).exits(255);
+        assert_eq!(sb.status("copy"), "running");
+        let out = sb.rt(&["delete", "--force", "copy"]).ok();
+        assert!(out.stderr.contains("poststop"), "a warning: {out:?}");
+        assert!(!marker.exists());
+        sb.same_as(&before);
+    }
+}
+
+#[test]
+fn a_pid_that_another_process_has_now_is_stopped_and_left_alone() {
+    let sb = Sandbox::new();
+    let before = sb.look();
+    let c = sb.sleeper("stale", |_| {});
+    let mut other = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let whole = record(&sb, "stale");
+    for pid in [
+        json!(other.id()),
+        json!(1),
+        json!(i32::MAX),
+        json!(-1),
+        json!(0),
+    ] {
+        let mut forged = whole.clone();
+        forged["pid"] = pid.clone();
+        plant(&sb, "stale", "state.json", forged.to_string().as_bytes());
+        assert_eq!(sb.status("stale"), "stopped", "{pid}");
+        assert_eq!(sb.state("stale")["pid"], 0, "{pid}");
+        sb.rt(&["kill", "stale", "KILL"])
+            .fails_with("container not running");
+        sb.rt(&["exec", "stale", "true"]).exits(255);
+        sb.rt(&["start", "stale"]).fails();
+    }
+    let mut forged = whole.clone();
+    forged["startTime"] = json!(whole["startTime"].as_u64().unwrap() + 1);
+    plant(&sb, "stale", "state.json", forged.to_string().as_bytes());
+    assert_eq!(sb.status("stale"), "stopped");
+    // Its own process lives on in its cgroup, where force finds it.
+    sb.rt(&["delete", "--force", "stale"]).ok();
+    assert!(!process::alive(c.pid));
+    assert!(
+        process::alive(other.id()),
+        "somebody else's process was killed"
+    );
+    other.kill().unwrap();
+    other.wait().unwrap();
+    sb.same_as(&before);
+}
+
+#[test]
+fn what_is_no_container_does_not_keep_its_id() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let before = sb.look();
+    // What a runtime leaves that is killed right at the start of create or the end of delete.
+    fs::create_dir_all(sb.root().join("remains")).unwrap();
+    fs::write(sb.root().join("remains/.state.json"), "{").unwrap();
+    for command in ["state", "start", "delete"] {
+        sb.rt(&[command, "remains"]).fails_with("does not exist");
+    }
+    sb.create("remains", &bundle).ok();
+    sb.finish("remains");
+    // What somebody else put into a container's directory goes with it.
+    sb.create("foreign", &bundle).ok();
+    fs::create_dir_all(sb.root().join("foreign/a/b/c")).unwrap();
+    plant(&sb, "foreign", "a/b/file", b"x");
+    symlink("/etc", sb.root().join("foreign/link")).unwrap();
+    sb.finish("foreign");
+    sb.same_as(&before);
+    assert!(fs::metadata("/etc/passwd").is_ok());
+}
+
+#[test]
+fn a_state_root_behind_a_link_or_read_only() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let real = sb.path("real");
+    fs::create_dir(&real).unwrap();
+    symlink(&real, sb.root()).unwrap();
+    sb.create("linked", &bundle).ok();
+    assert!(real.join("linked").is_dir());
+    sb.finish("linked");
+    fs::remove_file(sb.root()).unwrap();
+
+    fs::create_dir(sb.root()).unwrap();
+    let before = sb.look();
+    let none = rustix::mount::MountFlags::empty();
+    let read_only = rustix::mount::MountFlags::RDONLY;
+    rustix::mount::mount("tmpfs", sb.root(), "tmpfs", read_only, None).unwrap();
+    sb.create("fixed", &bundle)
+        .fails_with("read-only file system");
+    rustix::mount::unmount(sb.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    sb.same_as(&before);
+
+    // Whatever number of files there is room for.
+    for inodes in 2..12 {
+        let options = std::ffi::CString::new(format!("nr_inodes={inodes}")).unwrap();
+        rustix::mount::mount("tmpfs", sb.root(), "tmpfs", none, Some(&*options)).unwrap();
+        let out = sb.create("tight", &bundle);
+        if out.code == 0 {
+            sb.finish("tight");
+        } else {
+            out.fails_with("no space left");
+        }
+        let left: Vec<_> = fs::read_dir(sb.root()).unwrap().collect();
+        assert!(left.is_empty(), "{inodes}: {left:?}");
+        rustix::mount::unmount(sb.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        sb.same_as(&before);
+    }
+}
+
+#[test]
+fn two_commands_at_once_leave_one_outcome() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["process"]["args"] = json!(["/bin/sleep", "600"]));
+    let before = sb.look();
+    for round in 0..10 {
+        for pair in [
+            [&["start", "two"][..], &["delete", "--force", "two"]],
+            [&["kill", "two", "KILL"], &["delete", "--force", "two"]],
+            [&["exec", "two", "true"], &["delete", "--force", "two"]],
+            [&["pause", "two"], &["delete", "--force", "two"]],
+        ] {
+            sb.create("two", &bundle).ok();
+            if round % 2 == 0 && pair[0][0] != "start" {
+                sb.rt(&["start", "two"]).ok();
+            }
+            let first = sb.spawn(sb.command(pair[0]));
+            std::thread::sleep(Duration::from_micros(200 * round));
+            let second = sb.spawn(sb.command(pair[1]));
+            let (first, second) = (first.wait(), second.wait());
+            second.ok();
+            assert!(
+                [0, 1, 255].contains(&first.code) || pair[0][0] == "exec",
+                "{first:?}"
+            );
+            sb.same_as(&before);
+        }
+        let first = sb.spawn(sb.command(&["create", "--bundle", bundle.arg(), "two"]));
+        let second = sb.spawn(sb.command(&["delete", "--force", "two"]));
+        let (first, second) = (first.wait(), second.wait());
+        second.ok();
+        if first.code == 0 {
+            sb.rt(&["delete", "--force", "two"]).ok();
+        }
+        sb.same_as(&before);
+    }
+}
+
+#[test]
+fn hooks_that_do_not_end_do_not_hold_up_a_forced_delete() {
+    let sb = Sandbox::new();
+    let before = sb.look();
+    let hang = json!([{"path": "/bin/sleep", "args": ["sleep", "600"]}]);
+    // The runtime is killed while a hook runs in the container.
+    let bundle = sb.bundle(|c| c["hooks"] = json!({"createContainer": hang.clone()}));
+    let mut create = sb.spawn(sb.command(&["create", "--bundle", bundle.arg(), "hang"]));
+    let ran = || {
+        knarr_integration::cgroup::processes(&bundle.cgroup)
+            .iter()
+            .any(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.starts_with(b"sleep\0"))
+            })
+    };
+    assert!(process::eventually(Duration::from_secs(10), ran));
+    create.kill();
+    let _ = create.wait();
+    let begin = Instant::now();
+    sb.rt(&["delete", "--force", "hang"]).ok();
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    sb.same_as(&before);
+    // The runtime waits in start.
+    let bundle = sb.bundle(|c| c["hooks"] = json!({"startContainer": hang}));
+    sb.create("hang", &bundle).ok();
+    let start = sb.spawn(sb.command(&["start", "hang"]));
+    let ran = || knarr_integration::cgroup::processes(&bundle.cgroup).len() > 1;
+    assert!(process::eventually(Duration::from_secs(10), ran));
+    sb.rt(&["delete", "--force", "hang"]).ok();
+    start.wait().fails();
+    sb.same_as(&before);
+}

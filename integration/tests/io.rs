@@ -84,6 +84,23 @@ fn exec_console_socket_gets_the_terminal() {
 }
 
 #[test]
+fn terminal_and_console_socket_must_fit_in_exec() {
+    let sb = Sandbox::new();
+    sb.sleeper("t", |_| {});
+    let before = sb.look();
+    let refused = sb
+        .rt(&["exec", "--tty", "--detach", "t", "sleep", "600"])
+        .exits(255);
+    assert!(refused.stderr.contains("--console-socket"), "{refused:?}");
+    let socket = Receiver::bind(sb.path("tty.sock"));
+    let refused = sb
+        .rt(&["exec", "--console-socket", socket.arg(), "t", "true"])
+        .exits(255);
+    assert!(refused.stderr.contains("--console-socket"), "{refused:?}");
+    sb.same_as(&before);
+}
+
+#[test]
 fn terminal_and_console_socket_must_fit() {
     let sb = Sandbox::new();
     let tty = sb.bundle(|c| c["process"]["terminal"] = json!(true));
@@ -218,6 +235,19 @@ fn preserve_fds_of_closed_descriptors_errors() {
     ])
     .fails();
     sb.same_as(&before);
+    // The runtime's own descriptors have these numbers meanwhile: they lead to the host.
+    for command in ["run", "create"] {
+        for (env, preserve) in [("", 3), ("LISTEN_FDS=3 LISTEN_PID=$$", 0)] {
+            let args = format!(
+                "{command} --preserve-fds {preserve} --bundle {} f",
+                bundle.arg()
+            );
+            with_descriptors(&sb, env, &args).fails_with("descriptor 5");
+        }
+    }
+    sb.same_as(&before);
+    sb.sleeper("e", |_| {});
+    with_descriptors(&sb, "", "exec --preserve-fds 3 e true").exits(255);
 }
 
 #[test]
@@ -231,6 +261,18 @@ fn listen_fds_are_passed_on() {
     )
     .ok();
     assert_eq!(out.stdout, "1 1\nthree\nfour\n");
+    // Only who is pid 1 is told so.
+    let said = "echo $LISTEN_FDS; test $LISTEN_PID = $$ && cat <&3";
+    let bundle = sb.sh_bundle(said, |c| {
+        knarr_integration::bundle::drop_namespace(c, "pid");
+    });
+    let args = format!("run --bundle {} f", bundle.arg());
+    let out = with_descriptors(&sb, "LISTEN_FDS=1 LISTEN_PID=$$", &args).ok();
+    assert_eq!(out.stdout, "1\nthree\n");
+    sb.sleeper("e", |_| {});
+    let args = format!("exec e sh -c '{said}'");
+    let out = with_descriptors(&sb, "LISTEN_FDS=1 LISTEN_PID=$$", &args).ok();
+    assert_eq!(out.stdout, "1\nthree\n");
     // Meant for another process: none of ours.
     let bundle = sb.sh_bundle(
         "echo \"${LISTEN_FDS-none}\"; ls /proc/self/fd | wc -l",
@@ -265,6 +307,9 @@ fn notify_socket_is_forwarded() {
         "{:?}",
         seen()
     );
+    // However long the program takes to be ready, other commands do not wait for that.
+    sb.rt(&["pause", "n"]).ok();
+    sb.rt(&["resume", "n"]).ok();
     if seen().contains("no sender") {
         // busybox's nc has no unix datagrams: send from the host's side of the mount.
         let pid = sb.state("n")["pid"].as_u64().unwrap();

@@ -151,6 +151,19 @@ fn case_04_create_without_process_is_legal_and_start_errors() {
     let before = sb.look();
     sb.create("noproc", &bundle).ok();
     assert_eq!(sb.status("noproc"), "created");
+    // What it waits with, and nothing that leads to the host.
+    let pid = &sb.state("noproc")["pid"];
+    let open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    for host in ["/proc", "/noproc", "/sys/fs/cgroup"] {
+        assert!(
+            !open.iter().any(|target| target.ends_with(host)),
+            "{open:?}"
+        );
+    }
     sb.rt(&["start", "noproc"]).fails_with("process");
     assert_eq!(
         sb.status("noproc"),
@@ -572,6 +585,54 @@ fn plain_kill_takes_the_rest_along_without_a_pid_namespace() {
     sb.wait_status("all", "stopped");
     sb.rt(&["delete", "all"]).ok();
     sb.same_as(&before);
+}
+
+#[test]
+fn without_cgroups_init_is_killed_all_the_same() {
+    let sb = Sandbox::new();
+    for private in [true, false] {
+        let bundle = sb.bundle(|c| {
+            c["process"]["args"] = json!(["/bin/sleep", "600"]);
+            if !private {
+                knarr_integration::bundle::drop_namespace(c, "pid");
+            }
+        });
+        let run = || {
+            let file = bundle.arg();
+            let args = ["--cgroup-manager", "disabled", "run", "-d", "-b", file, "d"];
+            sb.rt(&args).ok();
+        };
+        for kill in [&["kill", "d", "KILL"][..], &["kill", "--all", "d", "9"]] {
+            run();
+            sb.rt(kill).ok();
+            sb.wait_status("d", "stopped");
+            sb.rt(&["delete", "d"]).ok();
+        }
+        run();
+        sb.rt(&["delete", "--force", "d"]).ok();
+        sb.rt(&["state", "d"]).fails_with("does not exist");
+        let args = ["--cgroup-manager", "disabled", "run", "-b", bundle.arg()];
+        bundle.edit(|c| c["process"]["args"] = json!(["/bin/sh", "-c", "exit 7"]));
+        sb.rt(&[&args[..], &["d"]].concat()).exits(7);
+        bundle.edit(|c| c["process"]["args"] = json!(["/no/such"]));
+        let failed = sb.rt(&[&args[..], &["d"]].concat()).fails();
+        assert!(!failed.stderr.contains("cgroup"), "{failed:?}");
+    }
+}
+
+#[test]
+fn run_gives_the_exit_code_of_a_container_that_somebody_else_deletes() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["process"]["args"] = json!(["/bin/sleep", "600"]));
+    let run = sb.spawn(sb.command(&["run", "-b", bundle.arg(), "r"]));
+    assert!(process::eventually(Duration::from_secs(10), || {
+        sb.rt(&["state", "r"]).stdout.contains("running")
+    }));
+    // Stopped for a moment, so that the other one comes first.
+    process::kill(run.pid(), 19);
+    sb.rt(&["delete", "--force", "r"]).ok();
+    process::kill(run.pid(), 18);
+    run.wait().exits(137);
 }
 
 #[test]

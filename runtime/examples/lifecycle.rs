@@ -66,13 +66,13 @@ fn use_it(container: &Container) -> Result<()> {
 
     let script =
         "echo \"exec: pid $$ on $(hostname), beside: $(cat /proc/1/cmdline | tr '\\0' ' ')\"";
-    let code = container.exec(&ExecOptions {
+    let (code, _) = container.exec(&ExecOptions {
         args: ["sh", "-c", script].map(str::to_owned).into(),
         ..ExecOptions::default()
     })?;
     println!("exec: exit code {code}");
     // The exit code of what ran is a value, not an error.
-    let code = container.exec(&ExecOptions {
+    let (code, _) = container.exec(&ExecOptions {
         args: ["sh", "-c", "exit 7"].map(str::to_owned).into(),
         ..ExecOptions::default()
     })?;

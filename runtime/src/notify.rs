@@ -176,7 +176,8 @@ const FIRST: u32 = 3;
 /// environment, which count only when they are meant for `own_pid`; `preserve` is `--preserve-fds`.
 ///
 /// # Errors
-/// `InvalidArgument` for numbers that are none or too large, and descriptors that are not open.
+/// `InvalidArgument` for numbers that are none or too large, and descriptors that are not open or
+/// close on exec.
 pub fn inherited(
     listen_fds: Option<&str>,
     listen_pid: Option<&str>,
@@ -205,7 +206,9 @@ pub fn inherited(
         ));
     };
     for fd in 3..end {
-        if !fds::is_open(fd) {
+        // One that closes on exec is the runtime's own: the caller left a gap, and the state
+        // directory of the host would get into the container.
+        if !fds::is_handed_on(fd) {
             return Err(Error::new(
                 Kind::InvalidArgument,
                 format!(
@@ -256,15 +259,6 @@ impl Inherited {
         }
         Ok(())
     }
-}
-
-/// Marks everything but the standard streams close-on-exec: first of all in the runtime, so that hooks
-/// and helpers inherit nothing. [`Inherited::close_others`] takes the mark from those that are handed on.
-///
-/// # Errors
-/// Those of close_range(2).
-pub fn seal_descriptors() -> Result<()> {
-    fds::close_on_exec_from(FIRST).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")
 }
 
 #[cfg(test)]
@@ -351,6 +345,12 @@ mod tests {
         let seen = in_child(|| {
             // 3 to 7 are open, whatever the harness left there.
             let _files: Vec<_> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
+            // Those that the process opened itself are not the caller's to hand on.
+            fds::close_on_exec_from(FIRST).unwrap();
+            assert!(inherited(None, None, 42, 1).is_err());
+            for fd in 3..8 {
+                fds::keep_on_exec(fd).unwrap();
+            }
             let count = |fds, pid, preserve| inherited(fds, pid, 42, preserve);
             assert_eq!(count(None, None, 0)?.end(), 3);
             assert_eq!(count(Some("2"), Some("42"), 1)?.end(), 6);
@@ -390,8 +390,12 @@ mod tests {
         let script = format!("ls /proc/$$/fd >{}; :", out.path().display());
         in_child(|| {
             let _files: Vec<_> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
-            seal_descriptors()?;
-            inherited(None, None, 1, 2)?.close_others(&[])?;
+            for fd in [3, 4] {
+                fds::keep_on_exec(fd).unwrap();
+            }
+            let inherited = inherited(None, None, 1, 2)?;
+            fds::close_on_exec_from(FIRST).unwrap();
+            inherited.close_others(&[])?;
             let program = crate::process::program::plan(&crate::spec::config::Process {
                 args: ["/bin/sh".into(), "-c".into(), script.as_str().into()].into(),
                 ..Default::default()

@@ -54,8 +54,9 @@ impl Manager for Disabled {
         unsupported("list processes")
     }
 
+    /// Nobody is known but init, which those who call this reach by its pid.
     fn kill_all(&self, _signal: i32) -> Result<()> {
-        unsupported("signal all processes")
+        Ok(())
     }
 
     fn stats(&self) -> Result<Stats> {

@@ -36,7 +36,7 @@ fn run(globals: &Globals, matches: &Matches<'_>) -> Outcome {
             "process args cannot be empty; name a command or use --process",
         ));
     }
-    let code = container.exec(&ExecOptions {
+    let (code, warnings) = container.exec(&ExecOptions {
         process,
         args,
         cwd: matches.filled(&flags::CWD),
@@ -56,6 +56,7 @@ fn run(globals: &Globals, matches: &Matches<'_>) -> Outcome {
         cgroups: matches.texts(&flags::CGROUP),
         ignore_paused: matches.on(&flags::IGNORE_PAUSED),
     })?;
+    super::warn(globals, &warnings);
     Ok(exit_code(code))
 }
 

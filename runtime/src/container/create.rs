@@ -38,7 +38,7 @@ use crate::sys::clone::{Side, clone_process, flags};
 use crate::{console, hooks, intel_rdt, network, notify, proc, protect, seccomp, time};
 
 /// The annotation by which the caller's groups stay, for volumes that only they open.
-const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+pub(super) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// A container whose process waits at its gate.
 #[derive(Debug)]
@@ -323,9 +323,9 @@ impl Builder<'_> {
                     make_cwd: true,
                     keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
                 };
-                let (attributes, warnings) =
+                // The validation has told of the same already.
+                let (attributes, _) =
                     Attributes::plan(process, spec.linux.as_ref(), &around, &procfs)?;
-                self.warnings.extend(warnings);
                 Some(attributes)
             }
             None => None,

@@ -89,7 +89,14 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
                 .err(),
         );
     }
-    failures.extend(manager.delete().err());
+    let mut removed = manager.delete();
+    if force && removed.is_err() {
+        // The record may be wrong about init: whoever is left in the cgroup holds it.
+        removed = manager
+            .kill_all(Signal::KILL.as_raw())
+            .and_then(|()| manager.delete());
+    }
+    failures.extend(removed.err());
     fault!("delete.cgroup");
     if let Some(error) = failures.into_iter().next() {
         return Err(error);

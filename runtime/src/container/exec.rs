@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
 
-use super::create::{died, hand_over_listener, write_pid_file};
+use super::create::{KEEP_GROUPS, died, hand_over_listener, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
 use super::run::{started, wait_in_foreground};
@@ -22,6 +22,7 @@ use crate::process::affinity::{self, Affinity};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
+use crate::spec::Text;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
 use crate::sys::clone::{self, Side, clone_process, flags};
@@ -31,12 +32,12 @@ use crate::sys::signal::Signals;
 use crate::{init, proc, protect};
 
 impl Container {
-    /// Runs a further process in the container. Returns its exit code, 0 when detached.
+    /// Runs a further process in the container. Returns its exit code, 0 when detached, and warnings.
     ///
     /// # Errors
     /// `WrongState` unless the container is created or running; a program that
     /// cannot be executed. No process is left then.
-    pub fn exec(&self, options: &ExecOptions<'_>) -> Result<i32> {
+    pub fn exec(&self, options: &ExecOptions<'_>) -> Result<(i32, Vec<String>)> {
         protect::require()?;
         proc::require_one_thread()?;
         let (store, record) = self.open()?;
@@ -70,7 +71,8 @@ impl Container {
             host: Some(&host),
             systemd_cgroup: false,
         };
-        validate::refuse_errors(validate::validate_process(&process, &context))?;
+        let findings = validate::refuse_errors(validate::validate_process(&process, &context))?;
+        check_console(process.terminal, options)?;
         let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let filter = profile.map(seccomp::compile).transpose()?;
         let procfs = ProcFs::open()?;
@@ -78,10 +80,10 @@ impl Container {
             session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
-            keep_groups: false,
+            keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
         };
-        let (attributes, _warnings) =
-            Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
+        // The validation has told of the same already.
+        let (attributes, _) = Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
         let affinity = process
             .exec_cpu_affinity
             .as_ref()
@@ -99,6 +101,7 @@ impl Container {
             procfs,
             root: open_root(record.pid)?,
             options,
+            warnings: findings.iter().map(ToString::to_string).collect(),
         };
         let signals = if options.detach {
             None
@@ -106,11 +109,24 @@ impl Container {
             Some(Signals::block().context(|| "signalfd()")?)
         };
         let (pidfd, console) = exec.spawn()?;
-        match signals {
-            Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref()),
-            None => Ok(0),
-        }
+        let code = match signals {
+            Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?,
+            None => 0,
+        };
+        Ok((code, exec.warnings))
     }
+}
+
+/// Refuses terminals that nobody would get, and sockets that would get none.
+fn check_console(terminal: bool, options: &ExecOptions<'_>) -> Result<()> {
+    let why = match (terminal, &options.console_socket) {
+        (true, None) if options.detach => {
+            "a detached process needs --console-socket for its terminal"
+        }
+        (false, Some(_)) => "--console-socket: no terminal is asked for",
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::InvalidArgument, why))
 }
 
 /// The root directory of init: where it is not the root of its mount namespace, joining that is not enough.
@@ -135,6 +151,7 @@ struct Exec<'a> {
     procfs: ProcFs,
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
+    warnings: Vec<String>,
 }
 
 impl Exec<'_> {
@@ -194,7 +211,7 @@ impl Exec<'_> {
     }
 
     fn accompany(
-        &self,
+        &mut self,
         channel: &Channel,
         pid: i32,
         pidfd: BorrowedFd<'_>,
@@ -203,7 +220,7 @@ impl Exec<'_> {
         loop {
             match channel.receive()? {
                 Some(Message::Ready) => break,
-                Some(Message::Warning(_)) => {}
+                Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Console(master)) => {
                     match &self.options.console_socket {
                         Some(socket) => super::create::send_console(socket, master.as_fd())?,

@@ -121,22 +121,31 @@ impl Container {
         let (_, record) = self.open()?;
         let everybody = all || (signal == Some(Signal::KILL) && !record.private_pid);
         let init = open_init(&record)?;
+        let mut others = Ok(());
         if let (true, Some(signal)) = (everybody, signal) {
-            self.manager(&record)?.kill_all(signal.as_raw())?;
-            if all || init.is_some() {
-                return Ok(());
+            let manager = self.manager(&record)?;
+            others = manager.kill_all(signal.as_raw());
+            // Init gets it once. Where it is in no cgroup that we know, it has not had it yet.
+            let reached = signal != Signal::KILL
+                && manager
+                    .pids()
+                    .is_ok_and(|pids| pids.contains(&record.pid.cast_unsigned()));
+            if reached {
+                return others;
             }
         }
         let Some(init) = init else {
             return if all {
-                Ok(())
+                others
             } else {
                 Err(Error::new(Kind::WrongState, "container not running"))
             };
         };
         let Some(signal) = signal else { return Ok(()) };
         match pidfd_send_signal(&init, signal) {
-            Ok(()) => Ok(()),
+            Ok(()) => others,
+            // It has died of the signal already.
+            Err(Errno::SRCH) if everybody => others,
             Err(Errno::SRCH) => Err(Error::new(Kind::WrongState, "container not running")),
             Err(errno) => Err(Error::system(
                 format!("pidfd_send_signal({})", record.pid),

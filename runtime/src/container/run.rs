@@ -47,7 +47,7 @@ impl Container {
             Ok(code) => {
                 let mut warnings = created.warnings;
                 if !run.detach && !run.keep {
-                    warnings.extend(delete::destroy(root, &options.id, true)?);
+                    warnings.extend(Container::force_delete(root, &options.id)?);
                 }
                 Ok((code, warnings))
             }
@@ -108,7 +108,7 @@ pub(super) fn until_end(
 ) -> Result<(i32, Vec<String>)> {
     let code = wait_in_foreground(pidfd, signals, console)?;
     if !keep {
-        warnings.extend(delete::destroy(root, id, true)?);
+        warnings.extend(Container::force_delete(root, id)?);
     }
     Ok((code, warnings))
 }

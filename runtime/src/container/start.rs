@@ -65,6 +65,8 @@ impl Container {
         store.unlink(RESULT_FIFO);
         fault!("start.started");
         self.after_start(&store, &record)?;
+        // The program may take its time to say that it is ready; whoever waits for the lock has none.
+        store.unlock();
         if let (Some((listener, host)), Some(init)) = (notify, open_init(&record)?) {
             listener.proxy(&host, record.pid.cast_unsigned(), init.as_fd())?;
         }

@@ -69,6 +69,12 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
     ))
 }
 
+/// The root is the caller's own choice, and may be a link.
+fn open_root(root: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, root, flags, Mode::empty())
+}
+
 fn open_dir(at: BorrowedFd<'_>, path: &Path) -> std::result::Result<OwnedFd, Errno> {
     openat(at, path, OFlags::RDONLY | DIR_FLAGS, Mode::empty())
 }
@@ -77,7 +83,7 @@ impl Store {
     /// Makes the directory of a new container and locks it.
     pub fn create(root: &Path, id: &str) -> Result<Store> {
         check_id(id)?;
-        let root_fd = match open_dir(CWD, root) {
+        let root_fd = match open_root(root) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => {
                 use std::os::unix::fs::DirBuilderExt;
@@ -86,7 +92,7 @@ impl Store {
                     .mode(0o700)
                     .create(root)
                     .context(|| format!("mkdir({})", root.display()))?;
-                open_dir(CWD, root).context(|| format!("open({})", root.display()))?
+                open_root(root).context(|| format!("open({})", root.display()))?
             }
             Err(errno) => return Err(Error::system(format!("open({})", root.display()), errno)),
         };
@@ -144,7 +150,7 @@ impl Store {
     /// Opens the directory of a container; `None` where there is none.
     pub fn open(root: &Path, id: &str) -> Result<Option<Store>> {
         check_id(id)?;
-        let open = |at: BorrowedFd<'_>, path: &Path| match open_dir(at, path) {
+        let found = |opened| match opened {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(Error::system(
@@ -152,10 +158,10 @@ impl Store {
                 errno,
             )),
         };
-        let Some(root_fd) = open(CWD, root)? else {
+        let Some(root_fd) = found(open_root(root))? else {
             return Ok(None);
         };
-        let Some(dir) = open(root_fd.as_fd(), Path::new(id))? else {
+        let Some(dir) = found(open_dir(root_fd.as_fd(), Path::new(id)))? else {
             return Ok(None);
         };
         Ok(Some(Store {
@@ -168,7 +174,7 @@ impl Store {
 
     /// The ids of all containers below `root`, sorted; none where `root` is missing.
     pub fn ids(root: &Path) -> Result<Vec<String>> {
-        let fd = match open_dir(CWD, root) {
+        let fd = match open_root(root) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(Vec::new()),
             Err(errno) => return Err(Error::system(format!("open({})", root.display()), errno)),
@@ -321,7 +327,10 @@ fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     for entry in list {
         let entry = entry.context(|| "readdir()")?;
         let name = entry.file_name();
-        if name == c"." || name == c".." || (depth == 0 && name.to_bytes() == STATE.as_bytes()) {
+        let is_record = depth == 0
+            && name.to_bytes() == STATE.as_bytes()
+            && entry.file_type() != FileType::Directory;
+        if name == c"." || name == c".." || is_record {
             continue;
         }
         match unlinkat(dir, name, AtFlags::empty()) {

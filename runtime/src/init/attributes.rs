@@ -90,21 +90,13 @@ impl<'a> Attributes<'a> {
         if !labels.is_empty() {
             labels.check_host(procfs)?;
         }
-        let mut program = program::plan(process)?;
-        let variable = |name: &str| std::env::var(name).ok();
+        let program = program::plan(process)?;
         let inherited = notify::inherited(
             variable("LISTEN_FDS").as_deref(),
             variable("LISTEN_PID").as_deref(),
-            rustix::process::getpid()
-                .as_raw_nonzero()
-                .get()
-                .unsigned_abs(),
+            own_pid(),
             around.preserve_fds,
         )?;
-        // A program that checks LISTEN_PID is pid 1 of its own namespace, as with other runtimes.
-        for (name, value) in inherited.variables(1, variable("LISTEN_FDNAMES").as_deref()) {
-            program.set_variable(name, &value);
-        }
         let size = process.console_size.map(console::plan);
         let attributes = Attributes {
             terminal: if process.terminal {
@@ -271,8 +263,15 @@ impl<'a> Attributes<'a> {
         rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))
     }
 
-    /// Adds HOME where the configuration has none: the user's home directory in the container.
+    /// Adds what only the process itself knows: HOME where the configuration has none, the user's
+    /// home directory in the container; and what it inherits of a service manager, with the pid
+    /// that sd_listen_fds(3) compares.
     pub fn complete_environment(&mut self, root: &RootFd) {
+        let pid = own_pid();
+        let names = variable("LISTEN_FDNAMES");
+        for (name, value) in self.inherited.variables(pid, names.as_deref()) {
+            self.program.set_variable(name, &value);
+        }
         user::set_home(&mut self.program, root, self.identity.uid);
     }
 
@@ -280,4 +279,15 @@ impl<'a> Attributes<'a> {
     pub fn execute(&self, path: &CString) -> Result<Infallible> {
         Err(self.program.exec(path))
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn own_pid() -> u32 {
+    rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs()
 }

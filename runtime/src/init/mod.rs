@@ -40,6 +40,7 @@ use crate::container::record::Record;
 use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::Namespaces;
+use crate::notify::Inherited;
 use crate::process::procfs::ProcFs;
 use crate::process::sysctl::{self, Sysctl};
 use crate::rootfs::{self, HostSources, RootfsPlan};
@@ -172,7 +173,13 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     fault!("init.terminal");
     let root = root.finish()?;
     fault!("init.finish");
+    let mut keep = vec![channel.as_fd()];
+    if let Gate::Fifos { start, result } = plan.gate {
+        keep.extend([start.as_fd(), result.as_fd()]);
+    }
     let Some(mut attributes) = plan.attributes else {
+        // Others may come into the container, and the rest leads to the host.
+        Inherited::default().close_others(&keep)?;
         let Err(error) = wait_for_ever(plan.gate, channel);
         return Err(error);
     };
@@ -185,10 +192,6 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         .filter(|filter| !attributes.no_new_privileges || filter.notify);
     attributes.complete_environment(&root);
     drop(terminal);
-    let mut keep = vec![channel.as_fd()];
-    if let Gate::Fifos { start, result } = plan.gate {
-        keep.extend([start.as_fd(), result.as_fd()]);
-    }
     let program = attributes.become_user(root, early, channel, &keep)?;
     fault!("init.ready");
     channel.send(&Message::Ready)?;

@@ -107,6 +107,52 @@ fn a_user_namespace_gets_the_hosts_devices_and_file_systems() {
 }
 
 #[test]
+fn a_user_namespace_gets_configured_devices_that_the_host_lacks() {
+    if !is_root("a_user_namespace_gets_configured_devices_that_the_host_lacks") {
+        return;
+    }
+    let bundle = Bundle::new();
+    fs::write(bundle.path().join("rootfs/taken"), "").unwrap();
+    let linux = format!(
+        r#"{USER},"devices":[
+            {{"path":"/dev/knarr-own","type":"c","major":1,"minor":5,"fileMode":432,"uid":0,"gid":0}},
+            {{"path":"/deep/block","type":"b","major":7,"minor":250,"fileMode":2480}},
+            {{"path":"/taken","type":"c","major":1,"minor":3}},
+            {{"path":"/pipe","type":"p","fileMode":384}},
+            {{"path":"/dev/null","type":"c","major":1,"minor":3,"fileMode":420}}]"#
+    );
+    let outcome = in_user_namespace(bundle.path(), &config("", &linux), || {
+        for (path, number, mode) in [
+            ("/dev/knarr-own", (1, 5), 0o020_660),
+            ("/deep/block", (7, 250), 0o064_660),
+            ("/taken", (1, 3), 0o020_666),
+            ("/pipe", (0, 0), 0o010_600),
+            ("/dev/null", (1, 3), 0o020_644),
+        ] {
+            let meta = fs::metadata(path).unwrap();
+            assert_eq!(
+                meta.rdev(),
+                rustix::fs::makedev(number.0, number.1),
+                "{path}"
+            );
+            assert_eq!(meta.mode(), mode, "{path}");
+            assert_eq!((meta.uid(), meta.gid()), (0, 0), "{path}");
+        }
+        let mut zero = [1; 4];
+        let mut file = fs::File::open("/dev/knarr-own").unwrap();
+        std::io::Read::read_exact(&mut file, &mut zero).unwrap();
+        assert_eq!(zero, [0; 4]);
+        Ok(String::new())
+    });
+    match outcome {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {
+            println!("skipped: the kernel does not copy detached mounts: {error}");
+        }
+        outcome => assert_eq!(outcome.unwrap(), ""),
+    }
+}
+
+#[test]
 fn the_root_itself_may_be_out_of_reach() {
     if !is_root("the_root_itself_may_be_out_of_reach") {
         return;

@@ -13,6 +13,7 @@ mod path;
 pub mod ranges;
 pub mod resources;
 pub mod seccomp;
+mod strict;
 pub mod sysctl;
 pub mod template;
 mod text;

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::path::PathText;
+use super::strict::Strict;
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// The largest config.json that is read, in bytes.
@@ -134,7 +135,10 @@ pub fn parse<'a, T: Deserialize<'a>>(name: &str, text: &'a [u8]) -> Result<T> {
 pub(super) fn parse_located<'a, T: Deserialize<'a>>(
     text: &'a [u8],
 ) -> std::result::Result<T, Located> {
-    serde_json::from_slice(text).map_err(|error| locate(text, &error))
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    T::deserialize(Strict(&mut reader))
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|error| locate(text, &error))
 }
 
 #[cold]
@@ -315,11 +319,68 @@ mod tests {
                 r#"{"hostname": "a", "hostname": "b"}"#,
                 "duplicate field `hostname`",
             ),
+            (
+                r#"{"hooks": []}"#,
+                "config.json: hooks: invalid type: sequence, expected struct Hooks",
+            ),
+            (
+                r#"{"linux": {"resources": {"devices": [{}, []]}}}"#,
+                "config.json: linux.resources.devices[1]: invalid type: sequence",
+            ),
+            (
+                r#"{"linux": {"timeOffsets": {"boottime": [1, 2]}}}"#,
+                "config.json: linux.timeOffsets.boottime: invalid type: sequence",
+            ),
+            (
+                "[]",
+                "config.json: invalid type: sequence, expected struct Spec",
+            ),
             ("", "config.json: EOF while parsing a value"),
             ("{} x", "config.json: trailing characters"),
         ] {
             let message = error_of(text);
             assert!(message.contains(place), "{message} lacks {place}");
+        }
+    }
+
+    /// Replaces every object of a document by a list, one at a time: none is
+    /// taken, but where the specification does not look.
+    #[test]
+    fn no_object_may_be_a_list() {
+        let text = include_str!("../../tests/data/docker.json");
+        let document: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut objects = Vec::new();
+        collect_objects(&document, String::new(), &mut objects);
+        assert!(objects.len() > 50, "{objects:?}");
+        for pointer in objects {
+            for list in [
+                serde_json::json!([]),
+                serde_json::json!([null]),
+                serde_json::json!(["a", "b", "c"]),
+            ] {
+                let mut changed = document.clone();
+                *changed.pointer_mut(&pointer).unwrap() = list;
+                let message = error_of(&changed.to_string());
+                assert!(message.contains("sequence"), "{pointer}: {message}");
+            }
+        }
+    }
+
+    fn collect_objects(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (key, value) in members {
+                    let key = key.replace('~', "~0").replace('/', "~1");
+                    collect_objects(value, format!("{at}/{key}"), found);
+                }
+                found.push(at);
+            }
+            serde_json::Value::Array(elements) => {
+                for (index, value) in elements.iter().enumerate() {
+                    collect_objects(value, format!("{at}/{index}"), found);
+                }
+            }
+            _ => {}
         }
     }
 

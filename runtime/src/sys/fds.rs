@@ -76,11 +76,13 @@ fn close_on_exec_slowly(first: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether the descriptor `fd` is open: fcntl(2), F_GETFD.
+/// Whether the descriptor `fd` is open and survives execve(2), as one does that the caller handed
+/// over and none that was opened by this process: fcntl(2), F_GETFD.
 #[must_use]
-pub fn is_open(fd: i32) -> bool {
-    // SAFETY: only asks for a flag; a number that is no descriptor gives EBADF.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+pub fn is_handed_on(fd: i32) -> bool {
+    // SAFETY: only asks for flags; a number that is no descriptor gives EBADF.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Lets the descriptor `fd` survive execve(2): fcntl(2), F_SETFD.
