@@ -145,7 +145,9 @@ impl Criu {
                 ),
             )
         };
-        transmit(&socket, &rpc::request(request, opts)).map_err(|_| failed("it did not start"))?;
+        // A criu that is gone already may have said why.
+        transmit(&socket, &rpc::request(request, opts))
+            .map_err(|_| failed(&reason("", 0, &log)))?;
         let mut given_up: Option<Error> = None;
         let done = loop {
             let Some((bytes, fd)) = receive(&socket)? else {
