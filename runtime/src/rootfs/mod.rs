@@ -97,7 +97,11 @@ pub fn prepare<'a>(
         devices,
     } = sources;
     let kernel = pivot::stop_propagation(plan)?;
-    let root = RootFd::from(pivot::bind_root(plan, &kernel, root)?);
+    let root = RootFd::from(if plan.mount_namespace {
+        pivot::bind_root(plan, &kernel, root)?
+    } else {
+        pivot::open_root(plan)?
+    });
     let mut rootfs = Rootfs {
         plan,
         kernel,
@@ -138,12 +142,15 @@ impl Rootfs<'_> {
 
     /// Makes the root the process's `/` and lets go of the host's. With
     /// `no_pivot` the host's root stays beneath, unreachable, for a root that
-    /// pivot_root(2) cannot leave (a ramdisk). The working directory is the new root.
+    /// pivot_root(2) cannot leave (a ramdisk). Without a mount namespace of the
+    /// container's own the host keeps its root, too. The working directory is the new root.
     ///
     /// # Errors
-    /// pivot_root(2), umount2(2).
+    /// pivot_root(2), umount2(2), chroot(2).
     pub fn pivot(&mut self, no_pivot: bool) -> Result<()> {
-        if no_pivot {
+        if !self.plan.mount_namespace {
+            pivot::change_root(&self.root)
+        } else if no_pivot {
             pivot::move_root(&self.root, self.plan)
         } else {
             pivot::pivot_root(&self.root, self.plan)

@@ -33,7 +33,27 @@ pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
 /// With a shared root the mounts stay as they are, because volumes may be
 /// meant to share with the host; then only the root's own mounts are cut off.
 pub(super) fn stop_propagation(plan: &RootfsPlan<'_>) -> Result<Kernel> {
-    Kernel::probe(!is_shared(plan))
+    Kernel::probe(plan.mount_namespace && !is_shared(plan))
+}
+
+/// The root where the mounts are the host's: the directory as it is, no mount.
+pub(super) fn open_root(plan: &RootfsPlan<'_>) -> Result<OwnedFd> {
+    let needs = |field, what: &str| {
+        let why = format!(
+            "{what} without a mount namespace would change the host; add one to linux.namespaces"
+        );
+        Err(Error::config(field, why))
+    };
+    if plan.readonly {
+        return needs("root.readonly", "a read-only root");
+    }
+    if plan.propagation.is_some() {
+        return needs("linux.rootfsPropagation", "the propagation of the root");
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = &plan.rootfs;
+    fs::open(path, flags, Mode::empty())
+        .context(|| format!("root.path: open({path:?}, O_DIRECTORY)"))
 }
 
 /// Makes the root a mount of its own (pivot_root(2) wants one) and returns it.
@@ -100,6 +120,12 @@ fn make_parent_private(kernel: &Kernel, place: BorrowedFd<'_>) -> Result<()> {
         }
         here = above;
     }
+}
+
+/// Enters the root and leaves all mounts where they are.
+pub(super) fn change_root(root: &RootFd) -> Result<()> {
+    process::fchdir(root).context(|| "fchdir(rootfs)")?;
+    process::chroot(".").context(|| "chroot(rootfs)")
 }
 
 /// Exchanges the roots and detaches the old one.

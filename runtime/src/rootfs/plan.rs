@@ -72,6 +72,10 @@ pub struct RootfsPlan<'a> {
     pub user_namespace: Option<UserNamespace<'a>>,
     /// Whether the container has a cgroup namespace other than the runtime's.
     pub cgroup_namespace: bool,
+    /// Whether the container has a mount namespace other than the runtime's. If
+    /// not, the root is entered with chroot(2), and no mount but those of the
+    /// configuration is made or changed: all of them are the host's.
+    pub mount_namespace: bool,
 }
 
 /// The user namespace of the container.
@@ -186,6 +190,7 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
         label: "",
         user_namespace: None,
         cgroup_namespace: false,
+        mount_namespace: false,
     };
     let mut devices: &'a [Device<'a>] = &[];
     if let Some(linux) = &spec.linux {
@@ -203,6 +208,7 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
                     path => UserNamespace::Joined(path),
                 });
         plan.cgroup_namespace = linux.namespaces.iter().any(|ns| ns.kind == "cgroup");
+        plan.mount_namespace = linux.namespaces.iter().any(|ns| ns.kind == "mount");
         devices = &linux.devices;
     }
     for (field, paths) in [

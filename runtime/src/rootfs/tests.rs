@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::{HostSources, Links, RootFd, plan, prepare};
 use crate::error::{Context, Error, Result};
 use crate::spec::{Spec, parse};
@@ -42,7 +44,8 @@ fn in_user_namespace(
     in_child(|| {
         clone::unshare(flags::NEWNS).context(|| "unshare")?;
         let spec: Spec<'_> = parse::parse("config.json", config.as_bytes())?;
-        let plan = plan(&spec, bundle)?;
+        let mut plan = plan(&spec, bundle)?;
+        plan.mount_namespace = true;
         let sources = HostSources::open(&plan)?;
         in_child(|| {
             unshare_user();
@@ -168,6 +171,49 @@ fn the_root_itself_may_be_out_of_reach() {
     .unwrap();
 }
 
+#[test]
+fn without_a_mount_namespace_the_host_keeps_its_mounts() {
+    if !is_root("without_a_mount_namespace_the_host_keeps_its_mounts") {
+        return;
+    }
+    let bundle = Bundle::new();
+    fs::write(bundle.path().join("rootfs/here"), "").unwrap();
+    let go = |config: &str, no_pivot: bool| {
+        in_child(|| {
+            // Stands for the host's.
+            clone::unshare(flags::NEWNS).context(|| "unshare")?;
+            let spec: Spec<'_> = parse::parse("config.json", config.as_bytes())?;
+            let plan = plan(&spec, bundle.path())?;
+            let host = rustix::fs::open("/proc", OFlags::PATH, Mode::empty()).unwrap();
+            let table = || {
+                let file =
+                    rustix::fs::openat(&host, "self/mountinfo", OFlags::RDONLY, Mode::empty());
+                std::io::read_to_string(fs::File::from(file.unwrap())).unwrap()
+            };
+            let before = table();
+            let mut rootfs = prepare(&plan, HostSources::open(&plan)?, &mut || Ok(()))?;
+            assert_eq!(table(), before);
+            rootfs.pivot(no_pivot)?;
+            rootfs.finish()?;
+            assert!(Path::new("/here").exists() && !Path::new("/proc").exists());
+            // The table is that of the root, of which the host's is no part now.
+            rustix::process::fchdir(&host).unwrap();
+            rustix::process::chdir("..").unwrap();
+            rustix::process::chroot(".").unwrap();
+            assert_eq!(table(), before);
+            Ok(String::new())
+        })
+    };
+    go(&config("", ""), false).unwrap();
+    go(&config("", ""), true).unwrap();
+    let read_only = r#"{"ociVersion":"1.3.0","root":{"path":"rootfs","readonly":true}}"#;
+    let error = go(read_only, false).unwrap_err().to_string();
+    assert!(error.contains("root.readonly"), "{error}");
+    let shared = config("", r#""rootfsPropagation":"shared""#);
+    let error = go(&shared, false).unwrap_err().to_string();
+    assert!(error.contains("linux.rootfsPropagation"), "{error}");
+}
+
 /// The whole way without a user namespace; then `inside`.
 fn inside(
     bundle: &Path,
@@ -182,7 +228,8 @@ fn inside(
 
 fn enter(bundle: &Path, config: &str, no_pivot: bool) -> Result<RootFd> {
     let spec: Spec<'_> = parse::parse("config.json", config.as_bytes())?;
-    let plan = plan(&spec, bundle)?;
+    let mut plan = plan(&spec, bundle)?;
+    plan.mount_namespace = true;
     let mut rootfs = prepare(&plan, HostSources::open(&plan)?, &mut || Ok(()))?;
     rootfs.pivot(no_pivot)?;
     rootfs.finish()
@@ -411,7 +458,8 @@ fn cgroups_are_mounted_where_they_are_asked_for() {
         in_child(|| {
             clone::unshare(flags::NEWNS).context(|| "unshare")?;
             let spec: Spec<'_> = parse::parse("config.json", text.as_bytes())?;
-            let plan = plan(&spec, bundle.path())?;
+            let mut plan = plan(&spec, bundle.path())?;
+            plan.mount_namespace = true;
             let mut calls = 0;
             let mut rootfs = prepare(&plan, HostSources::default(), &mut || {
                 calls += 1;

@@ -111,7 +111,8 @@ impl Bundle {
         then: impl FnOnce(Rootfs<'_>) -> T,
     ) -> Result<T, String> {
         let spec: Spec<'_> = parse::parse("config.json", config.as_bytes()).unwrap();
-        let plan = rootfs::plan(&spec, self.path()).map_err(|e| e.to_string())?;
+        let mut plan = rootfs::plan(&spec, self.path()).map_err(|e| e.to_string())?;
+        plan.mount_namespace = true;
         let sources = HostSources::open(&plan).map_err(|e| e.to_string())?;
         rootfs::prepare(&plan, sources, &mut || Ok(()))
             .map(then)
