@@ -43,6 +43,22 @@ fn case_21_umask_unset_is_not_changed_and_set_is_applied() {
 }
 
 #[test]
+fn oom_score_is_set_in_a_user_namespace_too() {
+    let sb = Sandbox::new();
+    sb.sleeper("u", |c| {
+        knarr_integration::bundle::user_namespace(c);
+        c["process"]["oomScoreAdj"] = json!(600);
+    });
+    let pid = &sb.state("u")["pid"];
+    let own = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(own, "600\n");
+    let out = sb
+        .rt(&["exec", "u", "cat", "/proc/self/oom_score_adj"])
+        .ok();
+    assert_eq!(out.stdout, "600\n");
+}
+
+#[test]
 fn case_22_oom_score_unset_is_not_changed() {
     let sb = Sandbox::new();
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();

@@ -24,6 +24,7 @@ use crate::init::channel::{self, Channel, Message};
 use crate::init::{self, Gate, InitPlan};
 use crate::intel_rdt::Resctrl;
 use crate::namespaces::{self, Namespaces};
+use crate::process::oom;
 use crate::process::procfs::ProcFs;
 use crate::process::sysctl::{self, OwnNamespaces};
 use crate::rootfs::{self, HostSources};
@@ -331,6 +332,11 @@ impl Builder<'_> {
             None => None,
         };
 
+        let oom_score_adj = spec
+            .process
+            .as_ref()
+            .and_then(|process| process.oom_score_adj);
+        let oom_score_adj = oom_score_adj.map(oom::plan).transpose()?;
         let own = OwnNamespaces {
             ipc: namespaces.has(flags::NEWIPC),
             network: namespaces.has(flags::NEWNET),
@@ -460,6 +466,11 @@ impl Builder<'_> {
         let process =
             Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
         record.pid = pid;
+        if let Some(score) = oom_score_adj {
+            score
+                .apply(&procfs, process)
+                .map_err(|error| ours.last_word_or(error))?;
+        }
         if let Some(plan) = rdt {
             let resctrl = Resctrl::find(&procfs)?;
             record.rdt = Some(resctrl.planned(&plan));

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior, setsid};
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
 
 use super::create::{KEEP_GROUPS, died, hand_over_listener, write_pid_file};
 use super::options::ExecOptions;
@@ -19,6 +19,7 @@ use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::namespaces::Entered;
 use crate::process::affinity::{self, Affinity};
+use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
@@ -96,6 +97,7 @@ impl Container {
             target,
             attributes,
             affinity,
+            oom_score_adj: process.oom_score_adj.map(oom::plan).transpose()?,
             filter: filter.as_ref(),
             profile,
             procfs,
@@ -146,6 +148,7 @@ struct Exec<'a> {
     target: OwnedFd,
     attributes: Attributes<'a>,
     affinity: Affinity,
+    oom_score_adj: Option<OomScoreAdj>,
     filter: Option<&'a Program>,
     profile: Option<&'a Seccomp<'a>>,
     procfs: ProcFs,
@@ -195,6 +198,10 @@ impl Exec<'_> {
             .and_then(|()| match placed {
                 true => Ok(()),
                 false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
+            })
+            .and_then(|()| match (self.oom_score_adj, Pid::from_raw(pid)) {
+                (Some(score), Some(process)) => score.apply(&self.procfs, process),
+                _ => Ok(()),
             })
             .and_then(|()| {
                 fault!("exec.attach");

@@ -25,7 +25,6 @@ use crate::process::identity::{self, Identity};
 use crate::process::io_priority::{self, IoPriority};
 use crate::process::lsm::{self, Labels};
 use crate::process::memory_policy::{self, MemoryPolicy};
-use crate::process::oom::{self, OomScoreAdj};
 use crate::process::personality::{self, Personality};
 use crate::process::procfs::ProcFs;
 use crate::process::program::{self, Program};
@@ -54,7 +53,6 @@ pub(crate) struct Attributes<'a> {
     io_priority: Option<IoPriority>,
     memory_policy: Option<MemoryPolicy>,
     personality: Option<Personality>,
-    oom_score_adj: Option<OomScoreAdj>,
     labels: Labels,
     session_keyring: Option<&'a str>,
     inherited: Inherited,
@@ -133,7 +131,6 @@ impl<'a> Attributes<'a> {
                 .and_then(|linux| linux.personality.as_ref())
                 .map(personality::plan)
                 .transpose()?,
-            oom_score_adj: process.oom_score_adj.map(oom::plan).transpose()?,
             labels,
             session_keyring: around.session_keyring,
             inherited,
@@ -160,9 +157,6 @@ impl<'a> Attributes<'a> {
         self.labels.apply_to_keys(procfs)?;
         if let Some(container) = self.session_keyring {
             keyring::join(container)?;
-        }
-        if let Some(score) = self.oom_score_adj {
-            score.apply(procfs, None)?;
         }
         if let Some(scheduler) = &self.scheduler {
             scheduler.apply()?;

@@ -25,18 +25,17 @@ pub fn plan(value: i32) -> Result<OomScoreAdj> {
 }
 
 impl OomScoreAdj {
-    /// Sets the value of `process`, or of the caller. A process that is not dumpable does not own its files
-    /// below /proc; without the privilege to write them its parent sets the value.
+    /// Sets the value of `process`. The runtime does this for its child: that one is not dumpable
+    /// and so does not own its files below /proc, and in a user namespace it may not write them.
     ///
     /// # Errors
     /// Those of writing the file; `Unsupported` for a lower value without CAP_SYS_RESOURCE.
-    pub fn apply(self, procfs: &ProcFs, process: Option<Pid>) -> Result<()> {
-        let path = match process {
-            Some(pid) => format!("{pid}/oom_score_adj"),
-            None => "self/oom_score_adj".to_owned(),
-        };
+    pub fn apply(self, procfs: &ProcFs, process: Pid) -> Result<()> {
         procfs
-            .write(&path, self.0.to_string().as_bytes())
+            .write(
+                &format!("{}/oom_score_adj", process.as_raw_nonzero()),
+                self.0.to_string().as_bytes(),
+            )
             .map_err(|error| {
                 if error.errno() == Some(Errno::ACCESS) {
                     return error
@@ -52,18 +51,15 @@ impl OomScoreAdj {
 mod tests {
     use super::*;
     use crate::sys::testing::in_child;
+    use rustix::process::getpid;
 
     #[test]
     fn the_kernel_shows_the_value() {
         let seen = in_child(|| {
-            plan(999)?.apply(&ProcFs::open()?, None)?;
-            let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-            let pid = rustix::process::getpid();
-            plan(1000)?.apply(&ProcFs::open()?, Some(pid))?;
-            let by_pid = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-            Ok(own + &by_pid)
+            plan(999)?.apply(&ProcFs::open()?, getpid())?;
+            Ok(std::fs::read_to_string("/proc/self/oom_score_adj").unwrap())
         });
-        assert_eq!(seen.unwrap(), "999\n1000\n");
+        assert_eq!(seen.unwrap(), "999\n");
     }
 
     #[test]
@@ -72,7 +68,7 @@ mod tests {
             return;
         }
         let seen = in_child(|| {
-            plan(-999)?.apply(&ProcFs::open()?, None)?;
+            plan(-999)?.apply(&ProcFs::open()?, getpid())?;
             Ok(std::fs::read_to_string("/proc/self/oom_score_adj").unwrap())
         });
         assert_eq!(seen.unwrap(), "-999\n");
@@ -85,7 +81,7 @@ mod tests {
             sets.effective
                 .remove(rustix::thread::CapabilitySet::SYS_RESOURCE);
             rustix::thread::set_capabilities(None, sets).unwrap();
-            plan(-1000)?.apply(&ProcFs::open()?, None)?;
+            plan(-1000)?.apply(&ProcFs::open()?, getpid())?;
             Ok(String::new())
         })
         .unwrap_err();
