@@ -332,3 +332,53 @@ fn warnings_are_told() {
     let said = out.stderr.matches("bounding").count();
     assert!(said == 1 && out.stderr.contains("CAP_NO_SUCH"), "{out:?}");
 }
+
+#[test]
+fn an_unprivileged_user_enters_a_container_of_his_own() {
+    use std::os::unix::process::CommandExt;
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| {
+        c["process"]["args"] = json!(["/bin/sleep", "600"]);
+        let own = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let linux = c["linux"].as_object_mut().unwrap();
+        linux.insert("uidMappings".into(), own.clone());
+        linux.insert("gidMappings".into(), own);
+        linux.remove("cgroupsPath");
+        linux.remove("resources");
+        // A file system of the kernel wants the privilege over the namespace that it shows, and
+        // only one group is mapped.
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["type"] != "sysfs" && mount["type"] != "devpts");
+        knarr_integration::bundle::push(c, "/linux/namespaces", json!({"type": "user"}));
+        c["process"]["oomScoreAdj"] = json!(700);
+    });
+    // Where that user can reach it.
+    let program = sb.path("knarr");
+    fs::copy(knarr_integration::runtime::path(), &program).unwrap();
+    let root = sb.path("own");
+    fs::create_dir(&root).unwrap();
+    let mut chown = knarr_integration::runtime::command("/bin/chown".as_ref());
+    chown.args(["-R", "1000:1000", bundle.arg(), root.to_str().unwrap()]);
+    sb.spawn(chown).wait().ok();
+    let rt = |args: &[&str]| {
+        let mut command = knarr_integration::runtime::command(&program);
+        command.uid(1000).gid(1000).arg("--root").arg(&root);
+        sb.spawn({
+            command.args(args);
+            command
+        })
+        .wait()
+    };
+    rt(&["run", "--detach", "--bundle", bundle.arg(), "own"]).ok();
+    let pid = rt(&["state", "own"]).ok().json()["pid"].as_u64().unwrap();
+    let script = "id -u; cat /proc/self/oom_score_adj; readlink /proc/self/ns/user; \
+                  readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt; exit 7";
+    let out = rt(&["exec", "own", "sh", "-c", script]).exits(7);
+    let pid = u32::try_from(pid).unwrap();
+    let kinds = ["user", "pid", "mnt"].map(|kind| process::namespace(pid, kind));
+    assert_eq!(out.stdout, format!("0\n700\n{}\n", kinds.join("\n")));
+    rt(&["exec", "own", "/no/such"]).exits(255);
+    rt(&["delete", "--force", "own"]).ok();
+}

@@ -605,7 +605,7 @@ pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) 
 }
 
 /// Waits for init from the helper that makes it; a helper that fails is gone afterwards.
-fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
     let error = match channel.receive() {
         Ok(Some(Message::Init(pidfd))) => return Ok(pidfd),
         Ok(Some(Message::Failed(error))) | Err(error) => error,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
 
-use super::create::{KEEP_GROUPS, died, hand_over_listener, write_pid_file};
+use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
 use super::run::{started, wait_in_foreground};
@@ -104,6 +104,7 @@ impl Container {
             root: open_root(record.pid)?,
             options,
             warnings: findings.iter().map(ToString::to_string).collect(),
+            in_user_namespace: false,
         };
         let signals = if options.detach {
             None
@@ -155,6 +156,8 @@ struct Exec<'a> {
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
     warnings: Vec<String>,
+    /// Whether this is the process that a helper made in the user namespace.
+    in_user_namespace: bool,
 }
 
 impl Exec<'_> {
@@ -170,7 +173,11 @@ impl Exec<'_> {
         let (ours, theirs) = channel::pair()?;
         fault!("exec.socket");
         let mut entered = Entered::default();
-        if self.record.namespaces & flags::NEWPID != 0 {
+        // Without privileges only the root of the user namespace may join the others, and nobody
+        // comes back from there: a helper goes and makes the process.
+        let helper =
+            self.record.namespaces & flags::NEWUSER != 0 && !rustix::process::geteuid().is_root();
+        if !helper && self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
         }
         if let Some(cpus) = &self.affinity.initial {
@@ -184,15 +191,24 @@ impl Exec<'_> {
             }
             side => side.map(|side| (side, into.is_some())),
         };
-        let (pid, pidfd, placed) = match side {
+        let (mut pid, mut pidfd, placed) = match side {
             Ok((Side::Child, _)) => {
                 drop(ours);
+                if helper {
+                    self.run_in_user_namespace(&theirs)
+                }
                 self.run(&theirs)
             }
             Ok((Side::Parent { pid, pidfd }, placed)) => (pid, pidfd, placed),
             Err(errno) => return Err(Error::system("clone3(CLONE_PIDFD)", errno)),
         };
         drop(theirs);
+        if helper {
+            let process = receive_init(&ours, pidfd.as_fd())?;
+            let helper = std::mem::replace(&mut pidfd, process);
+            wait::reap(helper.as_fd())?;
+            pid = crate::namespaces::pid_of(pidfd.as_fd())?;
+        }
         let console = entered
             .leave()
             .and_then(|()| match placed {
@@ -200,7 +216,7 @@ impl Exec<'_> {
                 false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
             })
             .and_then(|()| match (self.oom_score_adj, Pid::from_raw(pid)) {
-                (Some(score), Some(process)) => score.apply(&self.procfs, process),
+                (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
             })
             .and_then(|()| {
@@ -278,6 +294,37 @@ impl Exec<'_> {
         Ok(())
     }
 
+    /// Goes into the user namespace and makes the process there, as a sibling: the runtime's child.
+    fn run_in_user_namespace(&mut self, channel: &Channel) -> ! {
+        let sent = match self.enter_user_namespace() {
+            Ok(Side::Child) => self.run(channel),
+            Ok(Side::Parent { pidfd, .. }) => channel.send(&Message::Init(pidfd)),
+            Err(error) => channel.send(&Message::Failed(error)),
+        };
+        sys::exit_now(i32::from(sent.is_err()))
+    }
+
+    fn enter_user_namespace(&mut self) -> Result<Side> {
+        // While the files below /proc are the caller's; children inherit the value.
+        if let Some(score) = self.oom_score_adj {
+            score.apply(&self.procfs, rustix::process::getpid())?;
+        }
+        let join = |flag: u64| {
+            clone::setns(self.target.as_fd(), flag)
+                .context(|| format!("setns(init, {})", crate::namespaces::names(flag)))
+        };
+        join(flags::NEWUSER)?;
+        init::become_root()?;
+        if self.record.namespaces & flags::NEWPID != 0 {
+            join(flags::NEWPID)?;
+        }
+        self.in_user_namespace = true;
+        // Before the process can be seen in there.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
+        clone_process(flags::PARENT, None).context(|| "clone3(CLONE_PARENT)")
+    }
+
     /// The new process, until it runs the program.
     fn run(&mut self, channel: &Channel) -> ! {
         let Err(error) = self.set_up(channel);
@@ -327,25 +374,22 @@ impl Exec<'_> {
 
     /// Joins the namespaces of init.
     ///
-    /// The user namespace comes last where we are privileged, since the others
-    /// may belong to another one; and first where we are not, since only as its
-    /// root may we join the others.
+    /// The user namespace comes last where we are privileged, since the others may belong to another
+    /// one; where we are not, we are in it already, since only as its root may we join the others.
     fn join(&self) -> Result<()> {
         let all = self.record.namespaces & !flags::NEWPID;
-        let others = all & !flags::NEWUSER;
         let join = |set: u64| match set {
             0 => Ok(()),
             set => clone::setns(self.target.as_fd(), set)
                 .context(|| format!("setns(init, {})", crate::namespaces::names(set))),
         };
-        let user = all & flags::NEWUSER;
-        if rustix::process::geteuid().is_root() {
-            join(others)?;
-            join(user)?;
+        let user = if self.in_user_namespace {
+            0
         } else {
-            join(user)?;
-            join(others)?;
-        }
+            all & flags::NEWUSER
+        };
+        join(all & !flags::NEWUSER)?;
+        join(user)?;
         rustix::process::fchdir(&self.root).context(|| "fchdir(root of the container)")?;
         rustix::process::chroot(".").context(|| "chroot(root of the container)")?;
         if user != 0 {
