@@ -387,3 +387,29 @@ fn a_hook_that_ignores_its_input_is_fine() {
     sb.create("deaf", &bundle).ok();
     sb.finish("deaf");
 }
+
+#[test]
+fn hooks_do_not_get_what_the_caller_left_open() {
+    let sb = Sandbox::new();
+    let seen = sb.path("seen");
+    let bundle = sb.sh_bundle("true", |c| {
+        c["hooks"] = json!({"createRuntime": [{
+            "path": "/bin/sh",
+            "args": ["sh", "-c", format!("ls -l /proc/$$/fd >{}", seen.display())],
+            "env": ["PATH=/bin:/usr/bin"],
+        }]});
+    });
+    let mut shell = knarr_integration::runtime::command("/bin/sh".as_ref());
+    shell.args([
+        "-c",
+        &format!(
+            "exec 9</etc/hostname; exec {} --root {} run --bundle {} open",
+            knarr_integration::runtime::path().display(),
+            sb.root().display(),
+            bundle.arg()
+        ),
+    ]);
+    sb.spawn(shell).wait().ok();
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(!seen.contains("/etc/hostname"), "{seen}");
+}

@@ -731,3 +731,38 @@ fn a_dead_init_is_stopped_even_as_a_number_reused() {
     sb.rt(&["exec", "dead", "/bin/true"]).exits(255);
     sb.rt(&["delete", "dead"]).ok();
 }
+
+#[test]
+fn foreground_run_reaps_what_the_container_orphans() {
+    let sb = Sandbox::new();
+    // Without a pid namespace of its own nobody in the container takes in the orphan.
+    let bundle = sb.sh_bundle("(sleep 1 &); echo up; sleep 600", |config| {
+        knarr_integration::bundle::drop_namespace(config, "pid");
+    });
+    let runtime = sb.spawn(sb.command(&["run", "--bundle", bundle.arg(), "orphans"]));
+    for _ in 0..500 {
+        if runtime.stdout_now().contains("up") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = runtime.pid();
+    let children = || -> Vec<String> {
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        list.split_whitespace().map(str::to_owned).collect()
+    };
+    // The orphan arrives, ends, and is gone: only init is left.
+    let mut arrived = false;
+    for _ in 0..500 {
+        let count = children().len();
+        arrived |= count > 1;
+        if arrived && count == 1 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(arrived, "no orphan came to the runtime");
+    assert_eq!(children().len(), 1);
+    sb.rt(&["kill", "orphans", "KILL"]).ok();
+    runtime.wait().exits(137);
+}

@@ -17,12 +17,11 @@ const CHUNK: usize = 4096;
 /// How much is read after the end of the process, in bytes: another one may write for ever.
 const REST: usize = 1 << 20;
 
-const SIGCHLD: i32 = 17;
 const SIGWINCH: i32 = 28;
 
 /// Waits until the process of `pidfd` has ended (it is not reaped). With `master`, the master of its terminal, the
 /// standard streams of the caller are passed to and fro meanwhile, and its terminal is in raw mode.
-/// Signals go to `on_signal`, but for SIGCHLD, and SIGWINCH, which changes the size of the terminal.
+/// Signals go to `on_signal`, but for SIGWINCH, which changes the size of the terminal.
 ///
 /// # Errors
 /// Those of poll(2) and of setting the terminals up. The caller's terminal is as before in any case.
@@ -54,7 +53,6 @@ pub fn wait(
         if !ready[1].is_empty() {
             while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
                 match (signal, &relay) {
-                    (SIGCHLD, _) => {}
                     (SIGWINCH, Some(relay)) => relay.resize(),
                     _ => on_signal(signal),
                 }

@@ -36,6 +36,7 @@ use crate::spec::resources::Resources;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::{self, Spec, validate};
 use crate::sys::clone::{Side, clone_process, flags};
+use crate::sys::fds;
 use crate::{console, hooks, intel_rdt, network, notify, proc, protect, seccomp, time};
 
 /// The annotation by which the caller's groups stay, for volumes that only they open.
@@ -331,6 +332,9 @@ impl Builder<'_> {
             }
             None => None,
         };
+        // Neither hooks nor helpers get what the caller left open; what the process shall get is
+        // known by now, and loses the mark again in there.
+        fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
 
         let oom_score_adj = spec
             .process

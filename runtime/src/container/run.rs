@@ -11,6 +11,7 @@ use super::{Container, delete, wait};
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
+use crate::namespaces;
 use crate::notify::{self, Listener};
 use crate::sys::clone::{Side, clone_process};
 use crate::sys::process as sys;
@@ -154,11 +155,13 @@ pub(super) fn wait_in_foreground(
     signals: &Signals,
     console: Option<&OwnedFd>,
 ) -> Result<i32> {
-    let mut forward = |number: i32| {
+    let main = namespaces::pid_of(pidfd)?;
+    let mut forward = |number: i32| match sys::signal(number) {
+        // Children that are not ours: as a subreaper we inherit what the container orphans.
+        Some(Signal::CHILD) => sys::reap_all_but(main),
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
-        let signal =
-            sys::signal(number).filter(|signal| !matches!(*signal, Signal::PIPE | Signal::URG));
-        if let Some(signal) = signal {
+        None | Some(Signal::PIPE | Signal::URG) => {}
+        Some(signal) => {
             let _ = pidfd_send_signal(pidfd, signal);
         }
     };

@@ -172,7 +172,7 @@ pub fn features() -> Features {
         potentially_unsafe_config_annotations: &[
             "org.criu.config",
             "org.systemd.property.",
-            "run.oci.",
+            "run.oci.keep_original_groups",
         ],
     }
 }

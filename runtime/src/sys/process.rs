@@ -58,3 +58,25 @@ pub fn signal(number: i32) -> Option<rustix::process::Signal> {
     // it is only sent to others, so those that the C library keeps for itself do no harm.
     Some(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
 }
+
+/// Takes the status of every child that has ended, but of the child `main`, for whom somebody else
+/// waits. Once `main` has ended, others are left. waitid(2).
+pub fn reap_all_but(main: i32) {
+    loop {
+        // SAFETY: siginfo_t is plain integers and pointers, for which zero is valid; waitid writes
+        // within it. WNOWAIT leaves the child as it is.
+        let pid = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            match libc::waitid(libc::P_ALL, 0, &raw mut info, flags) {
+                0 => info.si_pid(),
+                _ => return,
+            }
+        };
+        if pid == 0 || pid == main {
+            return;
+        }
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+    }
+}
