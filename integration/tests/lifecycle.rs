@@ -3,6 +3,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use knarr_integration::{Sandbox, json, process};
@@ -703,7 +704,7 @@ fn pause_and_resume() {
     sb.rt(&["pause", "ice"]).ok();
     assert_eq!(sb.status("ice"), "paused");
     let then = c.created.stdout_now();
-    std::thread::sleep(Duration::from_millis(100));
+    sleep(Duration::from_millis(100));
     assert_eq!(c.created.stdout_now(), then, "it went on while paused");
     sb.rt(&["pause", "ice"]).fails();
     sb.rt(&["exec", "ice", "/bin/true"]).exits(255);
@@ -744,11 +745,11 @@ fn foreground_run_reaps_what_the_container_orphans() {
         if runtime.stdout_now().contains("up") {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
     }
     let pid = runtime.pid();
     let children = || -> Vec<String> {
-        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         list.split_whitespace().map(str::to_owned).collect()
     };
     // The orphan arrives, ends, and is gone: only init is left.
@@ -759,7 +760,7 @@ fn foreground_run_reaps_what_the_container_orphans() {
         if arrived && count == 1 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
     }
     assert!(arrived, "no orphan came to the runtime");
     assert_eq!(children().len(), 1);

@@ -13,7 +13,8 @@ use crate::error::{Context, Error, Kind, Result};
 /// # Errors
 /// `EFBIG` for a longer one, and what read(2) says.
 pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
+    // A record is read in one call then, and its end in another.
+    let mut contents = Vec::with_capacity(4096);
     let read = std::fs::File::from(fd)
         .take(limit as u64 + 1)
         .read_to_end(&mut contents)?;
