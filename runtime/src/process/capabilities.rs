@@ -13,51 +13,7 @@ use rustix::thread::{
 
 use crate::error::{Context, Result};
 use crate::spec::config;
-
-/// Every capability by its bit number, capabilities(7).
-pub const NAMES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
+use crate::spec::names::CAPABILITIES;
 
 const SETPCAP: u64 = 1 << 8;
 /// CAP_SYS_ADMIN, which loading a system call filter takes without no_new_privs.
@@ -66,7 +22,7 @@ pub const SYS_ADMIN: u64 = 1 << 21;
 /// The mask of one capability, by its name.
 #[must_use]
 pub fn mask(name: &str) -> Option<u64> {
-    NAMES
+    CAPABILITIES
         .iter()
         .position(|&known| known == name)
         .map(|bit| 1 << bit)
@@ -159,7 +115,7 @@ impl Capabilities {
         let mut warnings = Vec::new();
         let mut limit = |list: &str, asked: &mut u64, available: u64| {
             for bit in bits(*asked & !available) {
-                let name = NAMES
+                let name = CAPABILITIES
                     .get(usize::try_from(bit.trailing_zeros()).unwrap_or(usize::MAX))
                     .unwrap_or(&"?");
                 warnings.push(format!(
