@@ -544,7 +544,7 @@ fn a_pid_that_another_process_has_now_is_stopped_and_left_alone() {
     let c = sb.sleeper("stale", |_| {});
     // The kernel counts start times in ticks of 10 ms: the other process must not share init's,
     // which one that gets a used pid again cannot.
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(50));
     let mut other = std::process::Command::new("/bin/sleep")
         .arg("60")
         .stdout(std::process::Stdio::null())
