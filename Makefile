@@ -4,6 +4,8 @@
 #   make demo     build knarr and run a container from it, visibly (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
+#   make peers    fetch and build containerd, dockerd and their clients below target/peers
+#   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
@@ -42,8 +44,13 @@ TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bi
 	libseccomp-dev=/usr/include/seccomp.h
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo example test bench fuzz docs install clean \
-	build-needs demo-needs test-needs ci-needs
+# What the daemons below target/peers need of Debian.
+CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
+	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
+	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1
+
+.PHONY: all knarr conformance demo example test peers callers bench fuzz docs install clean \
+	build-needs demo-needs test-needs caller-needs ci-needs
 
 all: knarr conformance
 
@@ -67,6 +74,14 @@ test: build-needs test-needs knarr
 	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
+
+peers: caller-needs
+	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
+
+# Where a peer is missing, that is a failure here.
+callers: build-needs peers knarr
+	KNARR_BIN=$(KNARR) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
+		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
 
 bench: demo-needs knarr
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
@@ -124,6 +139,9 @@ demo-needs:
 
 test-needs:
 	$(call needs,$(TEST_NEEDS))
+
+caller-needs:
+	$(call needs,$(CALLER_NEEDS))
 
 # What .ci/run needs beyond: the fuzzer is C++.
 ci-needs: build-needs
