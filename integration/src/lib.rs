@@ -10,7 +10,9 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod containerd;
 pub mod daemon;
+pub mod docker;
 pub mod host;
 pub mod peers;
 pub mod process;
