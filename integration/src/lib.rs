@@ -15,6 +15,8 @@ pub mod process;
 pub mod runtime;
 pub mod sandbox;
 pub mod socket;
+pub mod trace;
+pub mod without;
 
 pub use bundle::Bundle;
 pub use runtime::Outcome;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process;
+use crate::{process, without};
 
 /// No command of a runtime takes longer than this; a hang is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -297,6 +297,24 @@ impl Running {
             out: self.out,
         }
     }
+}
+
+/// The runtime under test as a command without arguments, and without the system calls that
+/// `KNARR_WITHOUT` names.
+#[must_use]
+pub fn call() -> Command {
+    match std::env::var(without::VARIABLE) {
+        Ok(calls) if !calls.is_empty() => call_without(&calls),
+        _ => command(path()),
+    }
+}
+
+/// The runtime under test as a command without arguments, and without these system calls.
+#[must_use]
+pub fn call_without(calls: &str) -> Command {
+    let mut command = command(&without::launcher());
+    command.args(["without", calls]).arg(path());
+    command
 }
 
 /// A command of `program` with no input and nothing of the caller's environment that runtimes read.

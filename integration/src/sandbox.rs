@@ -138,12 +138,27 @@ impl Sandbox {
     /// The runtime as a command: `--root`, then `args`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = runtime::command(runtime::path());
+        let mut command = runtime::call();
         command
             .env("KNARR_SANDBOX", &self.cgroup)
             .arg("--root")
             .arg(self.root())
             .args(args);
+        command
+    }
+
+    /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
+    #[must_use]
+    pub fn traced(&self, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .arg("traced")
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         command
     }
 

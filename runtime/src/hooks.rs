@@ -17,10 +17,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, pwrite, read};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::config;
 use crate::sys::spawn::{Stdio, spawn};
@@ -201,8 +200,12 @@ impl Running {
         tail: &mut Tail,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty())
-            .context(|| format!("pidfd_open({})", self.pid))?;
+        let process = wait::open(self.pid.as_raw_nonzero().get())?;
+        let unpolled = wait::is_directory(process.as_fd());
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: wait::PAUSE * 1_000_000,
+        };
         let mut output_open = true;
         loop {
             let left = match deadline {
@@ -218,13 +221,14 @@ impl Running {
                     Timespec::try_from(left).ok()
                 }
             };
+            let left = if unpolled { Some(pause) } else { left };
             let mut fds = [
-                PollFd::new(&pidfd, PollFlags::IN),
+                PollFd::new(&process, PollFlags::IN),
                 PollFd::new(output, PollFlags::IN),
             ];
             // After the end of the output only the process is waited for.
             let count = if output_open { 2 } else { 1 };
-            match poll(&mut fds[..count], left.as_ref()) {
+            match poll(&mut fds[usize::from(unpolled)..count], left.as_ref()) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
@@ -232,7 +236,11 @@ impl Running {
             if output_open && !fds[1].revents().is_empty() {
                 output_open = tail.read(output);
             }
-            if !fds[0].revents().is_empty() {
+            let ended = match unpolled {
+                true => wait::ended_within(process.as_fd(), 0)?,
+                false => !fds[0].revents().is_empty(),
+            };
+            if ended {
                 return Ok(());
             }
         }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod fault;
 
+mod beneath;
 pub mod cgroup;
 pub mod console;
 pub mod container;

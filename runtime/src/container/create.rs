@@ -412,7 +412,7 @@ impl Builder<'_> {
         };
         let entered = namespaces.enter()?;
         fault!("create.enter");
-        let into = cgroup.clone_into()?;
+        let mut into = cgroup.clone_into()?;
         // A joined user namespace takes a helper that goes there first and makes init.
         let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
         let set = if join.is_some() {
@@ -420,7 +420,12 @@ impl Builder<'_> {
         } else {
             namespaces.clone_flags()
         };
-        let (mut pid, mut pidfd) = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+        let side = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+            // There is no clone3(2): the process is moved when it is there.
+            Err(rustix::io::Errno::NOSYS) if into.take().is_some() => clone_process(set, None),
+            side => side,
+        };
+        let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
                 match join {
@@ -443,7 +448,7 @@ impl Builder<'_> {
             let init = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, init);
             wait::reap(helper.as_fd())?;
-            pid = namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
         fault!("create.init");
@@ -632,8 +637,15 @@ pub(super) fn hand_over_listener(
     status: Status,
     pid: i32,
 ) -> Result<()> {
-    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
-        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let listener = match rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
+        Err(rustix::io::Errno::NOSYS) => {
+            return Err(Error::unsupported(
+                "linux.seccomp: SCMP_ACT_NOTIFY",
+                "needs pidfd_getfd(2), Linux 5.6",
+            ));
+        }
+        result => result.context(|| format!("linux.seccomp: pidfd_getfd({number})"))?,
+    };
     let Some(profile) = profile else {
         return Ok(());
     };

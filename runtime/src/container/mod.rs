@@ -16,26 +16,26 @@ mod run;
 mod start;
 pub mod state;
 mod store;
-mod wait;
+pub(crate) mod wait;
 
 pub use crate::cgroup::CgroupDriver;
 pub use options::{CreateOptions, ExecOptions, RunOptions, User};
 pub use state::{State, Status};
 pub(crate) use wait::reap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
 use crate::spec::Spec;
 use crate::spec::resources::Resources;
-use crate::{cgroup, namespaces, proc};
+use crate::{cgroup, proc};
 
 use record::Record;
 use store::{CONFIG, START_FIFO, STATE, Store};
@@ -142,7 +142,7 @@ impl Container {
             };
         };
         let Some(signal) = signal else { return Ok(()) };
-        match pidfd_send_signal(&init, signal) {
+        match wait::signal(init.as_fd(), signal) {
             Ok(()) => others,
             // It has died of the signal already.
             Err(Errno::SRCH) if everybody => others,
@@ -309,7 +309,7 @@ fn open_init(record: &Record) -> Result<Option<OwnedFd>> {
     if record.pid <= 0 {
         return Ok(None);
     }
-    let pidfd = match namespaces::pidfd(record.pid) {
+    let pidfd = match wait::open(record.pid) {
         Ok(pidfd) => pidfd,
         Err(error) if error.errno() == Some(Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error),

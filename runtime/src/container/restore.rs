@@ -302,7 +302,7 @@ impl Restore<'_> {
     }
 
     fn restored(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {
-        let pidfd = namespaces::pidfd(pid)?;
+        let pidfd = super::wait::open(pid)?;
         if let Some(socket) = &self.create.pidfd_socket {
             create::send_pidfd(socket, pidfd.as_fd())?;
         }

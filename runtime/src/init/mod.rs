@@ -168,7 +168,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         None => None,
     };
     if let Some(slave) = &terminal {
-        rootfs::console_bind(root.root(), slave.as_fd())?;
+        root.bind_console(slave.as_fd())?;
     }
     fault!("init.terminal");
     let root = root.finish()?;
