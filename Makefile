@@ -7,6 +7,7 @@
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
+#   make deb      a Debian package of the same, in DEB_DIR
 
 CARGO        ?= cargo
 DESTDIR      ?=
@@ -15,6 +16,7 @@ BINDIR       ?= $(PREFIX)/bin
 MANDIR       ?= $(PREFIX)/share/man
 DATADIR      ?= $(PREFIX)/share
 FUZZ_SECONDS ?= 60
+DEB_DIR      ?= $(TARGET_DIR)/deb
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 
 # musl starts three times faster than static glibc. Where rustup cannot bring
@@ -42,7 +44,7 @@ TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bi
 	libseccomp-dev=/usr/include/seccomp.h
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo example test bench fuzz docs install clean \
+.PHONY: all knarr conformance demo example test bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs ci-needs
 
 all: knarr conformance
@@ -100,6 +102,9 @@ install: all docs
 		install -m 644 $(DOCS)/completions/_$$program $(DESTDIR)$(DATADIR)/zsh/site-functions && \
 		install -m 644 $(DOCS)/completions/$$program.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d || exit 1; \
 	done
+
+deb:
+	packaging/deb $(DEB_DIR)
 
 clean:
 	$(CARGO) clean

@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod console;
 pub mod container;
 mod criu;
+pub mod doctor;
 pub mod error;
 pub mod hooks;
 pub mod host;

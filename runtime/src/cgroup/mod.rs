@@ -288,6 +288,14 @@ pub trait Manager: std::fmt::Debug {
     fn record(&self) -> Record;
 }
 
+/// Whether systemd answers: the system's manager or, with `user`, that of the user.
+///
+/// # Errors
+/// No socket that answers, with what was tried.
+pub(crate) fn systemd_answers(user: bool) -> Result<()> {
+    systemd::answers(user)
+}
+
 /// The manager for a new container on this host.
 ///
 /// # Errors

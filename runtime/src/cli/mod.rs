@@ -7,6 +7,7 @@ mod checkpoint;
 mod create;
 mod definition;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -143,6 +144,7 @@ fn find(word: &OsStr) -> Option<(&'static Command, Action)> {
         "checkpoint" => (&commands::CHECKPOINT, checkpoint::checkpoint),
         "restore" => (&commands::RESTORE, checkpoint::restore),
         "validate" => (&commands::VALIDATE, validate::validate),
+        "doctor" => (&commands::DOCTOR, doctor::doctor),
         "help" | "h" => (&commands::HELP_COMMAND, |_, _| Ok(0)),
         _ => return None,
     })
@@ -229,6 +231,18 @@ fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context(|| "write to standard output")
+}
+
+/// Whether `--format` asks for JSON in place of text.
+fn wants_json(format: Option<&str>) -> Result<bool> {
+    match format {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(Error::new(
+            Kind::InvalidArgument,
+            format!("invalid format option {other:?}; use text or json"),
+        )),
+    }
 }
 
 /// Writes a value as JSON to standard output.

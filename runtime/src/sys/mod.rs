@@ -11,6 +11,7 @@ pub mod fds;
 pub mod keyring;
 pub mod mount;
 pub mod netdev;
+pub mod probe;
 pub mod process;
 pub mod regex;
 pub mod sched;

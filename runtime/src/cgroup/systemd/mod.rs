@@ -62,6 +62,11 @@ struct Pending {
     merged: Option<Merged>,
 }
 
+/// Whether the manager of the system, or of the user, answers.
+pub(super) fn answers(user: bool) -> Result<()> {
+    Bus::connect(user).map(drop)
+}
+
 /// A container's unit.
 #[derive(Debug)]
 pub(super) struct Systemd {
