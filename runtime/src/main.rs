@@ -1,6 +1,9 @@
 //! knarr: the command line of the OCI runtime.
 
 mod cli;
+#[cfg(no_backtraces)]
+#[path = "sys/unwind.rs"]
+mod unwind;
 
 use std::process::ExitCode;
 
