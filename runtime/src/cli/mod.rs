@@ -28,7 +28,6 @@ mod validate;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use knarr_runtime::container::Container;
 use knarr_runtime::error::{Context, Error, Kind, Result};
@@ -49,20 +48,18 @@ type Action = fn(&Globals, &Matches<'_>) -> Outcome;
 /// Exit code of a failed `exec`, which callers tell apart from the process's own codes.
 const EXEC_FAILED: u8 = 255;
 
-/// Runs the program.
+/// Runs the program; returns its exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+pub fn main(args: &[OsString]) -> u8 {
     let mut globals = Globals::default();
     let mut failure = 1;
-    let outcome = run(&args, &mut globals, &mut failure);
-    ExitCode::from(match outcome {
+    match run(args, &mut globals, &mut failure) {
         Ok(code) => code,
         Err(error) => {
             globals.log.write(Level::Error, &error.to_string());
             failure
         }
-    })
+    }
 }
 
 fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {

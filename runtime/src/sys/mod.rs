@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clone;
 pub mod exec;
 pub mod fds;
+pub mod heap;
 pub mod keyring;
 pub mod mount;
 pub mod netdev;
