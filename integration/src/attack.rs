@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -236,7 +236,7 @@ impl Victim {
         let dir = sb.path("victim");
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join(program.file_name().unwrap());
-        fs::copy(program, &path).unwrap();
+        copy(program, &path);
         let before = Self::look(&path);
         Self { path, before }
     }
@@ -270,13 +270,19 @@ pub const ATTACKER: &str = "/bin/attacker";
 pub fn install(bundle: &Bundle, program: &str) {
     let rootfs = bundle.rootfs();
     let own = rootfs.join(&ATTACKER[1..]);
-    fs::copy(program, &own).unwrap();
-    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    copy(Path::new(program), &own);
     for library in libraries(Path::new(program)) {
         let target = rootfs.join(library.strip_prefix("/").unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::copy(&library, &target).unwrap();
     }
+}
+
+/// Copies a program in a process of its own: a child of another test's thread would keep a file
+/// open that is written here, and it could not be executed until that child has executed something.
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg(from).arg(to).status();
+    assert!(done.unwrap().success(), "cp {from:?} {to:?}");
 }
 
 /// The libraries of a program, its interpreter included; none where it is static.
