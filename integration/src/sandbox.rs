@@ -138,7 +138,13 @@ impl Sandbox {
     /// The runtime as a command: `--root`, then `args`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = runtime::command(runtime::path());
+        self.command_of(runtime::path(), args)
+    }
+
+    /// The same with a copy of the runtime.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = runtime::command(program);
         command
             .env("KNARR_SANDBOX", &self.cgroup)
             .arg("--root")
