@@ -32,6 +32,6 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;
-mod time;
+pub mod time;
 
 pub use error::{Error, Kind, Result};

@@ -212,11 +212,11 @@ fn exit_code(code: i32) -> u8 {
 fn each_match(root: &Path, pattern: &str, action: impl Fn(&str) -> Result<()>) -> Outcome {
     let regex = Regex::new(pattern)?;
     let mut outcome = Ok(0);
-    for state in Container::list(root)? {
-        if regex.matches(&state.id)
-            && let Err(error) = action(&state.id)
+    for (id, _) in Container::list(root)? {
+        if regex.matches(&id)
+            && let Err(error) = action(&id)
         {
-            outcome = Err(error.context(state.id));
+            outcome = Err(error.context(id));
         }
     }
     outcome

@@ -3,6 +3,8 @@
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// System calls that not every supported kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -70,9 +72,9 @@ pub fn answer(call: Call) -> Answer {
     if result >= 0 {
         return Answer::There;
     }
-    match Errno::from_io_error(&std::io::Error::last_os_error()) {
-        Some(Errno::NOSYS) => Answer::Absent,
-        Some(Errno::PERM) => Answer::Forbidden,
+    match last_errno() {
+        Errno::NOSYS => Answer::Absent,
+        Errno::PERM => Answer::Forbidden,
         _ => Answer::There,
     }
 }
