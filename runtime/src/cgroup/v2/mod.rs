@@ -79,7 +79,7 @@ impl V2 {
 
     /// Makes the directory where it is missing and enables controllers down to it.
     pub(super) fn prepare(&mut self) -> Result<()> {
-        match file::make_dirs(&self.path, self.base) {
+        match file::make_dirs(&self.path, self.base, 1) {
             Ok(made) => self.made = made,
             Err(denied) if self.rootless && is_denied(denied.errno()) => {
                 self.present = false;
