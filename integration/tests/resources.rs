@@ -415,6 +415,7 @@ fn block_weights_go_to_the_scheduler_there_is(sb: &Sandbox) {
         .join("io.weight")
         .exists()
     {
+        enabled(1).unwrap();
         let c = limited(sb, "weight", &weights(10, 1000));
         let line = |weight: &str| format!("{} {weight}", disk.name());
         assert_eq!(

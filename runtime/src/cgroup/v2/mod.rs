@@ -360,9 +360,15 @@ fn enable_all(path: &str, base: usize) -> Result<()> {
         .collect::<Vec<_>>()
         .join(" ");
     for dir in ancestors(path, base) {
-        if file::write(dir, "cgroup.subtree_control", &line).is_err() {
-            for name in &missing {
-                let _ = file::write(dir, "cgroup.subtree_control", &format!("+{name}"));
+        match file::write(dir, "cgroup.subtree_control", &line) {
+            Ok(()) => {}
+            // It has processes. Some controllers would be taken one by one, and make its whole
+            // tree threaded, in which no container can be.
+            Err(Errno::BUSY | Errno::OPNOTSUPP) => return Ok(()),
+            Err(_) => {
+                for name in &missing {
+                    let _ = file::write(dir, "cgroup.subtree_control", &format!("+{name}"));
+                }
             }
         }
     }
@@ -398,6 +404,17 @@ pub(super) fn enable_for(path: &str, base: usize, setting: &Setting<'_>) -> Resu
             &file::read(dir, "cgroup.subtree_control").unwrap_or_default(),
             name,
         ) {
+            // As above; the root is free of that rule.
+            if dir.len() > base
+                && file::read(dir, "cgroup.procs").is_ok_and(|pids| !pids.is_empty())
+            {
+                return Err(Error::new(
+                    Kind::WrongState,
+                    format!(
+                        "{field}: the cgroup {dir:?} has processes of its own, so the controller {name} cannot be given to cgroups below it; choose another linux.cgroupsPath"
+                    ),
+                ));
+            }
             file::write(dir, "cgroup.subtree_control", &line).map_err(|errno| {
                 file::write_error(dir, "cgroup.subtree_control", &line, errno).context(&field)
             })?;
