@@ -158,6 +158,10 @@ pub struct Unit {
     pub user: bool,
     /// Whether it has been started, and is ours to stop.
     pub started: bool,
+    /// Before that: the description that it will have, by which it is known as ours where the
+    /// runtime was killed meanwhile.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub planned: String,
 }
 
 /// A directory of a container in one hierarchy.

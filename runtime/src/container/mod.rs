@@ -200,7 +200,13 @@ impl Container {
                     "the container has no linux.intelRdt, so its schemata cannot be changed",
                 ));
             };
-            Resctrl::find(&ProcFs::open()?)?.update(rdt, l3_cache, mem_bw)?;
+            let resctrl = Resctrl::find(&ProcFs::open()?)?;
+            let before = resctrl.update(rdt, l3_cache, mem_bw)?;
+            let result = self.manager(&record)?.update(resources);
+            if result.is_err() {
+                resctrl.restore(rdt, &before);
+            }
+            return result;
         }
         self.manager(&record)?.update(resources)
     }
