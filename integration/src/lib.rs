@@ -11,7 +11,9 @@
 pub mod attack;
 pub mod bundle;
 pub mod cgroup;
+pub mod daemon;
 pub mod host;
+pub mod peers;
 pub mod process;
 pub mod runtime;
 pub mod sandbox;
