@@ -189,11 +189,12 @@ fn peek(limit: Duration) {
                 }
             }
             for name in ["mem", "environ", "maps"] {
-                if name == "mem" && File::open(format!("{base}/{name}")).is_ok() {
-                    note(name);
-                } else if name != "mem"
-                    && fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty())
-                {
+                let path = format!("{base}/{name}");
+                let reachable = match name {
+                    "mem" => File::open(path).is_ok(),
+                    _ => fs::read(path).is_ok_and(|text| !text.is_empty()),
+                };
+                if reachable {
                     note(name);
                 }
             }
