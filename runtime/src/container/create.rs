@@ -420,11 +420,12 @@ impl Builder<'_> {
         } else {
             namespaces.clone_flags()
         };
-        let side = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
-            // There is no clone3(2): the process is moved when it is there.
-            Err(rustix::io::Errno::NOSYS) if into.take().is_some() => clone_process(set, None),
-            side => side,
-        };
+        let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
+        if side.is_err() && into.take().is_some() {
+            // A kernel without this way, or a limit of no task, which a move passes; of what is
+            // wrong with the place the move speaks more clearly.
+            side = clone_process(set, None);
+        }
         let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
