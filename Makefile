@@ -4,9 +4,11 @@
 #   make demo     build knarr and run a container from it, visibly (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
+#   make vm-test  run those tests in a virtual machine that need one (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
+#   make deb      a Debian package of the same, in DEB_DIR
 
 CARGO        ?= cargo
 DESTDIR      ?=
@@ -15,6 +17,7 @@ BINDIR       ?= $(PREFIX)/bin
 MANDIR       ?= $(PREFIX)/share/man
 DATADIR      ?= $(PREFIX)/share
 FUZZ_SECONDS ?= 60
+DEB_DIR      ?= $(TARGET_DIR)/deb
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 
 # musl starts three times faster than static glibc. Where rustup cannot bring
@@ -42,8 +45,8 @@ TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bi
 	libseccomp-dev=/usr/include/seccomp.h
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo example test bench fuzz docs install clean \
-	build-needs demo-needs test-needs ci-needs
+.PHONY: all knarr conformance demo example test vm-test bench fuzz docs install deb clean \
+	build-needs demo-needs test-needs vm-needs ci-needs
 
 all: knarr conformance
 
@@ -67,6 +70,11 @@ test: build-needs test-needs knarr
 	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
+
+# What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+VM_TESTS ?= privileged checkpoint cgroups
+vm-test: build-needs test-needs vm-needs knarr
+	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
 bench: demo-needs knarr
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
@@ -101,6 +109,9 @@ install: all docs
 		install -m 644 $(DOCS)/completions/$$program.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d || exit 1; \
 	done
 
+deb:
+	packaging/deb $(DEB_DIR)
+
 clean:
 	$(CARGO) clean
 
@@ -124,6 +135,10 @@ demo-needs:
 
 test-needs:
 	$(call needs,$(TEST_NEEDS))
+
+# A machine of the reader's own (VM, see integration/README.md) needs nothing.
+vm-needs:
+	[ -n "$$VM" ] || integration/vm/vm needs
 
 # What .ci/run needs beyond: the fuzzer is C++.
 ci-needs: build-needs

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use knarr_integration::bundle::write_program;
 use knarr_integration::{Bundle, Sandbox, Value, json, process};
 
 /// All kinds, in the order in which a container's life calls them.
@@ -27,16 +28,13 @@ fn logging(sb: &Sandbox, edit: impl FnOnce(&mut Value)) -> (Bundle, PathBuf) {
     fs::create_dir_all(&shared).unwrap();
     let log = shared.join("hooks.log");
     let hook = shared.join("hook");
-    fs::write(
+    write_program(
         &hook,
-        format!(
+        &format!(
             "#!/bin/sh\nread -r state\necho \"$1 $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/pid) $state\" >>{}\n",
             log.display()
         ),
-    )
-    .unwrap();
-    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    fs::set_permissions(&hook, mode).unwrap();
+    );
     let bundle = sb.sh_bundle(&format!("echo program >>{}", log.display()), |c| {
         c["mounts"].as_array_mut().unwrap().push(json!({
             "destination": shared, "type": "bind", "source": shared, "options": ["rbind", "rw"]

@@ -289,7 +289,8 @@ fn damaged_state_is_reported_and_force_removes_it() {
             sb.rt(args).fails();
         }
         sb.rt(&["exec", "hurt", "true"]).exits(255);
-        sb.rt(&["list"]).ok();
+        let listed = sb.rt(&["list"]).ok();
+        assert!(listed.stderr.contains("hurt"), "{listed:?}");
         let _ = sb.rt(&["delete", "--force", "hurt"]);
         // Whatever the state said: the id is free, and the init is not left running unseen.
         if !process::eventually(Duration::from_secs(1), || !process::alive(c.pid)) {

@@ -412,7 +412,7 @@ impl Builder<'_> {
         };
         let entered = namespaces.enter()?;
         fault!("create.enter");
-        let into = cgroup.clone_into()?;
+        let mut into = cgroup.clone_into()?;
         // A joined user namespace takes a helper that goes there first and makes init.
         let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
         let set = if join.is_some() {
@@ -420,7 +420,13 @@ impl Builder<'_> {
         } else {
             namespaces.clone_flags()
         };
-        let (mut pid, mut pidfd) = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+        let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
+        if side.is_err() && into.take().is_some() {
+            // A kernel without this way, or a limit of no task, which a move passes; of what is
+            // wrong with the place the move speaks more clearly.
+            side = clone_process(set, None);
+        }
+        let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
                 match join {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
 
 use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
@@ -185,10 +186,15 @@ impl Exec<'_> {
         }
         fault!("exec.join");
         let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
-            // The container divided its cgroup, which no process may be in any more.
-            Err(rustix::io::Errno::BUSY) if into.is_some() => {
-                clone_process(0, None).map(|side| (side, false))
+            // A full cgroup takes no further process, and is not to be got round.
+            Err(Errno::AGAIN) if into.is_some() => {
+                return Err(Error::system("clone3(CLONE_INTO_CGROUP)", Errno::AGAIN).context(
+                    "no further process: the container has reached its linux.resources.pids.limit, or the user a limit of processes",
+                ));
             }
+            // The container divided its cgroup, which no process may be in any more, or the
+            // kernel or the owner of the cgroups allows only a move.
+            Err(_) if into.is_some() => clone_process(0, None).map(|side| (side, false)),
             side => side.map(|side| (side, into.is_some())),
         };
         let (mut pid, mut pidfd, placed) = match side {

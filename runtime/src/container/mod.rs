@@ -82,16 +82,17 @@ impl Container {
         }
     }
 
-    /// All containers, by id. One whose state is damaged is left out.
+    /// All containers, by id; one whose state is damaged with what is wrong with it.
     ///
     /// # Errors
     /// A root directory that cannot be read; a missing one is an empty list.
-    pub fn list(root: &Path) -> Result<Vec<State>> {
-        let ids = Store::ids(root)?;
-        Ok(ids
-            .iter()
-            .filter_map(|id| Container::load(root, id).ok()?.state().ok())
-            .collect())
+    pub fn list(root: &Path) -> Result<Vec<(String, Result<State>)>> {
+        let state = |id: String| match Container::load(root, &id).and_then(|found| found.state()) {
+            // Deleted since its name was read.
+            Err(error) if error.kind() == Kind::NotFound => None,
+            state => Some((id, state)),
+        };
+        Ok(Store::ids(root)?.into_iter().filter_map(state).collect())
     }
 
     /// The state as the specification defines it.
@@ -199,7 +200,13 @@ impl Container {
                     "the container has no linux.intelRdt, so its schemata cannot be changed",
                 ));
             };
-            Resctrl::find(&ProcFs::open()?)?.update(rdt, l3_cache, mem_bw)?;
+            let resctrl = Resctrl::find(&ProcFs::open()?)?;
+            let before = resctrl.update(rdt, l3_cache, mem_bw)?;
+            let result = self.manager(&record)?.update(resources);
+            if result.is_err() {
+                resctrl.restore(rdt, &before);
+            }
+            return result;
         }
         self.manager(&record)?.update(resources)
     }

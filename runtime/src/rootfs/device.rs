@@ -4,7 +4,7 @@
 //! streams, `/dev/ptmx` and the place of the console. Does not: which devices
 //! there are (`plan`), and what cgroups allow.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -115,9 +115,12 @@ fn make_device(
         fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)
             .context(|| format!("fchownat({name:?}, {}, {})", device.uid, device.gid))?;
         if device.mode & 0o6000 != 0 {
-            // The change of the owner has taken these bits away.
-            fs::chmodat(parent, name, mode, AtFlags::empty())
-                .context(|| format!("fchmodat({name:?}, {:#o})", device.mode))?;
+            // The change of the owner has taken these bits away. By way of a descriptor, since
+            // chmod(2) would follow a link that has taken the node's place.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            fs::openat(parent, name, flags, Mode::empty())
+                .and_then(|node| fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), mode))
+                .context(|| format!("chmod({name:?}, {:#o})", device.mode))?;
         }
     }
     check_device(parent, name, device)

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// Namespaces as a set of `CLONE_NEW*` flags.
 pub type NamespaceFlags = u64;
 
@@ -154,10 +156,4 @@ pub(super) fn check(result: libc::c_long) -> Result<(), Errno> {
     } else {
         Ok(())
     }
-}
-
-pub(super) fn last_errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .map_or(Errno::IO, Errno::from_raw_os_error)
 }
