@@ -198,7 +198,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             if let (true, Some(hooks)) = (builder.hooks_ran, &spec.hooks) {
                 let state = record.hooks_state(Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
-                    .map(|hooks| hooks::run_all(&hooks, &state));
+                    .map(|hooks| hooks::run_all(&hooks, &state, &record.bundle));
                 let left = left.unwrap_or_default();
                 return Err(left.into_iter().fold(error, Error::and_also));
             }
@@ -538,11 +538,13 @@ impl Builder<'_> {
                     self.hooks_ran = true;
                     let state = record.hooks_state(Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
-                        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+                        hooks::run(&prestart, &state, &record.bundle)?;
                         fault!("create.prestart");
                         hooks::run(
                             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
                             &state,
+                            &record.bundle,
                         )?;
                         fault!("create.create_runtime");
                     }

@@ -126,6 +126,7 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
     Ok(hooks::run_all(
         &hooks::plan(list, "hooks.poststop")?,
         &state,
+        &record.bundle,
     ))
 }
 

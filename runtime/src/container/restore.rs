@@ -294,10 +294,12 @@ impl Restore<'_> {
             return Ok(());
         };
         let state = self.record.hooks_state(Status::Creating, pid);
-        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+        hooks::run(&prestart, &state, &self.record.bundle)?;
         hooks::run(
             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
             &state,
+            &self.record.bundle,
         )
     }
 
