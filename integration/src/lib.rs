@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod daemon;
 pub mod host;
 pub mod peers;
+pub mod podman;
 pub mod process;
 pub mod runtime;
 pub mod sandbox;

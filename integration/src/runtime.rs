@@ -280,9 +280,18 @@ impl Running {
     /// Where it hangs: it is killed, and the test fails.
     #[track_caller]
     pub fn wait(self) -> Outcome {
+        self.wait_within(LIMIT)
+    }
+
+    /// Waits for the end, bounded by `limit`.
+    ///
+    /// # Panics
+    /// Where it hangs: it is killed, and the test fails.
+    #[track_caller]
+    pub fn wait_within(self, limit: Duration) -> Outcome {
         let command = self.command.clone();
-        self.wait_at_most(LIMIT)
-            .unwrap_or_else(|| panic!("still running after {LIMIT:?}: {command}"))
+        self.wait_at_most(limit)
+            .unwrap_or_else(|| panic!("still running after {limit:?}: {command}"))
     }
 
     /// Waits for the end; what has not ended then is killed, and there is no outcome.

@@ -1,4 +1,4 @@
-//! Mounts of type `cgroup`: the container's own cgroups, whatever version the host has.
+//! Mounts of type `cgroup`, whatever version the host has.
 //!
 //! Belongs here: what such a mount shows. Does not: making cgroups or writing to them.
 //!
@@ -6,6 +6,11 @@
 //! of a new mount. Without one, the directory of that cgroup is bound, so that
 //! a container never sees those of its neighbours (CVE-2023-25809). The process
 //! has to be in its cgroups already.
+//!
+//! One exception: on version 2, without a cgroup and a user namespace, the
+//! host's tree is bound. Callers ask for that where a container shall look after
+//! the host (Kubernetes for privileged pods, `--cgroupns=host`), what runs there
+//! looks for /proc/self/cgroup's path below the mount, and other runtimes do it.
 
 use std::ffi::CString;
 use std::fs::read_to_string;
@@ -88,8 +93,12 @@ impl Rootfs<'_> {
         let tree = match tree {
             Some(tree) => (tree, Attributes::default()),
             None => {
-                let own = memberships(own).find(|own| own.controllers.is_empty());
-                let path = own.map_or("/", |own| own.path);
+                let path = if self.plan.cgroup_namespace || self.plan.user_namespace.is_some() {
+                    let own = memberships(own).find(|own| own.controllers.is_empty());
+                    own.map_or("/", |own| own.path)
+                } else {
+                    ""
+                };
                 (
                     bound(&self.kernel, Path::new(HOST), path)?,
                     step.options.attributes,
