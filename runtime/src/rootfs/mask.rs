@@ -41,14 +41,15 @@ impl Mask {
         }
     }
 
-    fn put(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    /// Copies take over what `changes` did to the first mount.
+    fn put(&mut self, kernel: &Kernel, changes: &Changes, target: BorrowedFd<'_>) -> Result<()> {
         if self.attached {
             let copy =
                 tree::clone_fd(self.tree.as_fd(), Depth::One).context(|| "open_tree(mask)")?;
             return tree::attach(copy.as_fd(), target).context(|| "move_mount(mask)");
         }
         self.attached = true;
-        tree::attach(self.tree.as_fd(), target).context(|| "move_mount(mask)")
+        kernel.place(self.tree.as_fd(), changes, target)
     }
 }
 
@@ -74,15 +75,21 @@ impl Masks {
     }
 
     /// Hides each of `paths`; what does not exist needs no hiding.
-    pub(super) fn apply(&mut self, root: &RootFd, paths: &[Text<'_>], label: &str) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        paths: &[Text<'_>],
+        label: &str,
+    ) -> Result<()> {
         for (index, path) in paths.iter().enumerate() {
-            self.mask(root, path, label)
+            self.mask(root, kernel, path, label)
                 .context(|| format!("linux.maskedPaths[{index}] {:?}", path.as_str()))?;
         }
         Ok(())
     }
 
-    fn mask(&mut self, root: &RootFd, path: &str, label: &str) -> Result<()> {
+    fn mask(&mut self, root: &RootFd, kernel: &Kernel, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());
         };
@@ -90,15 +97,15 @@ impl Masks {
         // grace period, milliseconds instead of microseconds.
         let kind = file_type(target.as_fd()).context(|| "fstat")?;
         if kind != FileType::Directory {
-            return self.null.put(target.as_fd());
+            // It is the host's own node: mode and owner are not for the container to change.
+            // A device is written to all the same.
+            return self.null.put(kernel, &Changes::read_only(), target.as_fd());
         }
-        match &mut self.empty {
-            Some(empty) => empty.put(target.as_fd()),
-            None => self
-                .empty
-                .insert(Mask::new(empty_directory(label)?))
-                .put(target.as_fd()),
-        }
+        let empty = match &mut self.empty {
+            Some(empty) => empty,
+            None => self.empty.insert(Mask::new(empty_directory(label)?)),
+        };
+        empty.put(kernel, &Changes::default(), target.as_fd())
     }
 }
 

@@ -172,7 +172,7 @@ impl Rootfs<'_> {
         mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
         fault!("rootfs.read_only");
         if let Some(mut masks) = self.masks {
-            masks.apply(&self.root, self.plan.masked, self.plan.label)?;
+            masks.apply(&self.root, &self.kernel, self.plan.masked, self.plan.label)?;
         }
         if self.plan.readonly {
             self.kernel
