@@ -41,7 +41,8 @@ impl Mask {
         }
     }
 
-    fn put(&mut self, kernel: &Kernel, target: BorrowedFd<'_>) -> Result<()> {
+    /// Copies take over what `changes` did to the first mount.
+    fn put(&mut self, kernel: &Kernel, changes: &Changes, target: BorrowedFd<'_>) -> Result<()> {
         if self.attached {
             let copy = kernel
                 .clone_fd(self.tree.as_fd(), Depth::One)
@@ -51,9 +52,7 @@ impl Mask {
                 .context(|| "move_mount(mask)");
         }
         self.attached = true;
-        kernel
-            .attach(self.tree.as_fd(), target)
-            .context(|| "move_mount(mask)")
+        kernel.place(self.tree.as_fd(), changes, target)
     }
 }
 
@@ -102,15 +101,15 @@ impl Masks {
         // grace period, milliseconds instead of microseconds.
         let kind = file_type(target.as_fd()).context(|| "fstat")?;
         if kind != FileType::Directory {
-            return self.null.put(kernel, target.as_fd());
+            // It is the host's own node: mode and owner are not for the container to change.
+            // A device is written to all the same.
+            return self.null.put(kernel, &Changes::read_only(), target.as_fd());
         }
-        match &mut self.empty {
-            Some(empty) => empty.put(kernel, target.as_fd()),
-            None => self
-                .empty
-                .insert(Mask::new(empty_directory(kernel, label)?))
-                .put(kernel, target.as_fd()),
-        }
+        let empty = match &mut self.empty {
+            Some(empty) => empty,
+            None => self.empty.insert(Mask::new(empty_directory(kernel, label)?)),
+        };
+        empty.put(kernel, &Changes::default(), target.as_fd())
     }
 }
 
