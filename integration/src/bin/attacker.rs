@@ -225,6 +225,9 @@ fn peek(limit: Duration) {
             let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
             if nix::sys::ptrace::seize(pid, nix::sys::ptrace::Options::empty()).is_ok() {
                 note("ptrace");
+                // A traced process ends for its parent only when its tracer has seen it.
+                let _ = nix::sys::ptrace::interrupt(pid);
+                let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL));
                 let _ = nix::sys::ptrace::detach(pid, None);
             }
         }
