@@ -253,7 +253,13 @@ fn procfs_options_hide() {
 fn cgroups_of_others() {
     let script = "find /sys/fs/cgroup -type d 2>/dev/null | while read -r d; do mkdir $d/evil; echo $$ >$d/cgroup.procs; done; \
         cat /proc/self/cgroup; true";
-    for (user, option) in [(true, "ro"), (true, "rw"), (false, "ro")] {
+    // The first shows that the way is open where somebody mounts all of the tree.
+    for (user, option, kind) in [
+        (true, "rw", "bind"),
+        (true, "ro", "cgroup"),
+        (true, "rw", "cgroup"),
+        (false, "ro", "cgroup"),
+    ] {
         let sb = Sandbox::new();
         // As where a user has been given a part of the tree.
         for hierarchy in cgroup::hierarchies() {
@@ -273,8 +279,12 @@ fn cgroups_of_others() {
                 bundle::user_namespace(c);
             }
             bundle::drop_namespace(c, "cgroup");
-            let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            let mut mount = json!({"destination": "/sys/fs/cgroup", "type": kind, "source": "cgroup",
                 "options": ["nosuid", "noexec", "nodev", "relatime", option]});
+            if kind == "bind" {
+                mount["source"] = json!("/sys/fs/cgroup");
+                mount["options"] = json!(["rbind", option]);
+            }
             bundle::push(c, "/mounts", mount);
         });
         let how = format!("user namespace {user}, {option}");
@@ -283,6 +293,13 @@ fn cgroups_of_others() {
             unproven!("{how}: {out:#?}");
         }
         let own = format!("{}/", bundle.cgroup);
+        if kind == "bind" {
+            let made = |dir: &PathBuf| dir.ends_with("evil");
+            if !cgroup::tree(sb.cgroup()).iter().any(made) {
+                unproven!("even where the whole tree is mounted, nothing is made: {out:#?}");
+            }
+            continue;
+        }
         for dir in cgroup::tree(sb.cgroup()) {
             let text = dir.to_string_lossy();
             if text.ends_with("/evil") && (option == "ro" || !text.contains(&own)) {
