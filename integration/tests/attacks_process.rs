@@ -23,7 +23,7 @@ fn joined(
     mut near: impl FnMut(&Sandbox, &knarr_integration::Container, u32),
 ) {
     let sb = Sandbox::new();
-    let seconds = attack::duration().as_secs_f64() + 20.0;
+    let seconds = attack::duration().as_secs_f64() + 90.0;
     let bundle = sb.bundle(|c| {
         c["process"]["args"] = json!([ATTACKER, "peek", seconds.to_string()]);
         edit(c);
@@ -34,14 +34,14 @@ fn joined(
     if !process::eventually(attack::PATIENCE, looking) {
         unproven!("the attacker does not run");
     }
-    attack::race(|round| near(&sb, &container, round));
+    let met = || container.created.stdout_now().contains("met");
+    attack::race_until(met, |round| near(&sb, &container, round));
     fs::write(bundle.rootfs().join("stop"), "").unwrap();
     sb.wait_status("watcher", "stopped");
     let said = container.created.stdout_now();
     if said.contains("got ") {
         fell!("the joining process was open to the container: {said}");
     }
-    // Busy readers of /proc do not see every process that lives for a millisecond, but some.
     if !said.contains("tried ") || said.contains("tried 0") {
         unproven!("the attacker saw no process that joined: {said}");
     }
