@@ -4,11 +4,13 @@
 #   make demo     build knarr and run a container from it, visibly (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
+#   make vm-test  run those tests in a virtual machine that need one (root)
 #   make peers    fetch and build containerd, dockerd and their clients below target/peers
 #   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
+#   make deb      a Debian package of the same, in DEB_DIR
 
 CARGO        ?= cargo
 DESTDIR      ?=
@@ -17,6 +19,7 @@ BINDIR       ?= $(PREFIX)/bin
 MANDIR       ?= $(PREFIX)/share/man
 DATADIR      ?= $(PREFIX)/share
 FUZZ_SECONDS ?= 60
+DEB_DIR      ?= $(TARGET_DIR)/deb
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 
 # musl starts three times faster than static glibc. Where rustup cannot bring
@@ -49,8 +52,8 @@ CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini
 	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
 	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1
 
-.PHONY: all knarr conformance demo example test peers callers bench fuzz docs install clean \
-	build-needs demo-needs test-needs caller-needs ci-needs
+.PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
+	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
 
 all: knarr conformance
 
@@ -74,6 +77,11 @@ test: build-needs test-needs knarr
 	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
+
+# What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+VM_TESTS ?= privileged checkpoint cgroups podman user:podman
+vm-test: build-needs test-needs vm-needs knarr
+	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
 peers: caller-needs
 	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
@@ -116,6 +124,9 @@ install: all docs
 		install -m 644 $(DOCS)/completions/$$program.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d || exit 1; \
 	done
 
+deb:
+	packaging/deb $(DEB_DIR)
+
 clean:
 	$(CARGO) clean
 
@@ -139,6 +150,10 @@ demo-needs:
 
 test-needs:
 	$(call needs,$(TEST_NEEDS))
+
+# A machine of the reader's own (VM, see integration/README.md) needs nothing.
+vm-needs:
+	[ -n "$$VM" ] || integration/vm/vm needs
 
 caller-needs:
 	$(call needs,$(CALLER_NEEDS))

@@ -144,10 +144,23 @@ impl Bundle {
     #[must_use]
     pub fn script(&self, name: &str, body: &str) -> PathBuf {
         let path = self.dir.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, &format!("#!/bin/sh\n{body}\n"));
         path
     }
+}
+
+/// Writes a file that can be executed. A child does it, so that no process that another test makes
+/// at the same time inherits a descriptor that is open for writing: the file would be busy then.
+///
+/// # Panics
+/// Where the file cannot be written.
+pub fn write_program(path: &Path, text: &str) {
+    let written = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""])
+        .args([path.as_os_str(), text.as_ref()])
+        .status()
+        .unwrap();
+    assert!(written.success(), "{} should be written", path.display());
 }
 
 /// Makes a root file system at `dir`: busybox, links to it, and the usual directories.
