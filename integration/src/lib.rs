@@ -15,6 +15,7 @@ pub mod process;
 pub mod runtime;
 pub mod sandbox;
 pub mod socket;
+pub mod user;
 
 pub use bundle::Bundle;
 pub use runtime::Outcome;

@@ -13,6 +13,7 @@ mod criu;
 pub mod error;
 pub mod hooks;
 pub mod host;
+mod id_maps;
 mod init;
 pub mod intel_rdt;
 mod namespaces;

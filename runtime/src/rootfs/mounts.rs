@@ -158,6 +158,9 @@ impl Rootfs<'_> {
             tree
         } else {
             let tree = match new.make() {
+                Err(error) if kind == "devpts" && error.errno() == Some(Errno::INVAL) => {
+                    new.make_without_group().unwrap_or(Err(error))?
+                }
                 Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {
                     Some(path) => self.host_instance(step, path).map_err(|_| error)?,
                     None => return Err(error),
