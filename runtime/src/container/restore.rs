@@ -46,7 +46,7 @@ impl Container {
         create.detach = detach;
         super::store::check_id(&create.id)?;
         let bundle = Bundle::read(&create)?;
-        let (spec, warnings) = bundle.spec(&create)?;
+        let (spec, warnings) = bundle.spec(&create, &Host::new())?;
         create::check_console(&spec, &create, GateKind::Channel)?;
         let program = criu::find()?;
         let store = Store::create(root, &create.id)?;

@@ -107,7 +107,9 @@ impl Masks {
         }
         let empty = match &mut self.empty {
             Some(empty) => empty,
-            None => self.empty.insert(Mask::new(empty_directory(kernel, label)?)),
+            None => self
+                .empty
+                .insert(Mask::new(empty_directory(kernel, label)?)),
         };
         empty.put(kernel, &Changes::default(), target.as_fd())
     }

@@ -163,7 +163,11 @@ impl Rootfs<'_> {
             self.kernel.change(tree.as_fd(), &changes)?;
             tree
         } else {
-            let tree = match self.kernel.new_filesystem(&new) {
+            let make = |new: &NewFilesystem<'_>| self.kernel.new_filesystem(new);
+            let tree = match make(&new) {
+                Err(error) if kind == "devpts" && error.errno() == Some(Errno::INVAL) => {
+                    new.make_without_group(make).unwrap_or(Err(error))?
+                }
                 // The kernel refuses a new one in a user namespace that does not own the network
                 // or IPC namespace: the host's own instance, then.
                 Err(error) if error.errno() == Some(Errno::PERM) => {

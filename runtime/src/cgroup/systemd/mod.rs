@@ -429,6 +429,13 @@ impl Manager for Systemd {
         }
     }
 
+    fn warnings(&mut self) -> Vec<String> {
+        self.inner
+            .as_mut()
+            .map(|inner| inner.get_mut().warnings())
+            .unwrap_or_default()
+    }
+
     fn clone_into(&self) -> Result<Option<OwnedFd>> {
         match &self.inner {
             Some(inner) => inner.get().clone_into(),
