@@ -358,7 +358,7 @@ fn exec_cgroup_of_a_neighbour() {
                     .strip_prefix(&own)
                     .is_some_and(|rest| rest.starts_with('/'));
             // Hierarchies that the container has no cgroup in do not count.
-            if cgroup.contains("evil") && !inside || !inside && cgroup == sb.cgroup() {
+            if !inside && (cgroup.contains("evil") || cgroup == sb.cgroup()) {
                 fell!("--cgroup {path}: the process is in {cgroup}");
             }
         }
