@@ -11,7 +11,9 @@
 pub mod attack;
 pub mod bundle;
 pub mod cgroup;
+pub mod containerd;
 pub mod daemon;
+pub mod docker;
 pub mod host;
 pub mod peers;
 pub mod podman;

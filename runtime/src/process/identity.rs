@@ -74,7 +74,7 @@ pub fn plan(user: &config::User) -> Result<Identity> {
 }
 
 impl Identity {
-    /// Sets supplementary groups, group ids, user ids and, where one was asked for, the umask.
+    /// Sets supplementary groups, group ids, user ids and the umask, see [`DAEMON_UMASK`].
     ///
     /// Groups first: setgroups(2) needs CAP_SETGID, which leaves with the user id. They are set
     /// for uid 0 and for an empty list too, or the caller's groups would reach the container.
@@ -95,9 +95,7 @@ impl Identity {
         set_thread_res_gid(gid, gid, gid).map_err(|errno| id_refused("gid", self.gid, errno))?;
         let uid = Uid::from_raw(self.uid);
         set_thread_res_uid(uid, uid, uid).map_err(|errno| id_refused("uid", self.uid, errno))?;
-        if let Some(mask) = self.umask {
-            umask(Mode::from_raw_mode(mask));
-        }
+        set_umask(self.umask);
         Ok(())
     }
 
@@ -194,6 +192,25 @@ pub fn set_no_new_privileges() -> Result<()> {
         .context(|| "process.noNewPrivileges: prctl(PR_SET_NO_NEW_PRIVS, 1)")
 }
 
+/// What takes the place of an umask of 0. The specification wants the caller's umask where none is
+/// configured, but daemons give up theirs so as to set modes exactly (dockerd and its shims have
+/// 0), and every file of their containers would be writable by everybody. runc sets 022 always.
+const DAEMON_UMASK: Mode = Mode::from_raw_mode(0o022);
+
+fn set_umask(wanted: Option<u32>) {
+    match wanted {
+        Some(mask) => {
+            umask(Mode::from_raw_mode(mask));
+        }
+        None => {
+            let inherited = umask(DAEMON_UMASK);
+            if !inherited.is_empty() {
+                umask(inherited);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn all_ids_change_and_the_umask_only_when_asked() {
-        if !is_root("all_ids_change_and_the_umask_only_when_asked") {
+    fn all_ids_change_and_the_umask_when_asked_or_zero() {
+        if !is_root("all_ids_change_and_the_umask_when_asked_or_zero") {
             return;
         }
         let seen = in_child(|| {
@@ -218,13 +235,16 @@ mod tests {
             let mut spec = user(1000, 1001, &[5, 4_294_967_294]);
             plan(&spec)?.apply()?;
             let before = status("Umask");
+            set_umask(Some(0));
+            set_umask(None);
+            let daemon = status("Umask");
             spec.umask = Some(0o077);
             spec.uid = 1000;
             let mut again = plan(&spec)?;
             again.keep_groups = true;
             again.apply()?;
             Ok(format!(
-                "{} | {} | {} | {before} {}",
+                "{} | {} | {} | {before} {daemon} {}",
                 status("Uid"),
                 status("Gid"),
                 status("Groups"),
@@ -233,7 +253,7 @@ mod tests {
         });
         assert_eq!(
             seen.unwrap(),
-            "1000\t1000\t1000\t1000 | 1001\t1001\t1001\t1001 | 5 4294967294 | 0013 0077"
+            "1000\t1000\t1000\t1000 | 1001\t1001\t1001\t1001 | 5 4294967294 | 0013 0022 0077"
         );
     }
 
