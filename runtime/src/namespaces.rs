@@ -132,14 +132,21 @@ impl Namespaces {
     }
 
     /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the
-    /// cgroup that its maker is in, and the time namespace where offsets were prepared.
+    /// cgroup that its maker is in, the time namespace where offsets were prepared, and beside a
+    /// user namespace the IPC namespace: its maker owns the root of the mqueue file system, and
+    /// only inside is that an id that the container knows.
     pub fn clone_flags(&self) -> u64 {
         let prepared = if self.time_offsets.is_empty() {
             0
         } else {
             flags::NEWTIME
         };
-        self.make & !(flags::NEWCGROUP | prepared)
+        let later = if self.make & flags::NEWUSER != 0 {
+            flags::NEWIPC
+        } else {
+            0
+        };
+        self.make & !(flags::NEWCGROUP | prepared | later)
     }
 
     /// Puts the calling process where its next child shall be born.

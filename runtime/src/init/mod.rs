@@ -112,6 +112,9 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         channel.wait_for_go()?;
         waited = true;
         become_root()?;
+        if made & flags::NEWIPC != 0 {
+            clone::unshare(flags::NEWIPC).context(|| "unshare(CLONE_NEWIPC)")?;
+        }
     }
     fault!("init.user");
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
