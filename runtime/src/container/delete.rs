@@ -158,14 +158,22 @@ fn salvage(store: &Store, id: &str, damage: &Error) -> Result<Vec<String>> {
 fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
     let spec = config_of(id, config)?;
     let path = spec.linux.as_ref().map(|linux| &*linux.cgroups_path);
-    let mut record = cgroup::manager(&cgroup::Request {
-        id,
-        cgroups_path: path.unwrap_or_default(),
-        driver: CgroupDriver::Cgroupfs,
-        rootless: Host::new().rootless(),
-        annotations: &spec.annotations,
-    })?
-    .record();
+    let path = path.unwrap_or_default();
+    let with = |driver: CgroupDriver| {
+        cgroup::manager(&cgroup::Request {
+            id,
+            cgroups_path: path,
+            driver,
+            rootless: Host::new().rootless(),
+            annotations: &spec.annotations,
+        })
+    };
+    if !path.starts_with('/') && path.split(':').count() == 3 {
+        // As systemd's driver reads it, which looks whether the unit is this container's.
+        let unit = with(CgroupDriver::Systemd)?.planned();
+        cgroup::from_record(&unit)?.delete()?;
+    }
+    let mut record = with(CgroupDriver::Cgroupfs)?.record();
     for dir in &mut record.dirs {
         dir.made = 1;
     }
