@@ -195,8 +195,8 @@ impl Sandbox {
             .arg("traced")
             .arg(plain.get_program())
             .args(plain.get_args())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
