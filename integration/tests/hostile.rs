@@ -289,7 +289,8 @@ fn damaged_state_is_reported_and_force_removes_it() {
             sb.rt(args).fails();
         }
         sb.rt(&["exec", "hurt", "true"]).exits(255);
-        sb.rt(&["list"]).ok();
+        let listed = sb.rt(&["list"]).ok();
+        assert!(listed.stderr.contains("hurt"), "{listed:?}");
         let _ = sb.rt(&["delete", "--force", "hurt"]);
         // Whatever the state said: the id is free, and the init is not left running unseen.
         if !process::eventually(Duration::from_secs(1), || !process::alive(c.pid)) {
@@ -328,7 +329,7 @@ fn state_root_that_cannot_be() {
     let sb = Sandbox::new();
     let bundle = sb.bundle(|_| {});
     for root in ["/", "/proc/knarr-root", "/etc/passwd", "/etc/passwd/x"] {
-        let mut command = knarr_integration::runtime::command(knarr_integration::runtime::path());
+        let mut command = knarr_integration::runtime::call(knarr_integration::runtime::path());
         command.args(["--root", root, "create", "--bundle", bundle.arg(), "x"]);
         sb.spawn(command).wait().fails();
     }

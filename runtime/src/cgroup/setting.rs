@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::file;
 use super::hierarchy::Controller;
 use crate::error::{Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// A value to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +186,7 @@ pub(super) fn apply<'d>(
     mut journal: Option<&mut Journal>,
 ) -> Result<()> {
     let mut rest = settings;
+    let mut spent = Batch::default();
     while let Some(first) = rest.first() {
         let same = match first.group {
             0 => 1,
@@ -192,7 +194,7 @@ pub(super) fn apply<'d>(
         };
         let (group, after) = rest.split_at(same);
         rest = after;
-        settle(group, &dir, journal.as_deref_mut())?;
+        settle(group, &dir, journal.as_deref_mut(), &mut spent)?;
     }
     Ok(())
 }
@@ -203,10 +205,11 @@ fn settle<'d>(
     group: &[Setting<'_>],
     dir: &impl Fn(Controller) -> Option<&'d str>,
     mut journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let mut pending: Vec<&Setting<'_>> = Vec::new();
     for setting in group {
-        match write_one(setting, dir, journal.as_deref_mut()) {
+        match write_one(setting, dir, journal.as_deref_mut(), spent) {
             Err(error) if group.len() > 1 && error.errno() == Some(Errno::INVAL) => {
                 pending.push(setting);
             }
@@ -218,7 +221,7 @@ fn settle<'d>(
         let mut failed = None;
         let mut left = Vec::new();
         for setting in pending {
-            match write_one(setting, dir, journal.as_deref_mut()) {
+            match write_one(setting, dir, journal.as_deref_mut(), spent) {
                 Ok(()) => {}
                 Err(error) if error.errno() == Some(Errno::INVAL) => {
                     left.push(setting);
@@ -239,6 +242,7 @@ fn write_one<'d>(
     setting: &Setting<'_>,
     dir: &impl Fn(Controller) -> Option<&'d str>,
     journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let context = |error: Error| error.context(format!("linux.resources.{}", setting.field));
     let Some(dir) = dir(setting.controller) else {
@@ -256,11 +260,11 @@ fn write_one<'d>(
     let mut name: &str = &setting.file;
     let mut value: &str = &setting.value;
     let mut old = journal.is_some().then(|| file::read(dir, name));
-    let mut result = file::write(dir, name, value);
+    let mut result = file::write_among(dir, name, value, spent);
     if let (Err(Errno::NOENT), Some((other, converted))) = (result, &setting.instead) {
         (name, value) = (other, converted);
         old = journal.is_some().then(|| file::read(dir, name));
-        result = file::write(dir, name, value);
+        result = file::write_among(dir, name, value, spent);
     }
     if let (Ok(()), Some(Ok(old)), Some(journal)) = (result, old, journal) {
         journal.note(dir, name, value, &old);

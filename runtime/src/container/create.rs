@@ -201,7 +201,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             if let (true, Some(hooks)) = (builder.hooks_ran, &spec.hooks) {
                 let state = record.hooks_state(Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
-                    .map(|hooks| hooks::run_all(&hooks, &state));
+                    .map(|hooks| hooks::run_all(&hooks, &state, &record.bundle));
                 let left = left.unwrap_or_default();
                 return Err(left.into_iter().fold(error, Error::and_also));
             }
@@ -423,9 +423,15 @@ impl Builder<'_> {
             namespaces.enter()?
         };
         fault!("create.enter");
-        let into = cgroup.clone_into()?;
+        let mut into = cgroup.clone_into()?;
         let set = if helper { 0 } else { namespaces.clone_flags() };
-        let (mut pid, mut pidfd) = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+        let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
+        if side.is_err() && into.take().is_some() {
+            // A kernel without this way, or a limit of no task, which a move passes; of what is
+            // wrong with the place the move speaks more clearly.
+            side = clone_process(set, None);
+        }
+        let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
                 if helper {
@@ -434,7 +440,7 @@ impl Builder<'_> {
                 init::run(plan, theirs)
             }
             Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => return Err(clone_error(set, into.is_some(), errno)),
+            Err(errno) => return Err(clone_error(set, errno)),
         };
         drop(theirs);
         fault!("create.clone");
@@ -442,7 +448,7 @@ impl Builder<'_> {
             let init = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, init);
             wait::reap(helper.as_fd())?;
-            pid = namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
         undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
         fault!("create.init");
@@ -549,11 +555,13 @@ impl Builder<'_> {
                     self.hooks_ran = true;
                     let state = record.hooks_state(Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
-                        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+                        hooks::run(&prestart, &state, &record.bundle)?;
                         fault!("create.prestart");
                         hooks::run(
                             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
                             &state,
+                            &record.bundle,
                         )?;
                         fault!("create.create_runtime");
                     }
@@ -591,13 +599,10 @@ impl Builder<'_> {
     }
 }
 
-fn clone_error(set: u64, into_cgroup: bool, errno: Errno) -> Error {
+fn clone_error(set: u64, errno: Errno) -> Error {
     let call = format!("clone3({})", namespaces::names(set));
     let error = Error::system(call, errno);
     match errno {
-        Errno::ACCESS if into_cgroup => error.context(
-            "linux.cgroupsPath: the caller may not move a process from its own cgroup there; start it in a cgroup below the same delegated one, such as with systemd-run --user --scope",
-        ),
         Errno::PERM | Errno::ACCESS | Errno::NOSPC if set & flags::NEWUSER != 0 => error.context(
             "linux.namespaces: the kernel refuses a user namespace; see the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
         ),
@@ -663,8 +668,15 @@ pub(super) fn hand_over_listener(
     status: Status,
     pid: i32,
 ) -> Result<()> {
-    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
-        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let listener = match rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
+        Err(Errno::NOSYS) => {
+            return Err(Error::unsupported(
+                "linux.seccomp: SCMP_ACT_NOTIFY",
+                "needs pidfd_getfd(2), Linux 5.6",
+            ));
+        }
+        result => result.context(|| format!("linux.seccomp: pidfd_getfd({number})"))?,
+    };
     let Some(profile) = profile else {
         return Ok(());
     };
