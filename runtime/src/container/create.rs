@@ -440,7 +440,7 @@ impl Builder<'_> {
                 init::run(plan, theirs)
             }
             Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => return Err(clone_error(set, into.is_some(), errno)),
+            Err(errno) => return Err(clone_error(set, errno)),
         };
         drop(theirs);
         fault!("create.clone");
@@ -599,13 +599,10 @@ impl Builder<'_> {
     }
 }
 
-fn clone_error(set: u64, into_cgroup: bool, errno: Errno) -> Error {
+fn clone_error(set: u64, errno: Errno) -> Error {
     let call = format!("clone3({})", namespaces::names(set));
     let error = Error::system(call, errno);
     match errno {
-        Errno::ACCESS if into_cgroup => error.context(
-            "linux.cgroupsPath: the caller may not move a process from its own cgroup there; start it in a cgroup below the same delegated one, such as with systemd-run --user --scope",
-        ),
         Errno::PERM | Errno::ACCESS | Errno::NOSPC if set & flags::NEWUSER != 0 => error.context(
             "linux.namespaces: the kernel refuses a user namespace; see the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
         ),

@@ -16,6 +16,7 @@ use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
+use crate::id_maps;
 use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
 
 /// Magic number of procfs, statfs(2).
@@ -163,10 +164,15 @@ impl Rootfs<'_> {
             self.kernel.change(tree.as_fd(), &changes)?;
             tree
         } else {
-            let make = |new: &NewFilesystem<'_>| self.kernel.new_filesystem(new);
-            let tree = match make(&new) {
+            let tree = match self.kernel.new_filesystem(&new) {
                 Err(error) if kind == "devpts" && error.errno() == Some(Errno::INVAL) => {
-                    new.make_without_group(make).unwrap_or(Err(error))?
+                    match without_group(options) {
+                        Some(options) => self.kernel.new_filesystem(&NewFilesystem {
+                            options: &options,
+                            ..new
+                        })?,
+                        None => return Err(error),
+                    }
                 }
                 // The kernel refuses a new one in a user namespace that does not own the network
                 // or IPC namespace: the host's own instance, then.
@@ -296,6 +302,20 @@ fn host_instance(kind: &str) -> Option<&'static str> {
 
 fn has_data(options: &MountOptions<'_>, name: &str) -> bool {
     options.data_items().any(|(key, _)| key == name)
+}
+
+/// The options without `gid=` whose group does not exist in this user namespace: a user with one id
+/// has no group for terminals, and every configuration asks for it. `None` where all groups exist.
+fn without_group<'a>(options: &MountOptions<'a>) -> Option<MountOptions<'a>> {
+    let unmapped = |option: &str| {
+        option
+            .strip_prefix("gid=")
+            .and_then(|gid| gid.parse().ok())
+            .is_some_and(|gid| !id_maps::exists("gid_map", gid))
+    };
+    let mut without = options.clone();
+    without.data.retain(|option| !unmapped(option));
+    (without.data.len() != options.data.len()).then_some(without)
 }
 
 /// Whether a file system takes a `context` option; those that have no files of

@@ -18,7 +18,6 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result};
-use crate::id_maps;
 use crate::spec::mount_options::{
     Attributes, MountOptions, Propagation, PropagationKind, attr, sb,
 };
@@ -111,31 +110,6 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
-    /// Has `make` make it without the option `gid=` whose group does not exist in this user
-    /// namespace: a user with one id has no group for terminals, and every configuration asks for it.
-    /// `None` where that is not the reason.
-    pub(super) fn make_without_group(
-        &self,
-        make: impl FnOnce(&NewFilesystem<'_>) -> Result<OwnedFd>,
-    ) -> Option<Result<OwnedFd>> {
-        let unmapped = |option: &str| {
-            option
-                .strip_prefix("gid=")
-                .and_then(|gid| gid.parse().ok())
-                .is_some_and(|gid| !id_maps::exists("gid_map", gid))
-        };
-        let mut options = self.options.clone();
-        options.data.retain(|option| !unmapped(option));
-        if options.data.len() == self.options.data.len() {
-            return None;
-        }
-        let without = NewFilesystem {
-            options: &options,
-            ..*self
-        };
-        Some(make(&without))
-    }
-
     /// Makes and mounts the instance with mount(2), which alone knows some
     /// options, onto `destination`.
     pub(super) fn mount_classic(&self, destination: &str) -> Result<()> {

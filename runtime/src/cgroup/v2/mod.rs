@@ -297,6 +297,10 @@ impl V2 {
                 dir,
                 &file::read(dir, "cgroup.type").unwrap_or_default(),
             )),
+            // cgroup-v2.rst, Delegation Containment.
+            Errno::ACCESS | Errno::PERM => error.context(
+                "a process comes here only from a cgroup of the same delegated tree; start the runtime in one, such as with systemd-run --user --scope",
+            ),
             _ => error,
         }
     }
