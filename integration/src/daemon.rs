@@ -17,7 +17,7 @@ use crate::process;
 use crate::runtime::{Outcome, Running};
 
 /// How long a daemon may take to answer, emulated machines included.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The surrounding. It is gone some moments after it is dropped, or after this process ended.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub struct Pen {
     cgroup: String,
     /// Its init, as this process counts.
     pid: u32,
-    path: OsString,
+    env: Vec<(OsString, OsString)>,
     supervisor: Child,
     daemons: Mutex<Vec<Child>>,
 }
 
 impl Pen {
-    /// Makes one in which programs are looked up in `path` first.
+    /// Makes one in which programs are looked up in [`Pen::bin`] first, then in `path`.
     ///
     /// # Panics
     /// Where the caller is not root, or the namespaces cannot be made.
@@ -51,6 +51,7 @@ impl Pen {
             .keep();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.join("io")).unwrap();
+        fs::create_dir(dir.join("bin")).unwrap();
         let cgroup = format!(
             "/knarr-pen-{}-{}",
             std::process::id(),
@@ -77,17 +78,18 @@ impl Pen {
         let system = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
         let path = std::env::join_paths(
-            path.iter()
-                .cloned()
+            std::iter::once(dir.join("bin"))
+                .chain(path.iter().cloned())
                 .chain(std::env::split_paths(&system))
                 .chain(sbin),
         )
         .unwrap();
+        let dir_text = dir.clone().into();
         Self {
             dir,
             cgroup,
             pid,
-            path,
+            env: vec![("PATH".into(), path), ("HOME".into(), dir_text)],
             supervisor,
             daemons: Mutex::default(),
         }
@@ -97,6 +99,12 @@ impl Pen {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A directory for programs that are to be found before all others.
+    #[must_use]
+    pub fn bin(&self) -> PathBuf {
+        self.path("bin")
     }
 
     /// A path below the directory.
@@ -111,6 +119,11 @@ impl Pen {
         &self.cgroup
     }
 
+    /// Sets a variable in the environment of whatever is started inside from here on.
+    pub fn set_env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.into(), value.into()));
+    }
+
     /// A command that runs inside, with no input.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
@@ -118,8 +131,7 @@ impl Pen {
         command
             .args(["-t", &self.pid.to_string(), "-m", "-n", "-p", "--"])
             .args(args)
-            .env("PATH", &self.path)
-            .env("HOME", &self.dir);
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -133,6 +145,28 @@ impl Pen {
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Outcome {
         self.spawn(self.command(args)).wait()
+    }
+
+    /// Runs a command with a terminal of 33 lines and 111 columns, and `input` typed there.
+    ///
+    /// # Panics
+    /// Where the input file cannot be made.
+    #[track_caller]
+    pub fn on_terminal(&self, args: &[&str], input: &str) -> Outcome {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let typed = self.path(&format!(
+            "io/typed{}",
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
+        fs::write(&typed, input).unwrap();
+        let quoted: Vec<String> = args
+            .iter()
+            .map(|arg| format!("'{}'", arg.replace('\'', "'\\''")))
+            .collect();
+        let line = format!("stty rows 33 cols 111; exec {}", quoted.join(" "));
+        let mut command = self.command(&["script", "-qefc", &line, "/dev/null"]);
+        command.stdin(File::open(typed).unwrap());
+        self.spawn(command).wait()
     }
 
     /// Starts a daemon whose output goes to the log of that name.
@@ -157,12 +191,12 @@ impl Pen {
     /// Waits until a daemon answers.
     ///
     /// # Panics
-    /// Where it does not in a minute.
+    /// Where it does not in [`PATIENCE`].
     pub fn wait_for(&self, name: &str, answers: impl FnMut() -> bool) {
         assert!(
             process::eventually(PATIENCE, answers),
             "{name} does not answer:\n{}",
-            self.log(name)
+            tail(&self.log(name))
         );
     }
 
@@ -230,9 +264,13 @@ impl Drop for Watch<'_> {
         if std::thread::panicking() {
             let log = self.pen.log(self.name);
             let new = log.get(self.from..).unwrap_or(&log);
-            let lines: Vec<&str> = new.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or(&[]);
-            eprintln!("-- log of {}:\n{}\n--", self.name, tail.join("\n"));
+            eprintln!("-- log of {}:\n{}\n--", self.name, tail(new));
         }
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }

@@ -11,7 +11,9 @@
 pub mod attack;
 pub mod bundle;
 pub mod cgroup;
+pub mod containerd;
 pub mod daemon;
+pub mod docker;
 pub mod host;
 pub mod peers;
 pub mod podman;
@@ -19,6 +21,9 @@ pub mod process;
 pub mod runtime;
 pub mod sandbox;
 pub mod socket;
+pub mod trace;
+pub mod user;
+pub mod without;
 
 pub use bundle::Bundle;
 pub use runtime::Outcome;

@@ -30,6 +30,8 @@ for sub in fs/cgroup kernel/security fs/bpf; do
     fi
 done
 mount -t proc proc /proc
+# Shared among the namespaces made in here, as on ordinary hosts.
+mount --make-rshared /
 ip link set lo up
 echo "$pid"
 # bash reaps what is left to it meanwhile.

@@ -392,6 +392,7 @@ fn console_links_and_race() {
         for name in ["pts", "shm", "mqueue"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
+        null(&dir.join("null"));
         fs::write(dir.join("console"), "").unwrap();
     };
     let receiver = Receiver::bind(sb.path("console.sock"));

@@ -5,19 +5,14 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use knarr_integration::daemon::{Pen, Watch};
+use knarr_integration::containerd::{self, Containerd, Events, IMAGE};
+use knarr_integration::daemon::PATIENCE;
 use knarr_integration::peers::{self, Source};
-use knarr_integration::runtime::{Outcome, Running};
-use knarr_integration::{Value, bundle, cgroup, json, process, runtime, skip};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The image that every test uses.
-const IMAGE: &str = "knarr.test/box:1";
+use knarr_integration::runtime::Running;
+use knarr_integration::{Value, cgroup, json, process, runtime, skip};
 
 /// Names every test for both sources.
 macro_rules! both {
@@ -43,174 +38,6 @@ fn on(source: Source, daemon: &'static LazyLock<Containerd>, test: fn(&Container
     }
     let _watch = daemon.watch();
     test(daemon);
-}
-
-/// A daemon and its image.
-struct Containerd {
-    source: Source,
-    pen: Pen,
-}
-
-impl Containerd {
-    fn new(source: Source) -> Self {
-        let pen = Pen::new(&source.path());
-        let this = Self { source, pen };
-        // /run is private, so the default places below it will do.
-        let config = format!(
-            "version = 2\nroot = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-             \"io.containerd.cri.v1.runtime\", \"io.containerd.cri.v1.images\"]\n\
-             [grpc]\n  address = \"/run/containerd/containerd.sock\"\n",
-            this.pen.path("root").display()
-        );
-        fs::write(this.pen.path("config.toml"), config).unwrap();
-        this.start();
-        let image = this.pen.path("box.tar");
-        bundle::image(&this.pen.path("image"), &image, IMAGE);
-        this.ctr(&["image", "import", image.to_str().unwrap()]).ok();
-        this
-    }
-
-    fn start(&self) {
-        let program = self.source.find("containerd").unwrap();
-        let config = self.pen.path("config.toml");
-        self.pen.daemon(
-            "containerd",
-            &[
-                program.to_str().unwrap(),
-                "--config",
-                config.to_str().unwrap(),
-            ],
-        );
-        self.pen
-            .wait_for("containerd", || self.ctr(&["version"]).code == 0);
-    }
-
-    fn watch(&self) -> Watch<'_> {
-        self.pen.watch("containerd")
-    }
-
-    #[track_caller]
-    fn ctr(&self, args: &[&str]) -> Outcome {
-        self.pen.run(&self.args(args))
-    }
-
-    fn args<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["ctr"];
-        all.extend(args);
-        all
-    }
-
-    fn spawn(&self, args: &[&str]) -> Running {
-        self.pen.spawn(self.pen.command(&self.args(args)))
-    }
-
-    /// The arguments of `ctr run` with the runtime under test and a cgroup of this pen.
-    fn run_args<'a>(&'a self, flags: &[&'a str], id: &'a str, script: &'a str) -> Vec<String> {
-        let mut all: Vec<String> = ["run", "--runc-binary"].map(String::from).into();
-        all.push(runtime::path().to_str().unwrap().to_owned());
-        all.extend(["--cgroup".to_owned(), self.cgroup(id)]);
-        all.extend(flags.iter().map(ToString::to_string));
-        all.extend([IMAGE, id, "/bin/sh", "-c", script].map(String::from));
-        all
-    }
-
-    fn cgroup(&self, id: &str) -> String {
-        format!("{}/{id}", self.pen.cgroup())
-    }
-
-    /// `ctr run --rm` with a shell script, in the foreground.
-    #[track_caller]
-    fn run(&self, flags: &[&str], id: &str, script: &str) -> Outcome {
-        let flags: Vec<&str> = [&["--rm"], flags].concat();
-        let args = self.run_args(&flags, id, script);
-        self.ctr(&args.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// A container in the background; gone at the end of the test.
-    #[track_caller]
-    fn detached(&self, flags: &[&str], id: &'static str, script: &str) -> Detached<'_> {
-        let flags: Vec<&str> = [&["-d"], flags].concat();
-        let args = self.run_args(&flags, id, script);
-        self.ctr(&args.iter().map(String::as_str).collect::<Vec<_>>())
-            .ok();
-        Detached { daemon: self, id }
-    }
-}
-
-/// A running container.
-struct Detached<'a> {
-    daemon: &'a Containerd,
-    id: &'static str,
-}
-
-impl Detached<'_> {
-    /// The status that `ctr task ls` shows.
-    fn status(&self) -> Option<String> {
-        let listed = self.daemon.ctr(&["task", "ls"]).ok();
-        listed.stdout.lines().find_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some(self.id)).then(|| words.nth(1).unwrap().to_owned())
-        })
-    }
-
-    #[track_caller]
-    fn becomes(&self, status: &str) {
-        assert!(
-            process::eventually(PATIENCE, || self.status().as_deref() == Some(status)),
-            "{} should become {status}, is {:?}",
-            self.id,
-            self.status()
-        );
-    }
-
-    /// Deletes the task: its end may take containerd a moment to notice.
-    #[track_caller]
-    fn delete(&self) {
-        let mut last = None;
-        let gone = process::eventually(PATIENCE, || {
-            last = Some(self.daemon.ctr(&["task", "rm", self.id]));
-            self.status().is_none()
-        });
-        assert!(gone, "cannot be deleted: {last:#?}");
-    }
-
-    #[track_caller]
-    fn exec(&self, flags: &[&str], script: &str) -> Outcome {
-        let name = exec_name();
-        let args = [
-            &["task", "exec", "--exec-id", &name],
-            flags,
-            &[self.id, "/bin/sh", "-c", script],
-        ]
-        .concat();
-        self.daemon.ctr(&args)
-    }
-
-    /// Waits until a command inside succeeds.
-    #[track_caller]
-    fn wait_until(&self, script: &str) {
-        assert!(
-            process::eventually(PATIENCE, || self.exec(&[], script).code == 0),
-            "never true in {}: {script}",
-            self.id
-        );
-    }
-}
-
-impl Drop for Detached<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.daemon.ctr(&["task", "rm", "--force", self.id]);
-            self.daemon.ctr(&["container", "rm", self.id]);
-        }
-    }
-}
-
-/// A name that no other exec has.
-fn exec_name() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("e{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 both!(
@@ -266,13 +93,13 @@ fn run_on_a_terminal(it: &Containerd) {
         "tty; until stty size 2>&1 | grep 111; do sleep 0.02; done; test -t 0 && test -t 1 && test -t 2 && echo all; exit 5",
     );
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let out = on_terminal(&it.pen, &it.args(&args)).exits(5);
+    let out = it.pen.on_terminal(&it.args(&args), "").exits(5);
     assert!(out.stdout.contains("/dev/"), "no terminal: {out:#?}");
     assert!(out.stdout.contains("33 111"), "size: {out:#?}");
     assert!(out.stdout.contains("all"), "not all three: {out:#?}");
 
     let box_ = it.detached(&[], "ttyexec", "sleep 600");
-    let name = exec_name();
+    let name = containerd::exec_name();
     let exec = ["task", "exec", "-t", "--exec-id", &name, box_.id, "/bin/sh"];
     let shell = [
         &exec[..],
@@ -282,19 +109,9 @@ fn run_on_a_terminal(it: &Containerd) {
         ],
     ]
     .concat();
-    let out = on_terminal(&it.pen, &it.args(&shell)).ok();
+    let out = it.pen.on_terminal(&it.args(&shell), "").ok();
     assert!(out.stdout.contains("/dev/pts/"), "no terminal: {out:#?}");
     assert!(out.stdout.contains("33 111"), "size: {out:#?}");
-}
-
-/// Runs a command with a terminal of 33 lines and 111 columns.
-fn on_terminal(pen: &Pen, args: &[&str]) -> Outcome {
-    let quoted: Vec<String> = args
-        .iter()
-        .map(|arg| format!("'{}'", arg.replace('\'', "'\\''")))
-        .collect();
-    let line = format!("stty rows 33 cols 111; exec {}", quoted.join(" "));
-    pen.run(&["script", "-qefc", &line, "/dev/null"])
 }
 
 fn run_with_attributes(it: &Containerd) {
@@ -462,7 +279,7 @@ fn exec_variants(it: &Containerd) {
         .ok();
     let mut lines = inside.stdout.lines();
     assert_eq!(lines.next(), lines.next());
-    let name = exec_name();
+    let name = containerd::exec_name();
     let out = it
         .ctr(&[
             "task",
@@ -512,7 +329,7 @@ fn pause_and_resume(it: &Containerd) {
     box_.wait_until("test -s /tmp/beats");
     it.ctr(&["task", "pause", "pauses"]).ok();
     box_.becomes("PAUSED");
-    let file = root_of(it, "pauses").join("tmp/beats");
+    let file = it.root_of("pauses").join("tmp/beats");
     let beats = || fs::metadata(&file).unwrap().len();
     let before = beats();
     std::thread::sleep(Duration::from_millis(200));
@@ -528,24 +345,6 @@ fn pause_and_resume(it: &Containerd) {
     box_.becomes("STOPPED");
 }
 
-/// The root directory that a container's init sees, from the host.
-fn root_of(it: &Containerd, id: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/root", init_of(it, id)))
-}
-
-/// A container's init, as this process counts.
-fn init_of(it: &Containerd, id: &str) -> u32 {
-    *cgroup::processes(&it.cgroup(id))
-        .first()
-        .expect("processes of the container")
-}
-
-/// A file of the container's cgroup: its name with version 1, and with version 2.
-fn figure(it: &Containerd, id: &str, controller: &str, v1: &str, v2: &str) -> String {
-    let file = if cgroup::unified() { v2 } else { v1 };
-    cgroup::read(controller, &it.cgroup(id), file)
-}
-
 fn limits_and_update(it: &Containerd) {
     let _box = it.detached(
         &[
@@ -559,17 +358,9 @@ fn limits_and_update(it: &Containerd) {
         "limits",
         "sleep 600",
     );
-    let memory = || {
-        figure(
-            it,
-            "limits",
-            "memory",
-            "memory.limit_in_bytes",
-            "memory.max",
-        )
-    };
+    let memory = || it.figure("limits", "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(memory(), "67108864");
-    let quota = || figure(it, "limits", "cpu", "cpu.cfs_quota_us", "cpu.max");
+    let quota = || it.figure("limits", "cpu", "cpu.cfs_quota_us", "cpu.max");
     assert_eq!(quota().split(' ').next().unwrap(), "50000");
     // ctr has no command for it: a client of the same interface.
     let Some(update) = peers::client("task-update") else {
@@ -629,64 +420,6 @@ fn signals(it: &Containerd) {
         &it.cgroup("shared")
     )
     .is_empty()));
-}
-
-/// `ctr events` while something happens: the topics and their text.
-struct Events {
-    running: Option<Running>,
-}
-
-impl Events {
-    fn listen(it: &Containerd) -> Self {
-        let this = Self {
-            running: Some(it.spawn(&["events"])),
-        };
-        // It says nothing when it is ready: what happens until an event is seen does not count.
-        let seen = process::eventually(PATIENCE, || {
-            it.ctr(&["namespace", "create", "probe"]);
-            it.ctr(&["namespace", "rm", "probe"]);
-            this.text().contains("/namespaces/")
-        });
-        assert!(seen, "ctr events stays silent");
-        this
-    }
-
-    fn text(&self) -> String {
-        self.running.as_ref().unwrap().stdout_now()
-    }
-
-    /// The topics of that container, in order.
-    fn topics(&self, id: &str) -> Vec<String> {
-        self.text()
-            .lines()
-            .filter(|line| line.contains(&format!("\"{id}\"")))
-            .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Waits for an event of that topic, and gives all topics of that container.
-    #[track_caller]
-    fn wait(&self, id: &str, topic: &str) -> Vec<String> {
-        assert!(
-            process::eventually(PATIENCE, || self
-                .topics(id)
-                .iter()
-                .any(|seen| seen == topic)),
-            "no {topic} of {id}:\n{}",
-            self.text()
-        );
-        self.topics(id)
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.kill();
-            let _ = running.wait();
-        }
-    }
 }
 
 fn events_tell_the_life(it: &Containerd) {

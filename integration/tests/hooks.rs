@@ -411,3 +411,28 @@ fn hooks_do_not_get_what_the_caller_left_open() {
     let seen = fs::read_to_string(seen).unwrap();
     assert!(!seen.contains("/etc/hostname"), "{seen}");
 }
+
+/// The specification names no directory; hooks of callers rely on the bundle, where runc and crun run them.
+#[test]
+fn hooks_outside_the_container_run_in_the_bundle() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let log = sb.path("directories");
+    bundle.edit(|c| {
+        c["hooks"] = json!({});
+        for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+            let script = format!("echo {kind} $(pwd -P) >>{}", log.display());
+            c["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+        }
+    });
+    let mut run = sb.command(&["run", "--bundle", bundle.arg(), "runs"]);
+    run.current_dir("/");
+    sb.spawn(run).wait().ok();
+    let dir = bundle.dir.display();
+    let expected: String = KINDS
+        .into_iter()
+        .filter(|kind| *kind != "startContainer")
+        .map(|kind| format!("{kind} {dir}\n"))
+        .collect();
+    assert_eq!(fs::read_to_string(&log).unwrap(), expected);
+}

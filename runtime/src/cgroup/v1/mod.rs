@@ -47,6 +47,7 @@ struct Dir {
 pub(super) struct V1 {
     dirs: Vec<Dir>,
     rootless: bool,
+    warnings: Vec<String>,
 }
 
 impl V1 {
@@ -67,6 +68,7 @@ impl V1 {
             // The first attach waits for the kernel's RCU; which one is first makes no difference.
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless: request.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -82,6 +84,7 @@ impl V1 {
         V1 {
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -127,6 +130,7 @@ impl V1 {
         V1 {
             dirs: record.dirs.iter().map(dir).collect(),
             rootless: record.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -158,10 +162,19 @@ impl V1 {
                 given.is_some_and(|cpu| !cpu.mems.is_empty()),
             )?;
         }
-        if let Some(dir) = self.dir(Controller::Unified) {
-            hybrid::enable(&dir.path, dir.base, &settings)?;
+        let enabled = match self.dir(Controller::Unified) {
+            Some(dir) => hybrid::enable(&dir.path, dir.base, &settings),
+            None => Ok(()),
+        };
+        if self.rootless {
+            let path = |controller| self.path(controller);
+            let (settings, warning) = setting::without_undelegated(&settings, path);
+            self.apply(&settings, None)?;
+            self.warnings.extend(warning);
+        } else {
+            enabled?;
+            self.apply(&settings, None)?;
         }
-        self.apply(&settings, None)?;
         fault!("cgroup.limits");
         self.write_devices(&rules)
     }
@@ -364,6 +377,10 @@ impl Manager for V1 {
             }
         }
         Ok(())
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn attach_exec(&self, pid: u32, sub: &[String], init: u32) -> Result<()> {
