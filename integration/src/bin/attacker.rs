@@ -198,12 +198,11 @@ fn peek(limit: Duration) {
                     note(name);
                 }
             }
-            for name in ["mem", "environ", "maps"] {
-                if name == "mem" && File::open(format!("{base}/{name}")).is_ok() {
-                    note(name);
-                } else if name != "mem"
-                    && fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty())
-                {
+            if File::open(format!("{base}/mem")).is_ok() {
+                note("mem");
+            }
+            for name in ["environ", "maps"] {
+                if fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty()) {
                     note(name);
                 }
             }
