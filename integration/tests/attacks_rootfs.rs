@@ -393,6 +393,7 @@ fn console_links_and_race() {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
         null(&dir.join("null"));
+        attack::link("pts/ptmx", &dir.join("ptmx"));
         fs::write(dir.join("console"), "").unwrap();
     };
     let receiver = Receiver::bind(sb.path("console.sock"));
