@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fds;
 
@@ -89,16 +90,19 @@ impl Listener {
     pub fn proxy(&self, host: &str, pid: u32, pidfd: BorrowedFd<'_>) -> Result<bool> {
         loop {
             let mut fds = [
-                PollFd::new(&self.0, PollFlags::IN),
                 PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+                PollFd::new(&self.0, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
-                Ok(_) => {}
+            let ended = match wait::poll_beside(pidfd, &mut fds, None) {
+                Ok(ended) => ended,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
-            }
-            if fds[0].revents().is_empty() {
-                return Ok(false);
+            };
+            if fds[1].revents().is_empty() {
+                if ended {
+                    return Ok(false);
+                }
+                continue;
             }
             let mut message = [0; MAX_MESSAGE];
             let (count, _) = match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use super::record::Record;
 use super::state::Status;
@@ -126,6 +126,7 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
     Ok(hooks::run_all(
         &hooks::plan(list, "hooks.poststop")?,
         &state,
+        &record.bundle,
     ))
 }
 
@@ -135,7 +136,7 @@ fn kill_early(store: &Store, id: &str) {
     let record = store.read(STATE).ok().flatten();
     let record = record.and_then(|json| Record::from_json(id, &json).ok());
     if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
-        let _ = pidfd_send_signal(&init, Signal::KILL);
+        let _ = wait::signal(init.as_fd(), Signal::KILL);
     }
 }
 
@@ -157,14 +158,22 @@ fn salvage(store: &Store, id: &str, damage: &Error) -> Result<Vec<String>> {
 fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
     let spec = config_of(id, config)?;
     let path = spec.linux.as_ref().map(|linux| &*linux.cgroups_path);
-    let mut record = cgroup::manager(&cgroup::Request {
-        id,
-        cgroups_path: path.unwrap_or_default(),
-        driver: CgroupDriver::Cgroupfs,
-        rootless: Host::new().rootless(),
-        annotations: &spec.annotations,
-    })?
-    .record();
+    let path = path.unwrap_or_default();
+    let with = |driver: CgroupDriver| {
+        cgroup::manager(&cgroup::Request {
+            id,
+            cgroups_path: path,
+            driver,
+            rootless: Host::new().rootless(),
+            annotations: &spec.annotations,
+        })
+    };
+    if !path.starts_with('/') && path.split(':').count() == 3 {
+        // As systemd's driver reads it, which looks whether the unit is this container's.
+        let unit = with(CgroupDriver::Systemd)?.planned();
+        cgroup::from_record(&unit)?.delete()?;
+    }
+    let mut record = with(CgroupDriver::Cgroupfs)?.record();
     for dir in &mut record.dirs {
         dir.made = 1;
     }
@@ -177,7 +186,7 @@ fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
 fn end_processes(record: &Record, manager: &dyn cgroup::Manager) -> Result<()> {
     let init = super::open_init(record)?;
     if let Some(pidfd) = &init {
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = wait::signal(pidfd.as_fd(), Signal::KILL);
     }
     // A frozen process does not die, and other processes may live in the cgroup without init.
     // What a killed create has left may be there without being recorded.
