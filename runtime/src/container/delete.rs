@@ -34,10 +34,15 @@ impl Container {
     /// # Errors
     /// Whatever could not be removed.
     pub fn force_delete(root: &Path, id: &str) -> Result<Vec<String>> {
-        match destroy(root, id, true) {
-            Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
-            other => other,
-        }
+        unless_gone(destroy(root, id, true))
+    }
+}
+
+/// A container that somebody else has removed needs no more removing.
+pub(super) fn unless_gone(outcome: Result<Vec<String>>) -> Result<Vec<String>> {
+    match outcome {
+        Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
+        other => other,
     }
 }
 
@@ -46,8 +51,18 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     let Some(store) = Store::open(root, id)? else {
         return Err(super::store::does_not_exist());
     };
+    destroy_open(&store, root, id, force)
+}
+
+/// As [`destroy`], for somebody who has the state directory open.
+pub(super) fn destroy_open(
+    store: &Store,
+    root: &Path,
+    id: &str,
+    force: bool,
+) -> Result<Vec<String>> {
     if force && !store.try_lock()? {
-        kill_early(&store, id);
+        kill_early(store, id);
     }
     store.lock()?;
     fault!("delete.locked");
@@ -59,7 +74,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
         // The creator died before it made anything else, or is past removing everything else.
         Ok(Ok(None)) if force => return store.remove().map(|()| Vec::new()),
         Ok(Ok(None)) => return Err(super::store::does_not_exist()),
-        Ok(Err(damage)) | Err(damage) if force => return salvage(&store, id, &damage),
+        Ok(Err(damage)) | Err(damage) if force => return salvage(store, id, &damage),
         Ok(Err(error)) | Err(error) => return Err(error),
     };
     let container = Container {
@@ -67,7 +82,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
         id: id.to_owned(),
         warnings: Vec::new(),
     };
-    let status = container.status(&store, &record)?;
+    let status = container.status(store, &record)?;
     if status != Status::Stopped && !force {
         return Err(Error::new(
             Kind::WrongState,

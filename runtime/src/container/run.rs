@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::create::{self, Created, GateKind};
 use super::options::{CreateOptions, RunOptions};
@@ -48,7 +48,8 @@ impl Container {
             Ok(code) => {
                 let mut warnings = created.warnings;
                 if !run.detach && !run.keep {
-                    warnings.extend(Container::force_delete(root, &options.id)?);
+                    let deleted = delete::destroy_open(&created.store, root, &options.id, true);
+                    warnings.extend(delete::unless_gone(deleted)?);
                 }
                 Ok((code, warnings))
             }
@@ -91,8 +92,8 @@ pub(super) fn prepare_to_wait(run: &RunOptions) -> Result<Option<Signals>> {
         return Ok(None);
     }
     if !run.no_subreaper {
-        let own = rustix::process::getpid();
-        rustix::process::set_child_subreaper(Some(own))
+        // Any pid but none says yes.
+        rustix::process::set_child_subreaper(Some(Pid::INIT))
             .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     Signals::block().context(|| "signalfd()").map(Some)
@@ -155,10 +156,13 @@ pub(super) fn wait_in_foreground(
     signals: &Signals,
     console: Option<&OwnedFd>,
 ) -> Result<i32> {
-    let main = namespaces::pid_of(pidfd)?;
     let mut forward = |number: i32| match sys::signal(number) {
         // Children that are not ours: as a subreaper we inherit what the container orphans.
-        Some(Signal::CHILD) => sys::reap_all_but(main),
+        Some(Signal::CHILD) => {
+            if let Ok(main) = namespaces::pid_of(pidfd) {
+                sys::reap_all_but(main);
+            }
+        }
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
         None | Some(Signal::PIPE | Signal::URG) => {}
         Some(signal) => {

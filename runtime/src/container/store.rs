@@ -110,28 +110,28 @@ impl Store {
                 ));
             }
         }
-        Store::open_made(root, &root_fd, id).inspect_err(|_| {
-            let _ = unlinkat(&root_fd, id, AtFlags::REMOVEDIR);
-        })
-    }
-
-    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<Store> {
-        fault!("create.store");
-        let store = open_dir(root_fd.as_fd(), Path::new(id))
-            .context(|| format!("open({}/{id})", root.display()))
-            .and_then(|dir| {
-                Ok(Store {
-                    root: root_fd.try_clone().context(|| "dup(root)")?,
-                    dir,
-                    id: id.to_owned(),
-                    locked: Cell::new(false),
-                })
-            })?;
+        let remove = |root_fd: &OwnedFd| {
+            let _ = unlinkat(root_fd, id, AtFlags::REMOVEDIR);
+        };
+        let dir = Store::open_made(root, &root_fd, id).inspect_err(|_| remove(&root_fd))?;
+        let store = Store {
+            root: root_fd,
+            dir,
+            id: id.to_owned(),
+            locked: Cell::new(false),
+        };
         match store.lock() {
             // Taken for the remains of somebody else before it was locked.
             Err(error) if error.kind() == Kind::NotFound => Err(exists(id)),
-            other => other.map(|()| store),
-        }
+            other => other.inspect_err(|_| remove(&store.root)),
+        }?;
+        Ok(store)
+    }
+
+    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<OwnedFd> {
+        fault!("create.store");
+        open_dir(root_fd.as_fd(), Path::new(id))
+            .context(|| format!("open({}/{id})", root.display()))
     }
 
     /// Removes a directory that is no container: one whose maker was killed before the record
@@ -194,14 +194,13 @@ impl Store {
 
     /// Waits for the lock; it is released when the store is dropped or the process ends.
     pub fn lock(&self) -> Result<()> {
-        loop {
+        while !self.locked.get() {
             match flock(&self.dir, FlockOperation::LockExclusive) {
-                Ok(()) => break,
+                Ok(()) => self.locked.set(true),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::system(format!("flock({})", self.id), errno)),
             }
         }
-        self.locked.set(true);
         // Removed while we waited: what we hold is not the container any more.
         let links = fstat(&self.dir)
             .context(|| format!("fstat({})", self.id))?

@@ -220,7 +220,8 @@ impl<'a> Attributes<'a> {
         fault!("init.credentials");
         let path = self.program.find()?;
         exec::restore_signals();
-        drop(root);
+        // With all others, in one call.
+        std::mem::forget(root);
         self.inherited.close_others(keep)?;
         fault!("init.program");
         let Some(filter) = filter else {

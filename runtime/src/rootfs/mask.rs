@@ -3,7 +3,7 @@
 //! Belongs here: linux.maskedPaths and linux.readonlyPaths. Does not: which
 //! paths these are.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{self, FileType};
@@ -41,14 +41,21 @@ impl Mask {
         }
     }
 
-    fn put(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    fn put(&mut self, root: &RootFd, target: OwnedFd) -> Result<()> {
+        let attach = |tree: &OwnedFd| {
+            tree::attach(tree.as_fd(), target.as_fd()).context(|| "move_mount(mask)")
+        };
         if self.attached {
             let copy =
                 tree::clone_fd(self.tree.as_fd(), Depth::One).context(|| "open_tree(mask)")?;
-            return tree::attach(copy.as_fd(), target).context(|| "move_mount(mask)");
+            attach(&copy)?;
+            root.done(copy);
+        } else {
+            self.attached = true;
+            attach(&self.tree)?;
         }
-        self.attached = true;
-        tree::attach(self.tree.as_fd(), target).context(|| "move_mount(mask)")
+        root.done(target);
+        Ok(())
     }
 }
 
@@ -90,14 +97,14 @@ impl Masks {
         // grace period, milliseconds instead of microseconds.
         let kind = file_type(target.as_fd()).context(|| "fstat")?;
         if kind != FileType::Directory {
-            return self.null.put(target.as_fd());
+            return self.null.put(root, target);
         }
         match &mut self.empty {
-            Some(empty) => empty.put(target.as_fd()),
+            Some(empty) => empty.put(root, target),
             None => self
                 .empty
                 .insert(Mask::new(empty_directory(label)?))
-                .put(target.as_fd()),
+                .put(root, target),
         }
     }
 }
@@ -136,7 +143,10 @@ fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
         return Ok(());
     };
     let tree = tree::clone_fd(target.as_fd(), Depth::All).context(|| "open_tree")?;
-    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())
+    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())?;
+    root.done(tree);
+    root.done(target);
+    Ok(())
 }
 
 /// Resolves a path once; everything after works on the descriptor.

@@ -38,10 +38,10 @@ pub use root_fd::{Found, Leaf, Links, RootFd};
 pub use saved::{RunningMounts, external_sources, prepare_restore};
 pub use sources::HostSources;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{fchdir, umask};
 
 use crate::error::{Context, Result};
 use crate::spec::mount_options::PropagationKind;
@@ -58,6 +58,8 @@ pub struct Rootfs<'a> {
     /// Mounts that become read-only when everything in them has been made.
     read_only_later: Vec<(usize, OwnedFd)>,
     masks: Option<Masks>,
+    /// Where the working directory was, once it has changed.
+    home: Option<OwnedFd>,
 }
 
 /// Sets the umask to 0, so that modes are what the configuration says, and puts it back.
@@ -108,6 +110,7 @@ pub fn prepare<'a>(
         root,
         read_only_later: Vec::new(),
         masks: None,
+        home: None,
     };
     fault!("rootfs.root");
     let entered = rootfs.mount_all(mounts, enter_cgroups)?;
@@ -117,15 +120,22 @@ pub fn prepare<'a>(
     } else {
         None
     };
-    let dev = dev.as_ref().map(AsFd::as_fd);
     let bind = plan.user_namespace.is_some();
-    device::make_devices(&rootfs.root, dev, &plan.devices, devices, bind)?;
-    if let Some(dev) = dev {
-        device::make_links(&rootfs.root, dev)?;
+    let place = dev.as_ref().map(AsFd::as_fd);
+    device::make_devices(&rootfs.root, place, &plan.devices, devices, bind)?;
+    if let Some(place) = place {
+        device::make_links(&rootfs.root, place)?;
     }
     fault!("rootfs.devices");
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open()?);
+    }
+    if let Some(dev) = dev {
+        rootfs.root.done(dev);
+    }
+    if let Some(home) = rootfs.home.take() {
+        fchdir(&home).context(|| "fchdir(working directory)")?;
+        rootfs.root.done(home);
     }
     if !entered {
         enter_cgroups()?;
@@ -138,6 +148,16 @@ impl Rootfs<'_> {
     #[must_use]
     pub fn root(&self) -> &RootFd {
         &self.root
+    }
+
+    /// Makes `directory` the working directory, for calls that take no descriptor.
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<()> {
+        if self.home.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let home = openat(CWD, ".", flags, Mode::empty()).context(|| "open(\".\")")?;
+            self.home = Some(home);
+        }
+        fchdir(directory).context(|| "fchdir(destination)")
     }
 
     /// Makes the root the process's `/` and lets go of the host's. With

@@ -110,9 +110,28 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
+    /// Whether mount(2) does the same as [`NewFilesystem::make`] and [`attach`], in one call for eight.
+    ///
+    /// It knows no quotes, and no name that is empty; a label it wants in quotes.
+    pub(super) fn is_simple(&self) -> bool {
+        let plain = |option: &&str| !option.contains(['"', '\\']);
+        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+    }
+
+    /// Makes and mounts the instance with mount(2) upon the working directory.
+    ///
+    /// The name that it gives to the kernel is `.`: no path is looked up, as with a descriptor.
+    pub(super) fn mount_here(&self) -> Result<()> {
+        self.mount_at(".")
+    }
+
     /// Makes and mounts the instance with mount(2), which alone knows some
     /// options, onto the descriptor `destination` by its name in the host's procfs.
     pub(super) fn mount_classic(&self, destination: BorrowedFd<'_>) -> Result<()> {
+        self.mount_at(&format!("/proc/self/fd/{}", destination.as_raw_fd()))
+    }
+
+    fn mount_at(&self, target: &str) -> Result<()> {
         let mut flags = self.options.mount_flags();
         if self.read_only == ReadOnly::Nothing {
             flags &= !u64::from(MountFlags::RDONLY.bits());
@@ -135,7 +154,7 @@ impl NewFilesystem<'_> {
         let text = CString::new(data.as_str()).map_err(|_| Error::system(call(), Errno::INVAL))?;
         mount::mount(
             self.source,
-            format!("/proc/self/fd/{}", destination.as_raw_fd()),
+            target,
             self.kind,
             MountFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0)),
             text.as_c_str(),
@@ -315,6 +334,11 @@ impl Changes {
             clear: 0,
         };
         Changes::new(own, Attributes::default(), &[])
+    }
+
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The calls: whether all mounts below are meant, and what changes.
