@@ -368,7 +368,8 @@ impl Builder<'_> {
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
-        self.store.write(CONFIG, &self.bundle.text)?;
+        // Whole or not makes no difference before there is a record.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
         fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
@@ -445,7 +446,8 @@ impl Builder<'_> {
             wait::reap(helper.as_fd())?;
             pid = namespaces::pid_of(pidfd.as_fd())?;
         }
-        undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
+        let pidfd = &*undo.init.insert(pidfd);
+        let pidfd = pidfd.as_fd();
         fault!("create.init");
         entered.leave()?;
         fault!("create.leave");
@@ -497,10 +499,10 @@ impl Builder<'_> {
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
         fault!("create.go");
-        let console = self.accompany(&ours, record, pidfd.as_fd())?;
+        let console = self.accompany(&ours, record, pidfd)?;
         fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {
-            send_pidfd(socket, pidfd.as_fd())?;
+            send_pidfd(socket, pidfd)?;
         }
         fault!("create.pidfd");
         if let Some(path) = &self.options.pid_file {
@@ -513,6 +515,8 @@ impl Builder<'_> {
         fault!("create.record");
         ours.send_go()?;
         fault!("create.done");
+        let pidfd = undo.init.take();
+        let pidfd = pidfd.ok_or_else(|| channel::unexpected("init is not there"))?;
         Ok((pidfd, ours, console))
     }
 

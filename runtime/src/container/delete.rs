@@ -93,7 +93,9 @@ pub(super) fn destroy_open(
         ));
     }
     let mut manager = cgroup::from_record(&record.cgroup)?;
-    end_processes(&record, &*manager)?;
+    if status != Status::Stopped || !record.private_pid || !record.ready {
+        end_processes(&record, &*manager)?;
+    }
     fault!("delete.ended");
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();

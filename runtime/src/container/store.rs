@@ -12,12 +12,13 @@
 
 use std::cell::Cell;
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat,
-    openat, renameat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, flock, fstat, mkdirat,
+    mknodat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -247,15 +248,20 @@ impl Store {
     /// Replaces a file as a whole.
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .context(|| format!("open({}/{temporary})", self.id))?;
-        std::fs::File::from(fd)
-            .write_all(contents)
-            .context(|| format!("write({}/{temporary})", self.id))?;
+        self.write_first(&temporary, contents)?;
         renameat(&self.dir, &temporary, &self.dir, name)
             .context(|| format!("rename({}/{name})", self.id))
+    }
+
+    /// Writes a file that nobody reads yet.
+    pub fn write_first(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+            .context(|| format!("open({}/{name})", self.id))?;
+        std::fs::File::from(fd)
+            .write_all(contents)
+            .context(|| format!("write({}/{name})", self.id))
     }
 
     /// Reads a file; `None` where it is missing.
@@ -321,9 +327,11 @@ impl Store {
 const MAX_DEPTH: u32 = 32;
 
 /// Removes all files of a directory, and directories below it; but not the record at the top.
+/// Nobody has read the directory through this descriptor before.
 fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    let list = Dir::read_from(dir).context(|| "readdir()")?;
-    for entry in list {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut list = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = list.next() {
         let entry = entry.context(|| "readdir()")?;
         let name = entry.file_name();
         let is_record = depth == 0

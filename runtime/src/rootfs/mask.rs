@@ -89,6 +89,14 @@ impl Masks {
         Ok(())
     }
 
+    /// Gives the originals up.
+    pub(super) fn done(self, root: &RootFd) {
+        root.done(self.null.tree);
+        if let Some(empty) = self.empty {
+            root.done(empty.tree);
+        }
+    }
+
     fn mask(&mut self, root: &RootFd, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());

@@ -99,11 +99,11 @@ pub fn prepare<'a>(
         devices,
     } = sources;
     let kernel = pivot::stop_propagation(plan)?;
-    let root = RootFd::from(if plan.mount_namespace {
+    let root = if plan.mount_namespace {
         pivot::bind_root(plan, &kernel, root)?
     } else {
-        pivot::open_root(plan)?
-    });
+        RootFd::from(pivot::open_root(plan)?)
+    };
     let mut rootfs = Rootfs {
         plan,
         kernel,
@@ -193,6 +193,7 @@ impl Rootfs<'_> {
         fault!("rootfs.read_only");
         if let Some(mut masks) = self.masks {
             masks.apply(&self.root, self.plan.masked, self.plan.label)?;
+            masks.done(&self.root);
         }
         if self.plan.readonly {
             self.kernel

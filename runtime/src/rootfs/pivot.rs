@@ -62,7 +62,7 @@ pub(super) fn bind_root(
     plan: &RootfsPlan<'_>,
     kernel: &Kernel,
     tree: Option<OwnedFd>,
-) -> Result<OwnedFd> {
+) -> Result<RootFd> {
     let path = &plan.rootfs;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = match fs::open(path, flags, Mode::empty()) {
@@ -93,7 +93,9 @@ pub(super) fn bind_root(
     kernel
         .place(tree.as_fd(), &changes, place.as_fd())
         .context(|| "root.path")?;
-    Ok(tree)
+    let root = RootFd::from(tree);
+    root.done(place);
+    Ok(root)
 }
 
 /// Makes the mount that `place` is in private: a mount made upon a shared one

@@ -82,7 +82,7 @@ impl From<OwnedFd> for RootFd {
 impl RootFd {
     /// Takes over a descriptor that is done with: dozens are, one after the other, and
     /// closing each by itself takes as many calls.
-    pub(super) fn done(&self, fd: OwnedFd) {
+    pub(crate) fn done(&self, fd: OwnedFd) {
         self.spent.borrow_mut().push(fd);
     }
 

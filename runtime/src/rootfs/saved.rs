@@ -213,8 +213,7 @@ pub fn external_sources(plan: &RootfsPlan<'_>, cgroups: &str) -> Result<Vec<(Str
 pub fn prepare_restore(plan: &RootfsPlan<'_>) -> Result<()> {
     let _umask = super::NoUmask::new();
     let kernel = pivot::stop_propagation(plan)?;
-    let root: OwnedFd = pivot::bind_root(plan, &kernel, None)?;
-    let root = RootFd::from(root);
+    let root = pivot::bind_root(plan, &kernel, None)?;
     for (at, step) in plan.mounts.iter().enumerate() {
         // What is in another mount is in the images, or was made where the source is.
         let inside = |other: &MountStep<'_>| {

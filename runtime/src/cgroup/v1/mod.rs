@@ -253,8 +253,8 @@ impl V1 {
         } else {
             ("devices.deny", "devices.allow")
         };
-        let fd = open(reset)?;
-        file::write_fd(&fd, b"a").map_err(|errno| {
+        let mut spent = Batch::default();
+        file::write_among(dir, reset, "a", &mut spent).map_err(|errno| {
             file::write_error(dir, reset, "a", errno).context("linux.resources.devices")
         })?;
         if merged.exceptions.is_empty() {
@@ -269,6 +269,7 @@ impl V1 {
                 file::write_error(dir, list, &line, errno).context("linux.resources.devices")
             })?;
         }
+        spent.push(fd);
         Ok(())
     }
 
