@@ -89,11 +89,10 @@ impl Bundle {
     }
 
     /// Parses and validates the configuration; returns the warnings with it.
-    pub fn spec(&self, options: &CreateOptions) -> Result<(Spec<'_>, Vec<String>)> {
+    pub fn spec(&self, options: &CreateOptions, host: &Host) -> Result<(Spec<'_>, Vec<String>)> {
         let spec: Spec<'_> = spec::parse::parse(&self.name, &self.text)?;
-        let host = Host::new();
         let context = validate::Context {
-            host: Some(&host),
+            host: Some(host),
             systemd_cgroup: options.cgroup == CgroupDriver::Systemd,
         };
         let findings =
@@ -166,13 +165,15 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     super::store::check_id(&options.id)?;
     let bundle = Bundle::read(options)?;
     fault!("create.bundle");
-    let (mut spec, warnings) = bundle.spec(options)?;
+    let host = Host::new();
+    let (mut spec, warnings) = bundle.spec(options, &host)?;
     let notify = offer_notify_socket(&mut spec, root, &options.id);
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
     let mut undo = Undo::default();
     let mut builder = Builder {
         options,
+        host: &host,
         bundle: &bundle,
         spec: &spec,
         store: &store,
@@ -263,6 +264,7 @@ pub(super) fn check_console(
 
 struct Builder<'a> {
     options: &'a CreateOptions,
+    host: &'a Host,
     bundle: &'a Bundle,
     spec: &'a Spec<'a>,
     store: &'a Store,
@@ -288,7 +290,7 @@ impl Builder<'_> {
         gate: GateKind,
         undo: &mut Undo,
     ) -> std::result::Result<Parts, (Error, Box<Record>)> {
-        let mut record = record(self.options, self.bundle, self.spec);
+        let mut record = record(self.options, self.host, self.bundle, self.spec);
         match self.steps(gate, undo, &mut record) {
             Ok((pidfd, channel, console)) => Ok(Parts {
                 record,
@@ -363,7 +365,7 @@ impl Builder<'_> {
             rootless: self
                 .options
                 .rootless
-                .unwrap_or_else(|| Host::new().rootless()),
+                .unwrap_or_else(|| self.host.rootless()),
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
@@ -579,7 +581,12 @@ impl Builder<'_> {
 }
 
 /// The record of a container that is about to be made.
-pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) -> Record {
+pub(super) fn record(
+    options: &CreateOptions,
+    host: &Host,
+    bundle: &Bundle,
+    spec: &Spec<'_>,
+) -> Record {
     Record {
         version: record::VERSION,
         oci_version: spec.oci_version.to_string(),
@@ -587,7 +594,7 @@ pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) 
         bundle: bundle.path.display().to_string(),
         rootfs: String::new(),
         created: time::now_rfc3339(),
-        owner: rustix::process::geteuid().as_raw(),
+        owner: host.euid(),
         annotations: spec
             .annotations
             .iter()

@@ -51,18 +51,8 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     let Some(store) = Store::open(root, id)? else {
         return Err(super::store::does_not_exist());
     };
-    destroy_open(&store, root, id, force)
-}
-
-/// As [`destroy`], for somebody who has the state directory open.
-pub(super) fn destroy_open(
-    store: &Store,
-    root: &Path,
-    id: &str,
-    force: bool,
-) -> Result<Vec<String>> {
     if force && !store.try_lock()? {
-        kill_early(store, id);
+        kill_early(&store, id);
     }
     store.lock()?;
     fault!("delete.locked");
@@ -74,7 +64,7 @@ pub(super) fn destroy_open(
         // The creator died before it made anything else, or is past removing everything else.
         Ok(Ok(None)) if force => return store.remove().map(|()| Vec::new()),
         Ok(Ok(None)) => return Err(super::store::does_not_exist()),
-        Ok(Err(damage)) | Err(damage) if force => return salvage(store, id, &damage),
+        Ok(Err(damage)) | Err(damage) if force => return salvage(&store, id, &damage),
         Ok(Err(error)) | Err(error) => return Err(error),
     };
     let container = Container {
@@ -82,7 +72,7 @@ pub(super) fn destroy_open(
         id: id.to_owned(),
         warnings: Vec::new(),
     };
-    let status = container.status(store, &record)?;
+    let status = container.status(&store, &record)?;
     if status != Status::Stopped && !force {
         return Err(Error::new(
             Kind::WrongState,
@@ -92,9 +82,21 @@ pub(super) fn destroy_open(
             ),
         ));
     }
+    take_apart(&store, &record, status, force)
+}
+
+/// As [`destroy`], for the creator of a container whose init it has seen end.
+pub(super) fn destroy_ended(store: &Store, record: &Record) -> Result<Vec<String>> {
+    store.lock()?;
+    fault!("delete.locked");
+    take_apart(store, record, Status::Stopped, true)
+}
+
+/// Removes what is there of a container that is `status`, and ends what lives.
+fn take_apart(store: &Store, record: &Record, status: Status, force: bool) -> Result<Vec<String>> {
     let mut manager = cgroup::from_record(&record.cgroup)?;
     if status != Status::Stopped || !record.private_pid || !record.ready {
-        end_processes(&record, &*manager)?;
+        end_processes(record, &*manager)?;
     }
     fault!("delete.ended");
     // Whatever fails from here on is tried to the end, and told at the end.
@@ -126,7 +128,7 @@ pub(super) fn destroy_open(
     };
     // The container is gone, whatever becomes of its last hooks.
     let failures = config
-        .and_then(|config| poststop(&record, &config.unwrap_or_default()))
+        .and_then(|config| poststop(record, &config.unwrap_or_default()))
         .unwrap_or_else(|error| vec![error.context("hooks.poststop are not run")]);
     Ok(failures.iter().map(ToString::to_string).collect())
 }

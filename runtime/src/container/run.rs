@@ -14,6 +14,7 @@ use crate::init::channel::{Channel, Message};
 use crate::namespaces;
 use crate::notify::{self, Listener};
 use crate::sys::clone::{Side, clone_process};
+use crate::sys::fds::Batch;
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
 
@@ -48,9 +49,12 @@ impl Container {
             Ok(code) => {
                 let mut warnings = created.warnings;
                 if !run.detach && !run.keep {
-                    let deleted = delete::destroy_open(&created.store, root, &options.id, true);
+                    let deleted = delete::destroy_ended(&created.store, &created.record);
                     warnings.extend(delete::unless_gone(deleted)?);
                 }
+                let mut spent = Batch::default();
+                spent.push(created.pidfd);
+                created.store.close(&mut spent);
                 Ok((code, warnings))
             }
             Err(error) => {

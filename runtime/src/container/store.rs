@@ -23,6 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// Fifo at which init waits.
 pub(crate) const START_FIFO: &str = "start";
@@ -223,6 +224,12 @@ impl Store {
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
             Err(errno) => Err(Error::system(format!("flock({})", self.id), errno)),
         }
+    }
+
+    /// Closes the directory together with others.
+    pub fn close(self, spent: &mut Batch) {
+        spent.push(self.root);
+        spent.push(self.dir);
     }
 
     /// Lets others change the container again.

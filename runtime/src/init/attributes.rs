@@ -247,6 +247,9 @@ impl<'a> Attributes<'a> {
     /// `/proc/self/fd/N` could lead out of the container through a descriptor of the
     /// runtime's (CVE-2024-21626).
     fn enter_cwd(&self, root: &RootFd) -> Result<()> {
+        if self.cwd == "/" {
+            return rustix::process::fchdir(root).context(|| "process.cwd: fchdir(/)");
+        }
         let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
         let dir = if self.make_cwd {
             root.make(self.cwd, Links::Follow, Leaf::Directory, mode)

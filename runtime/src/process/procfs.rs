@@ -6,6 +6,7 @@
 //! this type, which resolves below its own descriptor, crosses no mount point
 //! and looks at what it opened.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
@@ -14,13 +15,14 @@ use rustix::fs::{
 use rustix::io::{read, write};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// The inode of the top directory of every procfs; a bind mount of a part of it has another one.
 const ROOT_INODE: u64 = 1;
 
 /// A verified procfs.
 #[derive(Debug)]
-pub struct ProcFs(OwnedFd);
+pub struct ProcFs(OwnedFd, RefCell<Batch>);
 
 impl ProcFs {
     /// Opens /proc of the caller's mount namespace.
@@ -46,7 +48,7 @@ impl ProcFs {
                 "/proc is not a procfs; mount one before containers are run",
             ));
         }
-        Ok(ProcFs(fd))
+        Ok(ProcFs(fd, RefCell::default()))
     }
 
     /// Opens `path` below /proc, links like `self` included, mount points and magic links not.
@@ -81,6 +83,7 @@ impl ProcFs {
             )
         };
         let count = write(&file, value).context(call)?;
+        self.1.borrow_mut().push(file);
         if count != value.len() {
             return Err(Error::new(
                 Kind::System,

@@ -9,7 +9,7 @@
 //! other directories than they were. The names are those that runc uses, too.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
