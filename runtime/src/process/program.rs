@@ -280,6 +280,7 @@ mod tests {
         program.set_variable("HOME", "/root");
         in_child(|| {
             let path = program.find()?;
+            exec::restore_signals();
             Err(program.exec(&path))
         })
         .unwrap();
