@@ -3,6 +3,48 @@
 use std::fs;
 use std::path::PathBuf;
 
+/// Who makes the cgroups of a test's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// The runtime, in the cgroup file system.
+    Cgroupfs,
+    /// systemd, asked with `--systemd-cgroup`.
+    Systemd,
+}
+
+impl Driver {
+    /// What the host lacks for tests of the unified hierarchy with this driver.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        if !unified() {
+            return Some("the host has not cgroup v2 alone");
+        }
+        let systemd = std::path::Path::new("/run/systemd/system").exists();
+        (self == Driver::Systemd && !systemd).then_some("the host does not run systemd")
+    }
+}
+
+/// Makes of each function `fn(&Sandbox)` a test for each driver, on hosts with cgroup v2 alone.
+#[macro_export]
+macro_rules! both_drivers {
+    ($($name:ident)*) => {
+        mod cgroupfs { $crate::both_drivers!(@ Cgroupfs $($name)*); }
+        mod systemd { $crate::both_drivers!(@ Systemd $($name)*); }
+    };
+    (@ $driver:ident $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let driver = $crate::cgroup::Driver::$driver;
+                if let Some(why) = driver.missing() {
+                    $crate::skip!("{why}");
+                }
+                super::$name(&$crate::Sandbox::with(driver));
+            }
+        )*
+    };
+}
+
 /// Whether the host has only the unified hierarchy.
 #[must_use]
 pub fn unified() -> bool {

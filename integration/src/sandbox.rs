@@ -20,6 +20,8 @@ use crate::{cgroup, process};
 pub struct Sandbox {
     dir: tempfile::TempDir,
     cgroup: String,
+    /// Whether systemd makes the cgroups.
+    systemd: bool,
     bundles: RefCell<Vec<Bundle>>,
 }
 
@@ -47,6 +49,17 @@ impl Sandbox {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "making one has effects")]
     pub fn new() -> Self {
+        Self::with(cgroup::Driver::Cgroupfs)
+    }
+
+    /// As [`Sandbox::new`], with the cgroups made by `driver`. systemd's are in a slice of the
+    /// sandbox's own, so that paths below [`Sandbox::cgroup`] mean the same with both.
+    ///
+    /// # Panics
+    /// As [`Sandbox::new`].
+    #[must_use]
+    pub fn with(driver: cgroup::Driver) -> Self {
+        let systemd = driver == cgroup::Driver::Systemd;
         assert!(
             rustix::process::geteuid().is_root(),
             "the end-to-end tests need root"
@@ -59,15 +72,17 @@ impl Sandbox {
         // A container with a user namespace walks through it as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("io")).unwrap();
-        let cgroup = format!(
-            "/{}{}-{}",
-            Self::PREFIX,
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let cgroup = if systemd {
+            // A dash would make it a slice within another.
+            format!("/knarrit{pid}x{count}.slice")
+        } else {
+            format!("/{}{pid}-{count}", Self::PREFIX)
+        };
         Self {
             dir,
             cgroup,
+            systemd,
             bundles: RefCell::default(),
         }
     }
@@ -96,6 +111,12 @@ impl Sandbox {
         &self.cgroup
     }
 
+    /// Whether systemd makes the cgroups.
+    #[must_use]
+    pub fn is_systemd(&self) -> bool {
+        self.systemd
+    }
+
     /// What the environment of every process that this sandbox starts carries.
     #[must_use]
     pub fn mark(&self) -> String {
@@ -116,11 +137,19 @@ impl Sandbox {
         let n = self.bundles.borrow().len();
         let dir = self.path(&format!("bundle{n}"));
         bundle::rootfs(&dir.join("rootfs"));
-        let bundle = Bundle {
-            dir,
-            cgroup: format!("{}/c{n}", self.cgroup),
+        let slice = self.cgroup.trim_start_matches('/');
+        let (cgroup, cgroups_path) = if self.systemd {
+            // A unit's name is the host's, wherever it is.
+            let prefix = slice.trim_end_matches(".slice");
+            (
+                format!("/{slice}/{prefix}-c{n}.scope"),
+                format!("{slice}:{prefix}:c{n}"),
+            )
+        } else {
+            (format!("/{slice}/c{n}"), format!("/{slice}/c{n}"))
         };
-        let mut config = bundle::config(&bundle.cgroup, runtime::oci_version());
+        let bundle = Bundle { dir, cgroup };
+        let mut config = bundle::config(&cgroups_path, runtime::oci_version());
         edit(&mut config);
         bundle.raw_config(&serde_json::to_vec_pretty(&config).unwrap());
         self.bundles.borrow_mut().push(bundle.clone());
@@ -138,12 +167,36 @@ impl Sandbox {
     /// The runtime as a command: `--root`, then `args`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = runtime::command(runtime::path());
+        self.command_of(runtime::path(), args)
+    }
+
+    /// The same with a copy of the runtime.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = runtime::call(program);
         command
             .env("KNARR_SANDBOX", &self.cgroup)
             .arg("--root")
-            .arg(self.root())
-            .args(args);
+            .arg(self.root());
+        if self.systemd {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(args);
+        command
+    }
+
+    /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
+    #[must_use]
+    pub fn traced(&self, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .arg("traced")
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         command
     }
 
@@ -303,6 +356,11 @@ impl Drop for Sandbox {
                     }
                 }
             }
+        }
+        if self.systemd {
+            let slice = self.cgroup.trim_start_matches('/');
+            let mut stop = Command::new("systemctl");
+            let _ = stop.args(["stop", slice]).status();
         }
         cgroup::remove(&self.cgroup);
         let own = self.dir().to_path_buf();

@@ -10,17 +10,16 @@
 //! more, so that a child that keeps the output open holds nobody up.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
 use rustix::io::{Errno, pwrite, read};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::config;
 use crate::sys::spawn::{Stdio, spawn};
@@ -95,30 +94,44 @@ fn plan_one(hook: &config::Hook<'_>, place: String) -> Result<Hook> {
     })
 }
 
-/// Runs the hooks in order, each with `state` as its standard input, in the caller's namespaces.
+/// Runs the hooks in order, each with `state` as its standard input, in the caller's namespaces and
+/// in the directory `dir`, or the caller's own where it cannot be opened.
 ///
 /// # Errors
 /// `Hook`, at the first that cannot be run, fails or runs out of time; the later ones do not run.
-pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| hook.run(state))
+pub fn run(hooks: &[Hook], state: &[u8], dir: &str) -> Result<()> {
+    let dir = directory(hooks, dir);
+    let dir = dir.as_ref().map(AsFd::as_fd);
+    hooks.iter().try_for_each(|hook| hook.run(state, dir))
 }
 
 /// Runs all hooks, those after a failed one too, and returns what failed: for `poststop`.
 #[must_use]
-pub fn run_all(hooks: &[Hook], state: &[u8]) -> Vec<Error> {
+pub fn run_all(hooks: &[Hook], state: &[u8], dir: &str) -> Vec<Error> {
+    let dir = directory(hooks, dir);
+    let dir = dir.as_ref().map(AsFd::as_fd);
     hooks
         .iter()
-        .filter_map(|hook| hook.run(state).err())
+        .filter_map(|hook| hook.run(state, dir).err())
         .collect()
 }
 
+/// Opens where hooks run. The bundle may be gone by the time of poststop; that keeps none from running.
+fn directory(hooks: &[Hook], dir: &str) -> Option<OwnedFd> {
+    if hooks.is_empty() {
+        return None;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(dir, flags, Mode::empty()).ok()
+}
+
 impl Hook {
-    fn run(&self, state: &[u8]) -> Result<()> {
+    fn run(&self, state: &[u8], dir: Option<BorrowedFd<'_>>) -> Result<()> {
         let deadline = self
             .timeout
             // A time beyond what the clock can count to is no limit.
             .and_then(|timeout| Instant::now().checked_add(timeout));
-        self.run_until(state, deadline).map_err(|error| {
+        self.run_until(state, dir, deadline).map_err(|error| {
             error
                 .context(format_args!(
                     "{} ({})",
@@ -129,7 +142,12 @@ impl Hook {
         })
     }
 
-    fn run_until(&self, state: &[u8], deadline: Option<Instant>) -> Result<()> {
+    fn run_until(
+        &self,
+        state: &[u8],
+        dir: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
         let stdin = sealed(state)?;
         let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe2()")?;
         // Only the reading end must not block: the hook's end stays as programs expect it.
@@ -143,6 +161,7 @@ impl Hook {
                 stdout: stdout.as_fd(),
                 stderr: stdout.as_fd(),
             },
+            dir,
         )
         .context(|| "execve()")?;
         drop(stdout);
@@ -201,8 +220,12 @@ impl Running {
         tail: &mut Tail,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty())
-            .context(|| format!("pidfd_open({})", self.pid))?;
+        let process = wait::open(self.pid.as_raw_nonzero().get())?;
+        let unpolled = wait::is_directory(process.as_fd());
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: wait::PAUSE * 1_000_000,
+        };
         let mut output_open = true;
         loop {
             let left = match deadline {
@@ -218,13 +241,14 @@ impl Running {
                     Timespec::try_from(left).ok()
                 }
             };
+            let left = if unpolled { Some(pause) } else { left };
             let mut fds = [
-                PollFd::new(&pidfd, PollFlags::IN),
+                PollFd::new(&process, PollFlags::IN),
                 PollFd::new(output, PollFlags::IN),
             ];
             // After the end of the output only the process is waited for.
             let count = if output_open { 2 } else { 1 };
-            match poll(&mut fds[..count], left.as_ref()) {
+            match poll(&mut fds[usize::from(unpolled)..count], left.as_ref()) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
@@ -232,7 +256,11 @@ impl Running {
             if output_open && !fds[1].revents().is_empty() {
                 output_open = tail.read(output);
             }
-            if !fds[0].revents().is_empty() {
+            let ended = match unpolled {
+                true => wait::ended_within(process.as_fd(), 0)?,
+                false => !fds[0].revents().is_empty(),
+            };
+            if ended {
                 return Ok(());
             }
         }
@@ -314,7 +342,7 @@ mod tests {
     }
 
     fn run_scripts(scripts: &[config::Hook<'_>], state: &[u8]) -> Result<()> {
-        run(&plan(scripts, "hooks.prestart")?, state)
+        run(&plan(scripts, "hooks.prestart")?, state, "/")
     }
 
     #[test]
@@ -381,7 +409,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\n2\n");
 
         std::fs::remove_file(&out).unwrap();
-        let errors = run_all(&plan(&hooks, "hooks.poststop").unwrap(), b"{}");
+        let errors = run_all(&plan(&hooks, "hooks.poststop").unwrap(), b"{}", "/");
         assert_eq!(errors.len(), 1);
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\n2\n3\n");
     }

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::{Errno, read, write};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -143,15 +143,8 @@ impl Resctrl {
     }
 
     fn open(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let path = if path.is_empty() { "." } else { path };
-        openat2(
-            &self.root,
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
+        crate::beneath::open(self.root.as_fd(), path, flags, false)
     }
 
     fn class(&self, name: &str) -> rustix::io::Result<OwnedFd> {
@@ -325,20 +318,38 @@ impl Resctrl {
         Ok(())
     }
 
-    /// Changes the schema of a running container (`update`).
+    /// Changes the schema of a running container (`update`). Returns what [`Resctrl::restore`]
+    /// puts back.
     ///
     /// # Errors
-    /// Lines that the kernel refuses.
-    pub fn update(&self, made: &Made, l3_cache: Option<&str>, mem_bw: Option<&str>) -> Result<()> {
+    /// Lines that the kernel refuses: all is then as it was.
+    pub fn update(
+        &self,
+        made: &Made,
+        l3_cache: Option<&str>,
+        mem_bw: Option<&str>,
+    ) -> Result<String> {
         let class = self
             .class(&made.class)
             .context(|| format!("{PLACE}: openat2({:?})", made.class))?;
+        let before =
+            read_file(&class, "schemata").context(|| format!("{PLACE}: read(schemata)"))?;
         for (field, line) in [("l3CacheSchema", l3_cache), ("memBwSchema", mem_bw)] {
-            if let Some(line) = line {
-                write_line(&class, "schemata", line).context(|| format!("{PLACE}.{field}"))?;
+            if let Some(line) = line
+                && let Err(error) = write_line(&class, "schemata", line)
+            {
+                self.restore(made, &before);
+                return Err(error.context(format!("{PLACE}.{field}")));
             }
         }
-        Ok(())
+        Ok(before)
+    }
+
+    /// Puts back the schema that [`Resctrl::update`] returned, as far as the kernel allows.
+    pub fn restore(&self, made: &Made, schemata: &str) {
+        if let Ok(class) = self.class(&made.class) {
+            let _ = write_line(&class, "schemata", schemata.trim_end());
+        }
     }
 
     /// Removes what [`Resctrl::prepare`] made for the container, when it is deleted.
@@ -561,8 +572,10 @@ mod tests {
         let pid = rustix::process::getpid();
         resctrl.enter(&made, pid).unwrap();
         assert_eq!(content(&dir, "c1/tasks"), format!("{pid}\n"));
-        resctrl.update(&made, None, Some("MB:0=20")).unwrap();
+        let before = resctrl.update(&made, None, Some("MB:0=20")).unwrap();
         assert!(content(&dir, "c1/schemata").starts_with("MB:0=20\n"));
+        resctrl.restore(&made, &before);
+        assert!(content(&dir, "c1/schemata").starts_with("L3:0=7f0;1=1f\n"));
         let made: Made = serde_json::from_str(&serde_json::to_string(&made).unwrap()).unwrap();
         resctrl.remove(&made).unwrap();
         assert_eq!(entries(&dir), "");

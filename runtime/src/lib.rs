@@ -2,14 +2,22 @@
 //!
 //! [`spec`] reads and validates a configuration, [`container`] is the life cycle.
 //! ARCHITECTURE.md draws how data flows.
+//!
+//! # Threads
+//! What makes processes ([`container`]'s create, run, exec, checkpoint and restore) must be called
+//! in a process of one thread: the new process goes on in ordinary code, and a lock that another
+//! thread held at that moment, as the allocator's, would stay locked in it for ever. A program with
+//! threads keeps one single-threaded process for these calls.
 
 #[macro_use]
 mod fault;
 
+mod beneath;
 pub mod cgroup;
 pub mod console;
 pub mod container;
 mod criu;
+pub mod doctor;
 pub mod error;
 pub mod hooks;
 pub mod host;
@@ -25,6 +33,6 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;
-mod time;
+pub mod time;
 
 pub use error::{Error, Kind, Result};

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::config::IdMapping;
 use crate::spec::linux::Linux;
@@ -172,7 +172,7 @@ impl Entered {
     /// Joins one namespace, or all of `flag` of the process that the pidfd `fd` is.
     pub fn join(&mut self, flag: u64, fd: BorrowedFd<'_>) -> Result<()> {
         self.remember(flag)?;
-        clone::setns(fd, flag).context(|| format!("setns({})", names(flag)))
+        join_those_of(fd, flag).context(|| format!("setns({})", names(flag)))
     }
 
     /// Makes one namespace and goes there.
@@ -247,22 +247,27 @@ pub(crate) fn names(set: u64) -> String {
     text
 }
 
-/// A pidfd for a process.
-pub(crate) fn pidfd(pid: i32) -> Result<OwnedFd> {
-    let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::State, "pid 0 is no process"))?;
-    pidfd_open(pid, PidfdFlags::empty()).context(|| format!("pidfd_open({})", pid.as_raw_nonzero()))
-}
-
-/// The pid of a pidfd's process, in the caller's pid namespace. proc_pid_fdinfo(5).
-pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(|| format!("read({path})"))?;
-    let pid = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::new(Kind::System, format!("{path} names no process")))
+/// Joins the namespaces `set` of a process. setns(2).
+///
+/// # Errors
+/// Those of setns(2).
+pub(crate) fn join_those_of(
+    process: BorrowedFd<'_>,
+    set: u64,
+) -> std::result::Result<(), rustix::io::Errno> {
+    if !wait::is_directory(process) {
+        return clone::setns(process, set);
+    }
+    // One by one, and opened before any is joined.
+    let mut opened = Vec::new();
+    for (_, name, flag) in KINDS.iter().filter(|(_, _, flag)| set & flag != 0) {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(process, format!("ns/{name}"), flags, Mode::empty())?;
+        opened.push((fd, *flag));
+    }
+    opened
+        .iter()
+        .try_for_each(|(fd, flag)| clone::setns(fd.as_fd(), *flag))
 }
 
 /// Writes the id maps of the new user namespace of process `pid`. user_namespaces(7).

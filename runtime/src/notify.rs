@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmodat, mkdirat, openat, unlinkat};
 use rustix::io::{Errno, IoSlice};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, bind, connect, recv, send, sendmsg, socket_with,
@@ -137,6 +138,9 @@ fn announce(host: &str, pid: u32) -> Result<()> {
     .context(call)?;
     let socket = dgram()?;
     connect(&socket, &address).context(call)?;
+    // A manager that does not read must not hold up the start for ever.
+    let patience = std::time::Duration::from_secs(BARRIER.tv_sec.unsigned_abs());
+    set_socket_timeout(&socket, Timeout::Send, Some(patience)).context(|| "SO_SNDTIMEO")?;
     let message = format!("MAINPID={pid}\nREADY=1\n");
     send(&socket, message.as_bytes(), SendFlags::NOSIGNAL)
         .context(|| format!("NOTIFY_SOCKET: send({message:?})"))?;

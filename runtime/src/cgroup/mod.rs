@@ -158,6 +158,10 @@ pub struct Unit {
     pub user: bool,
     /// Whether it has been started, and is ours to stop.
     pub started: bool,
+    /// Before that: the description that it will have, by which it is known as ours where the
+    /// runtime was killed meanwhile.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub planned: String,
 }
 
 /// A directory of a container in one hierarchy.
@@ -286,6 +290,14 @@ pub trait Manager: std::fmt::Debug {
 
     /// What [`from_record`] needs.
     fn record(&self) -> Record;
+}
+
+/// Whether systemd answers: the system's manager or, with `user`, that of the user.
+///
+/// # Errors
+/// No socket that answers, with what was tried.
+pub(crate) fn systemd_answers(user: bool) -> Result<()> {
+    systemd::answers(user)
 }
 
 /// The manager for a new container on this host.

@@ -7,6 +7,7 @@ mod checkpoint;
 mod create;
 mod definition;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -140,6 +141,7 @@ fn find(word: &OsStr) -> Option<(&'static Command, Action)> {
         "checkpoint" => (&commands::CHECKPOINT, checkpoint::checkpoint),
         "restore" => (&commands::RESTORE, checkpoint::restore),
         "validate" => (&commands::VALIDATE, validate::validate),
+        "doctor" => (&commands::DOCTOR, doctor::doctor),
         "help" | "h" => (&commands::HELP_COMMAND, |_, _| Ok(0)),
         _ => return None,
     })
@@ -210,11 +212,11 @@ fn exit_code(code: i32) -> u8 {
 fn each_match(root: &Path, pattern: &str, action: impl Fn(&str) -> Result<()>) -> Outcome {
     let regex = Regex::new(pattern)?;
     let mut outcome = Ok(0);
-    for state in Container::list(root)? {
-        if regex.matches(&state.id)
-            && let Err(error) = action(&state.id)
+    for (id, _) in Container::list(root)? {
+        if regex.matches(&id)
+            && let Err(error) = action(&id)
         {
-            outcome = Err(error.context(state.id));
+            outcome = Err(error.context(id));
         }
     }
     outcome
@@ -226,6 +228,18 @@ fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context(|| "write to standard output")
+}
+
+/// Whether `--format` asks for JSON in place of text.
+fn wants_json(format: Option<&str>) -> Result<bool> {
+    match format {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(Error::new(
+            Kind::InvalidArgument,
+            format!("invalid format option {other:?}; use text or json"),
+        )),
+    }
 }
 
 /// Writes a value as JSON to standard output.

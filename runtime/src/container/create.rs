@@ -199,7 +199,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
             if let (true, Some(hooks)) = (builder.hooks_ran, &spec.hooks) {
                 let state = record.hooks_state(Status::Stopped, 0);
                 let left = hooks::plan(&hooks.poststop, "hooks.poststop")
-                    .map(|hooks| hooks::run_all(&hooks, &state));
+                    .map(|hooks| hooks::run_all(&hooks, &state, &record.bundle));
                 let left = left.unwrap_or_default();
                 return Err(left.into_iter().fold(error, Error::and_also));
             }
@@ -415,7 +415,7 @@ impl Builder<'_> {
         };
         let entered = namespaces.enter()?;
         fault!("create.enter");
-        let into = cgroup.clone_into()?;
+        let mut into = cgroup.clone_into()?;
         // A joined user namespace takes a helper that goes there first and makes init.
         let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
         let set = if join.is_some() {
@@ -423,7 +423,13 @@ impl Builder<'_> {
         } else {
             namespaces.clone_flags()
         };
-        let (mut pid, mut pidfd) = match clone_process(set, into.as_ref().map(AsFd::as_fd)) {
+        let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
+        if side.is_err() && into.take().is_some() {
+            // A kernel without this way, or a limit of no task, which a move passes; of what is
+            // wrong with the place the move speaks more clearly.
+            side = clone_process(set, None);
+        }
+        let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
                 match join {
@@ -446,7 +452,7 @@ impl Builder<'_> {
             let init = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, init);
             wait::reap(helper.as_fd())?;
-            pid = namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
         let pidfd = &*undo.init.insert(pidfd);
         let pidfd = pidfd.as_fd();
@@ -538,11 +544,13 @@ impl Builder<'_> {
                     self.hooks_ran = true;
                     let state = record.hooks_state(Status::Creating, record.pid);
                     if let Some(hooks) = &self.spec.hooks {
-                        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+                        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+                        hooks::run(&prestart, &state, &record.bundle)?;
                         fault!("create.prestart");
                         hooks::run(
                             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
                             &state,
+                            &record.bundle,
                         )?;
                         fault!("create.create_runtime");
                     }
@@ -643,8 +651,15 @@ pub(super) fn hand_over_listener(
     status: Status,
     pid: i32,
 ) -> Result<()> {
-    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
-        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let listener = match rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
+        Err(rustix::io::Errno::NOSYS) => {
+            return Err(Error::unsupported(
+                "linux.seccomp: SCMP_ACT_NOTIFY",
+                "needs pidfd_getfd(2), Linux 5.6",
+            ));
+        }
+        result => result.context(|| format!("linux.seccomp: pidfd_getfd({number})"))?,
+    };
     let Some(profile) = profile else {
         return Ok(());
     };

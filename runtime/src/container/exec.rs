@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
 
 use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
@@ -26,7 +27,7 @@ use crate::seccomp::{self, Program};
 use crate::spec::Text;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
-use crate::sys::clone::{self, Side, clone_process, flags};
+use crate::sys::clone::{Side, clone_process, flags};
 use crate::sys::fds;
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
@@ -185,10 +186,15 @@ impl Exec<'_> {
         }
         fault!("exec.join");
         let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
-            // The container divided its cgroup, which no process may be in any more.
-            Err(rustix::io::Errno::BUSY) if into.is_some() => {
-                clone_process(0, None).map(|side| (side, false))
+            // A full cgroup takes no further process, and is not to be got round.
+            Err(Errno::AGAIN) if into.is_some() => {
+                return Err(Error::system("clone3(CLONE_INTO_CGROUP)", Errno::AGAIN).context(
+                    "no further process: the container has reached its linux.resources.pids.limit, or the user a limit of processes",
+                ));
             }
+            // The container divided its cgroup, which no process may be in any more, or the
+            // kernel or the owner of the cgroups allows only a move.
+            Err(_) if into.is_some() => clone_process(0, None).map(|side| (side, false)),
             side => side.map(|side| (side, into.is_some())),
         };
         let (mut pid, mut pidfd, placed) = match side {
@@ -207,7 +213,7 @@ impl Exec<'_> {
             let process = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, process);
             wait::reap(helper.as_fd())?;
-            pid = crate::namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
         let console = entered
             .leave()
@@ -310,7 +316,7 @@ impl Exec<'_> {
             score.apply(&self.procfs, rustix::process::getpid())?;
         }
         let join = |flag: u64| {
-            clone::setns(self.target.as_fd(), flag)
+            crate::namespaces::join_those_of(self.target.as_fd(), flag)
                 .context(|| format!("setns(init, {})", crate::namespaces::names(flag)))
         };
         join(flags::NEWUSER)?;
@@ -380,7 +386,7 @@ impl Exec<'_> {
         let all = self.record.namespaces & !flags::NEWPID;
         let join = |set: u64| match set {
             0 => Ok(()),
-            set => clone::setns(self.target.as_fd(), set)
+            set => crate::namespaces::join_those_of(self.target.as_fd(), set)
                 .context(|| format!("setns(init, {})", crate::namespaces::names(set))),
         };
         let user = if self.in_user_namespace {

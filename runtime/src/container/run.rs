@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal};
 
 use super::create::{self, Created, GateKind};
 use super::options::{CreateOptions, RunOptions};
@@ -11,7 +11,6 @@ use super::{Container, delete, wait};
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
-use crate::namespaces;
 use crate::notify::{self, Listener};
 use crate::sys::clone::{Side, clone_process};
 use crate::sys::fds::Batch;
@@ -163,14 +162,14 @@ pub(super) fn wait_in_foreground(
     let mut forward = |number: i32| match sys::signal(number) {
         // Children that are not ours: as a subreaper we inherit what the container orphans.
         Some(Signal::CHILD) => {
-            if let Ok(main) = namespaces::pid_of(pidfd) {
+            if let Ok(main) = wait::pid_of(pidfd) {
                 sys::reap_all_but(main);
             }
         }
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
         None | Some(Signal::PIPE | Signal::URG) => {}
         Some(signal) => {
-            let _ = pidfd_send_signal(pidfd, signal);
+            let _ = wait::signal(pidfd, signal);
         }
     };
     console::wait(pidfd, signals, console, &mut forward)?;

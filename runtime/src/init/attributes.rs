@@ -201,7 +201,7 @@ impl<'a> Attributes<'a> {
         for warning in capabilities.limit_to(held) {
             channel.send(&Message::Warning(warning))?;
         }
-        self.identity.own_stdio()?;
+        self.identity.own_stdio(&root)?;
         // As root, for whom most directories are open; and once more as the user for one on a
         // file system that shuts root out.
         let entered = self.enter_cwd(&root);

@@ -153,7 +153,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
             // A hook may take for ever, and then nobody else would end us after the runtime's end.
             die_with_runtime(Some(Signal::KILL))?;
             channel.check_open()?;
-            hooks::run(&list, &state)?;
+            hooks::run(&list, &state, &plan.record.bundle)?;
             die_with_runtime(None)?;
         }
     }
@@ -168,7 +168,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         None => None,
     };
     if let Some(slave) = &terminal {
-        rootfs::console_bind(root.root(), slave.as_fd())?;
+        root.bind_console(slave.as_fd())?;
     }
     fault!("init.terminal");
     let root = root.finish()?;
@@ -241,6 +241,7 @@ fn execute(ready: &Ready<'_>, mut executing: impl FnMut() -> Result<()>) -> Resu
         hooks::run(
             &hooks::plan(&hooks.start_container, "hooks.startContainer")?,
             &state,
+            ".",
         )?;
     }
     fault!("start.hooks");

@@ -1,13 +1,16 @@
 //! `process.user`: groups, ids and the umask, credentials(7).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Gid, Mode, Uid, fchown, fstat, major, minor};
+use rustix::fs::{
+    FileType, Gid, Mode, OFlags, Stat, Uid, fchown, fcntl_setfl, fstat, major, minor,
+};
 use rustix::io::Errno;
 use rustix::process::umask;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::error::{Context, Error, Result};
+use crate::rootfs::{Links, RootFd};
 use crate::spec::config;
 
 /// Kernel's NGROUPS_MAX, setgroups(2).
@@ -105,25 +108,31 @@ impl Identity {
     }
 
     /// Gives the descriptors 0 to 2 to the user, so that it can open `/dev/stdout` again.
-    /// Before [`Identity::apply`]. /dev/null is left alone, it belongs to everybody.
+    /// Before [`Identity::apply`]. One that is the null device belongs to everybody: it becomes
+    /// the container's own, because of the host's the container could change mode and owner.
     ///
     /// # Errors
-    /// Those of fstat(2) and fchown(2), but for files whose owner cannot change: ids without a
-    /// mapping (`EINVAL`, `EPERM`), read-only file systems, anonymous files.
-    pub fn own_stdio(&self) -> Result<()> {
+    /// Those of fchown(2), but for files whose owner cannot change: ids without a mapping
+    /// (`EINVAL`, `EPERM`), read-only file systems, anonymous files. Those of dup2(2).
+    pub fn own_stdio(&self, root: &RootFd) -> Result<()> {
         let stdio: [BorrowedFd<'_>; 3] = [
             rustix::stdio::stdin(),
             rustix::stdio::stdout(),
             rustix::stdio::stderr(),
         ];
-        for fd in stdio {
-            let Ok(stat) = fstat(fd.as_fd()) else {
+        let mut own_null = None;
+        for (fd, replace) in stdio.into_iter().zip(REPLACE) {
+            let Ok(stat) = fstat(fd) else {
                 // Closed by the caller: nothing to own.
                 continue;
             };
-            let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-                && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-            if null || stat.st_uid == self.uid {
+            if is_null(&stat) {
+                if let Some(null) = own_null.get_or_insert_with(|| null_of(root)) {
+                    replace(null.as_fd()).context(|| "dup2(/dev/null)")?;
+                }
+                continue;
+            }
+            if stat.st_uid == self.uid {
                 continue;
             }
             match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
@@ -135,6 +144,30 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// dup2(2) onto 0, 1 and 2.
+const REPLACE: [fn(BorrowedFd<'_>) -> rustix::io::Result<()>; 3] = [
+    |fd| rustix::stdio::dup2_stdin(fd),
+    |fd| rustix::stdio::dup2_stdout(fd),
+    |fd| rustix::stdio::dup2_stderr(fd),
+];
+
+fn is_null(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+}
+
+/// The container's null device, where it has one.
+fn null_of(root: &RootFd) -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let file = root.open("/dev/null", flags, Links::Refuse).ok()?;
+    if !is_null(&fstat(&file).ok()?) {
+        return None;
+    }
+    // It was opened so that nothing could block; programs expect one that may.
+    fcntl_setfl(&file, OFlags::RDWR).ok()?;
+    Some(file)
 }
 
 /// Sets no_new_privs: execve(2) grants nothing any more, prctl(2).

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::kernel::Kernel;
 use super::root_fd::{Links, RootFd, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
+use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Result};
 use crate::spec::Text;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
@@ -41,18 +41,25 @@ impl Mask {
         }
     }
 
-    fn put(&mut self, root: &RootFd, target: OwnedFd) -> Result<()> {
-        let attach = |tree: &OwnedFd| {
-            tree::attach(tree.as_fd(), target.as_fd()).context(|| "move_mount(mask)")
-        };
+    /// Copies take over what `changes` did to the first mount.
+    fn put(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        changes: &Changes,
+        target: OwnedFd,
+    ) -> Result<()> {
         if self.attached {
-            let copy =
-                tree::clone_fd(self.tree.as_fd(), Depth::One).context(|| "open_tree(mask)")?;
-            attach(&copy)?;
+            let copy = kernel
+                .clone_fd(self.tree.as_fd(), Depth::One)
+                .context(|| "open_tree(mask)")?;
+            kernel
+                .attach(copy.as_fd(), target.as_fd())
+                .context(|| "move_mount(mask)")?;
             root.done(copy);
         } else {
             self.attached = true;
-            attach(&self.tree)?;
+            kernel.place(self.tree.as_fd(), changes, target.as_fd())?;
         }
         root.done(target);
         Ok(())
@@ -61,9 +68,10 @@ impl Mask {
 
 impl Masks {
     /// Copies the mount of the host's null device and makes sure that it is one.
-    pub(super) fn open() -> Result<Masks> {
+    pub(super) fn open(kernel: &Kernel) -> Result<Masks> {
         let path = "/dev/null";
-        let null = tree::clone_host_path(Path::new(path), Depth::One, false)
+        let null = kernel
+            .clone_host_path(Path::new(path), Depth::One, false)
             .context(|| format!("open_tree({path:?})"))?;
         let stat = fs::fstat(&null).context(|| format!("fstat({path:?})"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
@@ -81,9 +89,15 @@ impl Masks {
     }
 
     /// Hides each of `paths`; what does not exist needs no hiding.
-    pub(super) fn apply(&mut self, root: &RootFd, paths: &[Text<'_>], label: &str) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        paths: &[Text<'_>],
+        label: &str,
+    ) -> Result<()> {
         for (index, path) in paths.iter().enumerate() {
-            self.mask(root, path, label)
+            self.mask(root, kernel, path, label)
                 .context(|| format!("linux.maskedPaths[{index}] {:?}", path.as_str()))?;
         }
         Ok(())
@@ -97,7 +111,7 @@ impl Masks {
         }
     }
 
-    fn mask(&mut self, root: &RootFd, path: &str, label: &str) -> Result<()> {
+    fn mask(&mut self, root: &RootFd, kernel: &Kernel, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());
         };
@@ -105,20 +119,22 @@ impl Masks {
         // grace period, milliseconds instead of microseconds.
         let kind = file_type(target.as_fd()).context(|| "fstat")?;
         if kind != FileType::Directory {
-            return self.null.put(root, target);
+            // It is the host's own node: mode and owner are not for the container to change.
+            // A device is written to all the same.
+            return self.null.put(root, kernel, &Changes::read_only(), target);
         }
-        match &mut self.empty {
-            Some(empty) => empty.put(root, target),
+        let empty = match &mut self.empty {
+            Some(empty) => empty,
             None => self
                 .empty
-                .insert(Mask::new(empty_directory(label)?))
-                .put(root, target),
-        }
+                .insert(Mask::new(empty_directory(kernel, label)?)),
+        };
+        empty.put(root, kernel, &Changes::default(), target)
     }
 }
 
 /// A read-only tmpfs with nothing in it; its copies share one superblock.
-fn empty_directory(label: &str) -> Result<OwnedFd> {
+fn empty_directory(kernel: &Kernel, label: &str) -> Result<OwnedFd> {
     let options = MountOptions {
         attributes: Attributes {
             set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
@@ -126,15 +142,14 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
         },
         ..MountOptions::default()
     };
-    NewFilesystem {
+    kernel.new_filesystem(&NewFilesystem {
         kind: "tmpfs",
         source: "",
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,
         read_only: ReadOnly::All,
-    }
-    .make()
+    })
 }
 
 /// Makes each of `paths`, with the mounts below it as they are, read-only.
@@ -150,7 +165,9 @@ fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
     let Some(target) = existing(root, path)? else {
         return Ok(());
     };
-    let tree = tree::clone_fd(target.as_fd(), Depth::All).context(|| "open_tree")?;
+    let tree = kernel
+        .clone_fd(target.as_fd(), Depth::All)
+        .context(|| "open_tree")?;
     kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())?;
     root.done(tree);
     root.done(target);

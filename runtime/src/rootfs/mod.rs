@@ -32,8 +32,10 @@ mod saved;
 mod sources;
 mod tree;
 
-pub use device::{console_bind, open_ptmx};
+pub use device::open_ptmx;
+pub(crate) use kernel::mount_id;
 pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
+pub(crate) use root_fd::open_in;
 pub use root_fd::{Found, Leaf, Links, RootFd};
 pub use saved::{RunningMounts, external_sources, prepare_restore};
 pub use sources::HostSources;
@@ -60,6 +62,8 @@ pub struct Rootfs<'a> {
     masks: Option<Masks>,
     /// Where the working directory was, once it has changed.
     home: Option<OwnedFd>,
+    /// Whether paths have become hidden and read-only already.
+    hidden: bool,
 }
 
 /// Sets the umask to 0, so that modes are what the configuration says, and puts it back.
@@ -111,6 +115,7 @@ pub fn prepare<'a>(
         read_only_later: Vec::new(),
         masks: None,
         home: None,
+        hidden: false,
     };
     fault!("rootfs.root");
     let entered = rootfs.mount_all(mounts, enter_cgroups)?;
@@ -122,13 +127,14 @@ pub fn prepare<'a>(
     };
     let bind = plan.user_namespace.is_some();
     let place = dev.as_ref().map(AsFd::as_fd);
-    device::make_devices(&rootfs.root, place, &plan.devices, devices, bind)?;
+    let kernel = &rootfs.kernel;
+    device::make_devices(&rootfs.root, kernel, place, &plan.devices, devices, bind)?;
     if let Some(place) = place {
         device::make_links(&rootfs.root, place)?;
     }
     fault!("rootfs.devices");
     if !plan.masked.is_empty() {
-        rootfs.masks = Some(Masks::open()?);
+        rootfs.masks = Some(Masks::open(&rootfs.kernel)?);
     }
     if let Some(dev) = dev {
         rootfs.root.done(dev);
@@ -168,13 +174,40 @@ impl Rootfs<'_> {
     /// # Errors
     /// pivot_root(2), umount2(2), chroot(2).
     pub fn pivot(&mut self, no_pivot: bool) -> Result<()> {
+        if self.kernel.is_staged() {
+            // Where mounts are made on the way goes with the host's root.
+            self.hide()?;
+        }
         if !self.plan.mount_namespace {
             pivot::change_root(&self.root)
         } else if no_pivot {
-            pivot::move_root(&self.root, self.plan)
+            pivot::move_root(&self.root, &self.kernel, self.plan)
         } else {
             pivot::pivot_root(&self.root, self.plan)
         }
+    }
+
+    /// Binds the slave of a pseudoterminal to `/dev/console`. Call it after [`Rootfs::pivot`].
+    ///
+    /// # Errors
+    /// A descriptor that is no slave, a `/dev/console` that cannot be mounted upon.
+    pub fn bind_console(&self, slave: BorrowedFd<'_>) -> Result<()> {
+        device::console_bind(&self.root, &self.kernel, slave)
+    }
+
+    /// Paths that become read-only, and hidden paths; once.
+    fn hide(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.hidden, true) {
+            return Ok(());
+        }
+        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
+        fault!("rootfs.read_only");
+        if let Some(mut masks) = self.masks.take() {
+            let plan = self.plan;
+            masks.apply(&self.root, &self.kernel, plan.masked, plan.label)?;
+            masks.done(&self.root);
+        }
+        Ok(())
     }
 
     /// The last changes: mounts and paths that become read-only, hidden paths,
@@ -182,19 +215,14 @@ impl Rootfs<'_> {
     ///
     /// # Errors
     /// The first change that fails.
-    pub fn finish(self) -> Result<RootFd> {
+    pub fn finish(mut self) -> Result<RootFd> {
         let read_only = Changes::read_only();
         for (index, mount) in &self.read_only_later {
             self.kernel
                 .change(mount.as_fd(), &read_only)
                 .context(|| format!("mounts[{index}]"))?;
         }
-        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
-        fault!("rootfs.read_only");
-        if let Some(mut masks) = self.masks {
-            masks.apply(&self.root, self.plan.masked, self.plan.label)?;
-            masks.done(&self.root);
-        }
+        self.hide()?;
         if self.plan.readonly {
             self.kernel
                 .change(self.root.as_fd(), &read_only)

@@ -12,6 +12,7 @@ pub mod heap;
 pub mod keyring;
 pub mod mount;
 pub mod netdev;
+pub mod probe;
 pub mod process;
 pub mod regex;
 pub mod sched;
@@ -21,3 +22,12 @@ pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+use rustix::io::Errno;
+
+/// Why the raw system call before failed.
+fn last_errno() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}

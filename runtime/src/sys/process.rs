@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use rustix::io::Errno;
 
-use super::clone::last_errno;
+use super::last_errno;
 
 /// The arguments as the C library passed them, where [`adopt_arguments`] was called.
 static ARGUMENTS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());

@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 /// How long systemd may take for one job.
@@ -189,8 +190,49 @@ impl Bus {
         member: &str,
         arguments: &[Value],
     ) -> Result<std::result::Result<Incoming, Refusal>> {
+        self.call_on(SYSTEMD_PATH, MANAGER, member, arguments)
+    }
+
+    /// A property of the service manager, or with `unit` of a unit; those that are no text are empty.
+    ///
+    /// # Errors
+    /// As [`Bus::call`].
+    pub(super) fn property(
+        &mut self,
+        unit: Option<&str>,
+        name: &str,
+    ) -> Result<std::result::Result<String, Refusal>> {
+        let (path, interface) = match unit {
+            None => (SYSTEMD_PATH.to_owned(), MANAGER),
+            Some(unit) => match self.call("GetUnit", &[Value::str(unit)])? {
+                Ok(mut reply) => (reply.strings.pop().unwrap_or_default(), UNIT),
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        };
+        let arguments = [Value::str(interface), Value::str(name)];
+        let reply = self.call_on(&path, "org.freedesktop.DBus.Properties", "Get", &arguments)?;
+        Ok(reply.map(|mut reply| reply.strings.pop().unwrap_or_default()))
+    }
+
+    /// The number of systemd's version; 0 where it does not say.
+    ///
+    /// # Errors
+    /// As [`Bus::call`].
+    pub(super) fn version(&mut self) -> Result<u32> {
+        let text = self.property(None, "Version")?.unwrap_or_default();
+        let digits = text.split(|letter: char| !letter.is_ascii_digit()).next();
+        Ok(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0))
+    }
+
+    fn call_on(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        arguments: &[Value],
+    ) -> Result<std::result::Result<Incoming, Refusal>> {
         self.deadline = Instant::now() + PATIENCE;
-        let serial = self.post(SYSTEMD, SYSTEMD_PATH, MANAGER, member, arguments)?;
+        let serial = self.post(SYSTEMD, path, interface, member, arguments)?;
         loop {
             let mut message = self.message()?;
             if message.reply_to != serial {

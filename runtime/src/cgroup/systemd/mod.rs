@@ -57,10 +57,21 @@ impl Inner {
 #[derive(Debug)]
 struct Pending {
     properties: Vec<(String, Value)>,
+    /// Told once it is known which file takes it.
+    io_weight: Option<u16>,
     settings: Vec<Setting<'static>>,
     rules: Vec<Rule>,
     merged: Option<Merged>,
 }
+
+/// Whether the manager of the system, or of the user, answers.
+pub(super) fn answers(user: bool) -> Result<()> {
+    Bus::connect(user).map(drop)
+}
+
+/// How often, and after which pause, a unit is tried whose name is not free yet: about 2 s.
+const LEFTOVER_ATTEMPTS: u32 = 100;
+const LEFTOVER_PAUSE_MS: u64 = 20;
 
 /// A container's unit.
 #[derive(Debug)]
@@ -69,9 +80,13 @@ pub(super) struct Systemd {
     rootless: bool,
     /// Of the host; `None` for a container that exists already.
     layout: Option<Layout>,
+    /// Of the unit, unless an annotation gives another.
+    description: String,
     annotations: Vec<(String, Value)>,
     pending: Option<Pending>,
     inner: Option<Inner>,
+    /// The connection that `create` made, so that a host without systemd is found out early.
+    bus: Option<Bus>,
 }
 
 /// Splits `slice:prefix:name` into slice and unit.
@@ -134,12 +149,15 @@ impl Systemd {
                 slice,
                 user: request.rootless,
                 started: false,
+                planned: String::new(),
             },
             rootless: request.rootless,
             layout: Some(layout.clone()),
+            description: format!("container {}", request.id),
             annotations: properties::annotations(request.annotations.iter())?,
             pending: None,
             inner: None,
+            bus: None,
         })
     }
 
@@ -154,9 +172,11 @@ impl Systemd {
             unit: unit.clone(),
             rootless: record.rootless,
             layout: None,
+            description: String::new(),
             annotations: Vec::new(),
             pending: None,
             inner,
+            bus: None,
         })
     }
 
@@ -177,13 +197,9 @@ impl Systemd {
         }
     }
 
-    fn start(&mut self, pid: u32, properties: &[(String, Value)]) -> Result<()> {
-        let mut bus = Bus::connect(self.unit.user)?;
+    fn start(&mut self, bus: &mut Bus, pid: u32, properties: &[(String, Value)]) -> Result<()> {
         let mut list = vec![
-            (
-                "Description".to_owned(),
-                Value::str(format!("container {}", self.unit.name)),
-            ),
+            ("Description".to_owned(), Value::str(&self.description)),
             ("Slice".to_owned(), Value::str(&self.unit.slice)),
             ("Delegate".to_owned(), Value::Bool(true)),
             ("DefaultDependencies".to_owned(), Value::Bool(false)),
@@ -210,25 +226,74 @@ impl Systemd {
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
         let step = format!("start {}", self.unit.name);
-        let result = bus.job("StartTransientUnit", &arguments);
-        // A job that fails or takes too long leaves a unit to stop.
-        self.unit.started = bus.accepted;
-        let Err(refusal) = result? else {
-            return Ok(());
-        };
-        if refusal.name != UNIT_EXISTS {
-            return Err(refusal.into_error(&step));
+        for attempt in 0.. {
+            let result = bus.job("StartTransientUnit", &arguments);
+            // A job that fails or takes too long leaves a unit to stop.
+            self.unit.started = bus.accepted;
+            let Err(refusal) = result? else {
+                return Ok(());
+            };
+            if refusal.name != UNIT_EXISTS {
+                return Err(refusal.into_error(&step));
+            }
+            if attempt == LEFTOVER_ATTEMPTS || !self.clear_leftover(bus)? {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!(
+                        "systemd has a unit {0:?} already, and it is in use: choose another linux.cgroupsPath, or end what is in it (systemctl stop {0})",
+                        self.unit.name
+                    ),
+                ));
+            }
         }
-        // A unit that failed, left by a container whose runtime was killed, can
-        // be forgotten; one that runs is another container.
+        Ok(())
+    }
+
+    /// Makes the name free where a container whose runtime was killed has left a unit that failed
+    /// or that no process is in any more. Tells whether another attempt may succeed.
+    fn clear_leftover(&self, bus: &mut Bus) -> Result<bool> {
         let name = [Value::str(&self.unit.name)];
-        if bus.call("ResetFailedUnit", &name)?.is_ok()
-            && bus.job("StartTransientUnit", &arguments)?.is_ok()
-        {
-            self.unit.started = true;
-            return Ok(());
+        let state = match bus.property(Some(&self.unit.name), "ActiveState")? {
+            Ok(state) => state,
+            // Gone meanwhile.
+            Err(_) => return Ok(true),
+        };
+        match state.as_str() {
+            "failed" => {
+                let _ = bus.call("ResetFailedUnit", &name)?;
+            }
+            "active" => match bus.call("GetUnitProcesses", &name)? {
+                Ok(processes) if processes.empty_array => {
+                    let stop = [Value::str(&self.unit.name), Value::str("replace")];
+                    let _ = bus.job("StopUnit", &stop)?;
+                }
+                Ok(_) => return Ok(false),
+                Err(_) => {}
+            },
+            // Just ending, or just beginning: what it becomes is seen soon.
+            _ => {}
         }
-        Err(refusal.into_error(&step).with_kind(Kind::Exists))
+        file::pause_ms(LEFTOVER_PAUSE_MS);
+        Ok(true)
+    }
+
+    /// Stops the unit; one that is gone is no error.
+    fn stop(&self) -> Result<()> {
+        let mut bus = Bus::connect(self.unit.user)?;
+        if !self.unit.planned.is_empty() {
+            // Nobody has noted that it was started: it may be another's of the same name.
+            match bus.property(Some(&self.unit.name), "Description")? {
+                Ok(description) if description == self.unit.planned => {}
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
+        let arguments = [Value::str(&self.unit.name), Value::str("replace")];
+        match bus.job("StopUnit", &arguments)? {
+            Ok(()) => Ok(()),
+            // systemd forgets a scope once it is empty.
+            Err(refusal) if refusal.name == NO_SUCH_UNIT => Ok(()),
+            Err(refusal) => Err(refusal.into_error(&format!("stop {}", self.unit.name))),
+        }
     }
 
     fn make_inner(&self, layout: &Layout, pid: u32) -> Result<Inner> {
@@ -270,6 +335,38 @@ impl Systemd {
     }
 }
 
+/// Changes properties of a unit until it ends.
+fn set_properties(bus: &mut Bus, unit: &str, properties: &[(String, Value)]) -> Result<()> {
+    let arguments = [
+        Value::str(unit),
+        Value::Bool(true),
+        wire::properties(properties),
+    ];
+    bus.call("SetUnitProperties", &arguments)?
+        .map(drop)
+        .map_err(|refusal| refusal.into_error(&format!("set properties of {unit}")))
+}
+
+/// Properties that follow from the files as they are after a change of limits.
+fn beside(manager: &V2, resources: &Resources<'_>) -> Vec<(String, Value)> {
+    let mut list = Vec::new();
+    let weight = resources.block_io.as_ref().and_then(|io| io.weight);
+    if let Some(weight) = weight.filter(|weight| *weight != 0) {
+        let bfq = manager.read("io.bfq.weight").is_some();
+        list.push(properties::io_weight(weight, bfq));
+    }
+    if let Some(cpu) = &resources.cpu
+        && cpu.idle == Some(0)
+        && cpu.shares.is_none_or(|shares| shares == 0)
+        && let Some(weight) = manager
+            .read("cpu.weight")
+            .and_then(|text| text.parse().ok())
+    {
+        list.push(("CPUWeight".to_owned(), Value::U64(weight)));
+    }
+    list
+}
+
 impl Manager for Systemd {
     fn create(&mut self, resources: &Resources<'_>) -> Result<()> {
         let v2 = self.is_v2();
@@ -281,16 +378,20 @@ impl Manager for Systemd {
             .copied()
             .collect();
         let merged = devices::merge(if v2 { &allowed } else { &rules })?;
-        let mut properties = properties::limits(resources, v2)?;
-        properties.append(&mut properties::devices(&merged, v2));
-        properties.append(&mut self.annotations);
+        // Known to be readable before anybody is asked.
         let settings = if v2 {
             v2::resources::settings(resources, "max")?
         } else {
             v1::resources::settings(resources, true)?
         };
+        let bus = self.bus.insert(Bus::connect(self.unit.user)?);
+        let mut properties = properties::limits(resources, v2, || bus.version())?;
+        properties.append(&mut properties::devices(&merged, v2));
+        properties.append(&mut self.annotations);
+        let weight = resources.block_io.as_ref().and_then(|io| io.weight);
         self.pending = Some(Pending {
             properties,
+            io_weight: weight.filter(|weight| v2 && *weight != 0),
             settings: settings.into_iter().map(Setting::into_owned).collect(),
             rules,
             merged: (!v2).then_some(merged),
@@ -305,30 +406,38 @@ impl Manager for Systemd {
                 None => Err(Error::new(Kind::WrongState, "attach before create")),
             };
         };
-        self.start(pid, &pending.properties)?;
+        let mut bus = match self.bus.take() {
+            Some(bus) => bus,
+            None => Bus::connect(self.unit.user)?,
+        };
+        self.start(&mut bus, pid, &pending.properties)?;
+        let unit = self.unit.name.clone();
         let inner = self.inner.insert(self.make_inner(&layout, pid)?);
         match inner {
             Inner::V1(manager) => {
                 manager.install(&pending.settings, pending.merged.as_ref())?;
                 manager.attach(pid)
             }
-            Inner::V2(manager) => manager.limit(&pending.settings, &pending.rules),
+            Inner::V2(manager) => {
+                manager.check_thawed()?;
+                if let Some(weight) = pending.io_weight {
+                    let bfq = manager.read("io.bfq.weight").is_some();
+                    set_properties(&mut bus, &unit, &[properties::io_weight(weight, bfq)])?;
+                }
+                manager.limit(&pending.settings, &pending.rules)
+            }
         }
     }
 
     fn clone_into(&self) -> Result<Option<OwnedFd>> {
         match &self.inner {
-            Some(inner) if !self.unit.user => inner.get().clone_into(),
-            // No unit yet; or the user's own manager has to move processes,
-            // because the user may not write to what is above both cgroups.
-            _ => Ok(None),
+            Some(inner) => inner.get().clone_into(),
+            // No unit yet.
+            None => Ok(None),
         }
     }
 
     fn clone_into_exec(&self, sub: &[String], init: u32) -> Result<Option<OwnedFd>> {
-        if self.unit.user {
-            return Ok(None);
-        }
         self.inner()?.get().clone_into_exec(sub, init)
     }
 
@@ -338,13 +447,15 @@ impl Manager for Systemd {
         if !(denied && self.unit.user) {
             return result;
         }
-        let place = match sub.last() {
-            Some(sub) => format!("/{}", super::enter::Sub::parse(sub)?.path),
-            None => "/".to_owned(),
+        // The user's own manager has to move it, because the user may not write to what is above both cgroups.
+        let place = match (self.inner()?, sub.last()) {
+            (_, Some(sub)) => super::enter::Sub::parse(sub)?.path,
+            (Inner::V2(manager), None) => manager.init_place(init).unwrap_or_default(),
+            (Inner::V1(_), None) => String::new(),
         };
         let arguments = [
             Value::str(&self.unit.name),
-            Value::str(place),
+            Value::str(format!("/{place}")),
             Value::Array("u".into(), vec![Value::U32(pid)]),
         ];
         Bus::connect(true)?
@@ -358,28 +469,31 @@ impl Manager for Systemd {
     }
 
     fn update(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let properties = properties::limits(resources, self.is_v2())?;
-        let unit = self.unit.clone();
-        let Some(inner) = &mut self.inner else {
-            return Err(Error::new(
-                Kind::WrongState,
-                "the unit has not been started",
-            ));
+        let v2 = self.is_v2();
+        let inner = self.inner()?;
+        let mut bus = Bus::connect(self.unit.user)?;
+        let mut properties = properties::limits(resources, v2, || bus.version())?;
+        let journal = match inner {
+            Inner::V1(manager) => manager.change(resources)?,
+            Inner::V2(manager) => manager.change(resources)?,
         };
-        inner.get_mut().update(resources)?;
+        let mut before = Vec::new();
+        if let Inner::V2(manager) = inner {
+            before = manager.shared_files();
+            properties.extend(beside(manager, resources));
+        }
         if properties.is_empty() {
             return Ok(());
         }
-        let arguments = [
-            Value::str(&unit.name),
-            Value::Bool(true),
-            wire::properties(&properties),
-        ];
-        Bus::connect(unit.user)?
-            .call("SetUnitProperties", &arguments)?
-            .map_err(|refusal| refusal.into_error("set properties"))?;
-        // What systemd rounds or does not know (0 tasks) is written once more.
-        inner.get_mut().update(resources)
+        if let Err(error) = set_properties(&mut bus, &self.unit.name, &properties) {
+            journal.undo();
+            return Err(error);
+        }
+        // systemd rounds, does not know some values (0 tasks), and writes what it was never told of.
+        match inner {
+            Inner::V1(manager) => manager.change(resources).map(drop),
+            Inner::V2(manager) => manager.restore(&before),
+        }
     }
 
     fn freeze(&self) -> Result<()> {
@@ -424,14 +538,7 @@ impl Manager for Systemd {
             .iter()
             .any(|dir| std::path::Path::new(&dir.path).exists());
         if self.unit.started && (left || self.inner.is_none()) {
-            let mut bus = Bus::connect(self.unit.user)?;
-            let arguments = [Value::str(&self.unit.name), Value::str("replace")];
-            match bus.job("StopUnit", &arguments)? {
-                Ok(()) => {}
-                // systemd forgets a scope once it is empty.
-                Err(refusal) if refusal.name == NO_SUCH_UNIT => {}
-                Err(refusal) => return Err(refusal.into_error(&format!("stop {}", self.unit.name))),
-            }
+            self.stop()?;
         }
         // The unit was ours alone: so is whatever is left of its cgroups.
         for dir in &record.dirs {
@@ -442,6 +549,22 @@ impl Manager for Systemd {
         }
         self.unit.started = false;
         Ok(())
+    }
+
+    fn planned(&self) -> Record {
+        let mut record = self.record();
+        if let Some(unit) = &mut record.unit {
+            unit.started = true;
+            let annotated = self
+                .annotations
+                .iter()
+                .rfind(|(name, _)| name == "Description");
+            unit.planned = match annotated {
+                Some((_, Value::Str(text))) => text.clone(),
+                _ => self.description.clone(),
+            };
+        }
+        record
     }
 
     fn record(&self) -> Record {

@@ -15,6 +15,12 @@ use crate::spec::resources::Resources;
 
 type Properties = Vec<(String, Value)>;
 
+/// CPUWeight of an idle cgroup, and the version of systemd that has it.
+const IDLE: u64 = 0;
+const IDLE_SINCE: u32 = 252;
+/// The version of systemd whose scopes have OOMPolicy and MemoryZSwapMax.
+const OOM_POLICY_SINCE: u32 = 253;
+
 fn amount(value: i64) -> Value {
     Value::U64(u64::try_from(value).unwrap_or(u64::MAX))
 }
@@ -22,9 +28,15 @@ fn amount(value: i64) -> Value {
 /// Properties for the limits of `linux.resources`; those that systemd has no
 /// property for are left to the cgroup's files, which Delegate=yes leaves to us.
 ///
+/// `version` asks for systemd's, where it matters.
+///
 /// # Errors
-/// A CPU list that is none.
-pub(super) fn limits(resources: &Resources<'_>, v2: bool) -> Result<Properties> {
+/// A CPU list that is none; those of `version`.
+pub(super) fn limits(
+    resources: &Resources<'_>,
+    v2: bool,
+    mut version: impl FnMut() -> Result<u32>,
+) -> Result<Properties> {
     let mut list = Properties::new();
     let mut add = |name: &str, value: Value| list.push((name.to_owned(), value));
     if let Some(memory) = &resources.memory {
@@ -44,6 +56,9 @@ pub(super) fn limits(resources: &Resources<'_>, v2: bool) -> Result<Properties> 
         }
     }
     if let Some(cpu) = &resources.cpu {
+        if v2 && cpu.idle == Some(1) && version()? >= IDLE_SINCE {
+            add("CPUWeight", Value::U64(IDLE));
+        }
         // An idle cgroup has no weight to speak of.
         if let Some(shares) = cpu
             .shares
@@ -92,12 +107,29 @@ pub(super) fn limits(resources: &Resources<'_>, v2: bool) -> Result<Properties> 
     {
         add("BlockIOWeight", Value::U64(weight.into()));
     }
-    unified(resources, &mut list);
+    unified(resources, version, &mut list)?;
     Ok(list)
 }
 
+/// IOWeight, which systemd writes into io.weight and, converted, into io.bfq.weight: what makes
+/// it arrive at `weight` (10 to 1000) in the one that counts.
+pub(super) fn io_weight(weight: u16, bfq: bool) -> (String, Value) {
+    let weight = u64::from(weight);
+    let value = match weight {
+        _ if !bfq => 1 + weight.saturating_sub(10) * 9999 / 990,
+        // 1 to 100 stay, and 1000 comes from 10000.
+        0..=100 => weight,
+        _ => 100 + (weight - 100) * 11,
+    };
+    ("IOWeight".to_owned(), Value::U64(value))
+}
+
 /// Keys of `unified` that have a property; a later value of the same property wins.
-fn unified(resources: &Resources<'_>, list: &mut Properties) {
+fn unified(
+    resources: &Resources<'_>,
+    mut version: impl FnMut() -> Result<u32>,
+    list: &mut Properties,
+) -> Result<()> {
     for (key, value) in &resources.unified {
         let number = || match value.trim() {
             "max" => Some(u64::MAX),
@@ -109,6 +141,20 @@ fn unified(resources: &Resources<'_>, list: &mut Properties) {
             "memory.low" => "MemoryLow",
             "memory.min" => "MemoryMin",
             "memory.swap.max" => "MemorySwapMax",
+            "memory.zswap.max" if version()? >= OOM_POLICY_SINCE => "MemoryZSwapMax",
+            "memory.oom.group" => {
+                // The kernel's way to kill all; what systemd does then comes to the same.
+                if value.trim() == "1" && version()? >= OOM_POLICY_SINCE {
+                    list.push(("OOMPolicy".into(), Value::str("kill")));
+                }
+                continue;
+            }
+            "cpu.idle" => {
+                if value.trim() == "1" && version()? >= IDLE_SINCE {
+                    list.push(("CPUWeight".into(), Value::U64(IDLE)));
+                }
+                continue;
+            }
             "pids.max" => "TasksMax",
             "cpu.weight" => "CPUWeight",
             "cpu.max" => {
@@ -141,6 +187,7 @@ fn unified(resources: &Resources<'_>, list: &mut Properties) {
             list.push((name.into(), Value::U64(number)));
         }
     }
+    Ok(())
 }
 
 /// CPU time in a second, rounded up to the hundredths that systemd keeps.
@@ -301,7 +348,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(
-            limits(&resources, true).unwrap(),
+            limits(&resources, true, || Ok(257)).unwrap(),
             names(&[
                 ("MemoryMax", Value::U64(1000)),
                 ("MemoryLow", Value::U64(5)),
@@ -314,9 +361,35 @@ mod tests {
             ])
         );
         assert_eq!(
-            limits(&resources, false).unwrap().first().unwrap().0,
+            limits(&resources, false, || Ok(257))
+                .unwrap()
+                .first()
+                .unwrap()
+                .0,
             "MemoryLimit"
         );
+        let idle: Resources<'_> = serde_json::from_str(
+            r#"{"cpu":{"shares":512,"idle":1},"unified":{"memory.oom.group":"1"}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            limits(&idle, true, || Ok(257)).unwrap(),
+            names(&[
+                ("CPUWeight", Value::U64(0)),
+                ("OOMPolicy", Value::str("kill"))
+            ])
+        );
+        assert_eq!(limits(&idle, true, || Ok(251)).unwrap(), []);
+        for (weight, bfq, expected) in [
+            (10, true, 10),
+            (100, true, 100),
+            (321, true, 2531),
+            (1000, true, 10_000),
+            (10, false, 1),
+            (1000, false, 10_000),
+        ] {
+            assert_eq!(io_weight(weight, bfq).1, Value::U64(expected), "{weight}");
+        }
         assert_eq!(quota_per_second(33_333, 100_000), 340_000);
         assert_eq!(quota_per_second(-1, 100_000), u64::MAX);
     }

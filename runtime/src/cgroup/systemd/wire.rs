@@ -191,6 +191,8 @@ pub(super) struct Incoming {
     pub(super) error: String,
     /// The strings and object paths at the beginning of the body, numbers passed over.
     pub(super) strings: Vec<String>,
+    /// Whether an array without elements follows those.
+    pub(super) empty_array: bool,
 }
 
 /// Length of the fixed part: enough to know the whole length.
@@ -318,6 +320,14 @@ fn decode_parts(bytes: &[u8]) -> Option<Incoming> {
         match letter {
             's' | 'o' => message.strings.push(reader.string()?),
             'u' => drop(reader.u32()?),
+            'v' => match reader.signature()?.as_str() {
+                "s" | "o" => message.strings.push(reader.string()?),
+                _ => break,
+            },
+            'a' => {
+                message.empty_array = reader.u32()? == 0;
+                break;
+            }
             // Nothing that is waited for has other types before its strings.
             _ => break,
         }

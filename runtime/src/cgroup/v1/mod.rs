@@ -100,6 +100,22 @@ impl V1 {
         merged.map_or(Ok(()), |merged| self.write_devices(merged, &mut spent))
     }
 
+    /// Sets new limits; the journal undoes that.
+    pub(super) fn change(&self, resources: &Resources<'_>) -> Result<Journal> {
+        let settings = self.settings(resources, false)?;
+        if let Some(dir) = self.dir(Controller::Unified) {
+            hybrid::enable(&dir.path, dir.base, &settings)?;
+        }
+        let mut journal = Journal::default();
+        match self.apply(&settings, Some(&mut journal), &mut Batch::default()) {
+            Ok(()) => Ok(journal),
+            Err(error) => {
+                journal.undo();
+                Err(error)
+            }
+        }
+    }
+
     /// Takes up what an earlier process made.
     pub(super) fn from_record(record: &Record) -> V1 {
         let dir = |dir: &RecordedDir| Dir {
@@ -416,16 +432,7 @@ impl Manager for V1 {
     }
 
     fn update(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let settings = self.settings(resources, false)?;
-        if let Some(dir) = self.dir(Controller::Unified) {
-            hybrid::enable(&dir.path, dir.base, &settings)?;
-        }
-        let mut journal = Journal::default();
-        let result = self.apply(&settings, Some(&mut journal), &mut Batch::default());
-        if result.is_err() {
-            journal.undo();
-        }
-        result
+        self.change(resources).map(drop)
     }
 
     fn freeze(&self) -> Result<()> {

@@ -88,26 +88,26 @@ impl V2 {
             }
             Err(error) => return Err(error.context("cgroup")),
         }
-        if self.made == 0 {
-            self.check_unused()?;
-        }
-        enable_all(&self.path, self.base)
+        self.check_place()
+            .and_then(|()| enable_all(&self.path, self.base))
     }
 
-    /// A cgroup that was there before must not be in use: whatever is done to
-    /// this container would be done to its processes too.
-    fn check_unused(&self) -> Result<()> {
-        let mut pids = Vec::new();
-        file::pids_below(&self.path, &mut pids)
-            .context(|| format!("read(\"{}/cgroup.procs\")", self.path))?;
-        let frozen = file::read(&self.path, "cgroup.freeze").is_ok_and(|state| state == "1");
-        let why = if !pids.is_empty() {
+    /// Whether processes can live here: a cgroup in use would share all that is done to this
+    /// container, in a frozen one init would never run, and a threaded one takes no processes.
+    fn check_place(&self) -> Result<()> {
+        let events = file::read_text(&self.path, "cgroup.events")?;
+        let says = |line: &str| events.lines().any(|known| known == line);
+        let why = if says("populated 1") {
+            let mut pids = Vec::new();
+            file::pids_below(&self.path, &mut pids)
+                .context(|| format!("read(\"{}/cgroup.procs\")", self.path))?;
             format!(
                 "is in use by {} processes; choose another linux.cgroupsPath",
                 pids.len()
             )
-        } else if frozen {
-            "is frozen; thaw it first".to_owned()
+        } else if says("frozen 1") {
+            // A new cgroup is frozen where one above it is.
+            "is frozen, or within one that is; thaw it first".to_owned()
         } else {
             return Ok(());
         };
@@ -115,6 +115,31 @@ impl V2 {
             Kind::WrongState,
             format!("the cgroup {:?} {why}", self.path),
         ))
+    }
+
+    /// Insists that no cgroup above is frozen: of a cgroup with processes its own files say it late.
+    pub(super) fn check_thawed(&self) -> Result<()> {
+        for dir in ancestors(&self.path, self.base) {
+            if file::read(dir, "cgroup.freeze").is_ok_and(|state| state == "1") {
+                return Err(Error::new(
+                    Kind::WrongState,
+                    format!(
+                        "the cgroup {:?} is within {dir:?}, which is frozen; thaw it first",
+                        self.path
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a place whose files or clone3(2) refused something.
+    fn explain(&self, error: Error) -> Error {
+        let kind = file::read(&self.path, "cgroup.type").unwrap_or_default();
+        if !self.present || kind.is_empty() || kind == "domain" || kind == "domain threaded" {
+            return error;
+        }
+        error.context(threaded(&self.path, &kind))
     }
 
     /// Sets device rules and limits on a cgroup that is there.
@@ -139,16 +164,26 @@ impl V2 {
         settings: &[Setting<'_>],
         journal: Option<&mut Journal>,
     ) -> Result<()> {
-        for setting in settings
-            .iter()
-            .filter(|setting| self.present && !setting.may_miss)
-        {
-            if setting.field.starts_with("unified.") {
-                enable_for(&self.path, self.base, setting)?;
-            }
+        if self.present {
+            self.enable(settings)?;
         }
         let dir = self.present.then_some(self.path.as_str());
         setting::apply(settings, |_| dir, journal, &mut Batch::default())
+    }
+
+    /// Enables the controllers that the settings need and that nobody has enabled yet: systemd
+    /// does not know all of them.
+    fn enable(&self, settings: &[Setting<'_>]) -> Result<()> {
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let present = file::read_text(&self.path, "cgroup.controllers")?;
+        for setting in settings.iter().filter(|setting| !setting.may_miss) {
+            if controller_of(&setting.file).is_some_and(|name| !has_word(&present, name)) {
+                enable_for(&self.path, self.base, setting)?;
+            }
+        }
+        Ok(())
     }
 
     /// What `update` writes.
@@ -176,6 +211,64 @@ impl V2 {
         Ok(settings)
     }
 
+    /// Sets new limits; the journal undoes that.
+    pub(super) fn change(&self, resources: &Resources<'_>) -> Result<Journal> {
+        let settings = self.update_settings(resources)?;
+        let mut journal = Journal::default();
+        match self.apply(&settings, Some(&mut journal)) {
+            Ok(()) => Ok(journal),
+            Err(error) => {
+                journal.undo();
+                Err(error)
+            }
+        }
+    }
+
+    /// Contents of the files that systemd writes by itself when one of a controller's properties changes.
+    pub(super) fn shared_files(&self) -> Vec<(&'static str, String)> {
+        const FILES: [&str; 16] = [
+            "cpu.idle",
+            "cpu.weight",
+            "cpu.max",
+            "cpuset.cpus",
+            "cpuset.mems",
+            "io.bfq.weight",
+            "io.weight",
+            "memory.min",
+            "memory.low",
+            "memory.high",
+            "memory.max",
+            "memory.swap.max",
+            "memory.zswap.max",
+            "memory.zswap.writeback",
+            "memory.oom.group",
+            "pids.max",
+        ];
+        FILES
+            .iter()
+            .filter_map(|name| Some((*name, file::read(&self.path, name).ok()?)))
+            .collect()
+    }
+
+    /// Puts back what differs from `before`.
+    pub(super) fn restore(&self, before: &[(&'static str, String)]) -> Result<()> {
+        for (name, value) in before {
+            if file::read(&self.path, name).is_ok_and(|now| now != *value) {
+                // A line for each device where there are several.
+                for line in value.lines() {
+                    file::write(&self.path, name, line)
+                        .map_err(|errno| file::write_error(&self.path, name, line, errno))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file's contents.
+    pub(super) fn read(&self, name: &str) -> Option<String> {
+        file::read(&self.path, name).ok()
+    }
+
     fn open(&self, sub: &str) -> Result<OwnedFd> {
         let path = file::join(&self.path, sub);
         rustix::fs::open(
@@ -193,18 +286,16 @@ impl V2 {
     fn attach_error(&self, dir: &str, pid: &str, errno: Errno) -> Error {
         let error = file::write_error(dir, "cgroup.procs", pid, errno);
         match errno {
-            Errno::OPNOTSUPP => {
-                let kind = file::read(dir, "cgroup.type").unwrap_or_default();
-                error.context(format!(
-                    "the cgroup {dir:?} is of type {kind:?}: a container cannot be in a threaded part of the tree, choose another linux.cgroupsPath"
-                ))
-            }
+            Errno::OPNOTSUPP => error.context(threaded(
+                dir,
+                &file::read(dir, "cgroup.type").unwrap_or_default(),
+            )),
             _ => error,
         }
     }
 
     /// The path below the container's cgroup that `exec --cgroup` names.
-    fn sub(sub: &[String]) -> Result<Option<String>> {
+    pub(super) fn sub(sub: &[String]) -> Result<Option<String>> {
         let Some(text) = sub.last() else {
             return Ok(None);
         };
@@ -221,7 +312,7 @@ impl V2 {
     }
 
     /// Where `init` is now, relative to the container's cgroup.
-    fn init_place(&self, init: u32) -> Option<String> {
+    pub(super) fn init_place(&self, init: u32) -> Option<String> {
         let table = file::read_path(&format!("/proc/{init}/cgroup")).ok()?;
         let own = table.lines().find_map(|line| line.strip_prefix("0::"))?;
         let mount_point = self.path.get(..self.base)?;
@@ -231,6 +322,12 @@ impl V2 {
         }
         path.get(self.path.len()..).map(file::clean)
     }
+}
+
+fn threaded(dir: &str, kind: &str) -> String {
+    format!(
+        "the cgroup {dir:?} is of type {kind:?}: a container cannot be in a threaded part of the tree, choose another linux.cgroupsPath"
+    )
 }
 
 /// The controller that a file of v2 belongs to; the core's own have none.
@@ -264,9 +361,15 @@ fn enable_all(path: &str, base: usize) -> Result<()> {
         .collect::<Vec<_>>()
         .join(" ");
     for dir in ancestors(path, base) {
-        if file::write(dir, "cgroup.subtree_control", &line).is_err() {
-            for name in &missing {
-                let _ = file::write(dir, "cgroup.subtree_control", &format!("+{name}"));
+        match file::write(dir, "cgroup.subtree_control", &line) {
+            Ok(()) => {}
+            // It has processes. Some controllers would be taken one by one, and make its whole
+            // tree threaded, in which no container can be.
+            Err(Errno::BUSY | Errno::OPNOTSUPP) => return Ok(()),
+            Err(_) => {
+                for name in &missing {
+                    let _ = file::write(dir, "cgroup.subtree_control", &format!("+{name}"));
+                }
             }
         }
     }
@@ -302,6 +405,17 @@ pub(super) fn enable_for(path: &str, base: usize, setting: &Setting<'_>) -> Resu
             &file::read(dir, "cgroup.subtree_control").unwrap_or_default(),
             name,
         ) {
+            // As above; the root is free of that rule.
+            if dir.len() > base
+                && file::read(dir, "cgroup.procs").is_ok_and(|pids| !pids.is_empty())
+            {
+                return Err(Error::new(
+                    Kind::WrongState,
+                    format!(
+                        "{field}: the cgroup {dir:?} has processes of its own, so the controller {name} cannot be given to cgroups below it; choose another linux.cgroupsPath"
+                    ),
+                ));
+            }
             file::write(dir, "cgroup.subtree_control", &line).map_err(|errno| {
                 file::write_error(dir, "cgroup.subtree_control", &line, errno).context(&field)
             })?;
@@ -322,7 +436,10 @@ impl Manager for V2 {
     fn create(&mut self, resources: &Resources<'_>) -> Result<()> {
         let settings = resources::settings(resources, "max")?;
         let rules = devices::rules(&resources.devices)?;
-        let result = self.prepare().and_then(|()| self.limit(&settings, &rules));
+        let result = self
+            .prepare()
+            .and_then(|()| self.limit(&settings, &rules))
+            .map_err(|error| self.explain(error));
         if result.is_err() {
             file::remove_made(&self.path, self.made);
             self.made = 0;
@@ -389,13 +506,7 @@ impl Manager for V2 {
     }
 
     fn update(&mut self, resources: &Resources<'_>) -> Result<()> {
-        let settings = self.update_settings(resources)?;
-        let mut journal = Journal::default();
-        let result = self.apply(&settings, Some(&mut journal));
-        if result.is_err() {
-            journal.undo();
-        }
-        result
+        self.change(resources).map(drop)
     }
 
     fn freeze(&self) -> Result<()> {

@@ -50,6 +50,14 @@ pub(super) fn check_process(process: &Process<'_>, host: &Host, report: &mut Rep
             "remove the profile, or boot with AppArmor",
         );
     }
+    if !profile.is_empty() && host.apparmor() && Host::lacks_apparmor_profile(profile) {
+        report.error(
+            format_args!("process.apparmorProfile"),
+            format_args!("{} is not loaded on this host", Quoted(profile)),
+            LINUX_PROCESS,
+            "load the profile (apparmor_parser -r FILE), or name one that is loaded",
+        );
+    }
     if !process.selinux_label.is_empty() && !host.selinux() {
         report.error(
             format_args!("process.selinuxLabel"),
