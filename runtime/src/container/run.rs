@@ -53,6 +53,10 @@ impl Container {
                 }
                 let mut spent = Batch::default();
                 spent.push(created.pidfd);
+                spent.push(created.channel.into());
+                if let Some(signals) = signals {
+                    spent.push(signals.into());
+                }
                 created.store.close(&mut spent);
                 Ok((code, warnings))
             }

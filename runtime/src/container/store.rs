@@ -10,7 +10,7 @@
 //!     notify/      the socket for a service manager, where there is one
 //! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,6 +49,8 @@ pub(crate) struct Store {
     id: String,
     /// Whether the lock is ours: asking the kernel would give it up.
     locked: Cell<bool>,
+    /// Files that are done with.
+    spent: RefCell<Batch>,
 }
 
 impl AsFd for Store {
@@ -121,6 +123,7 @@ impl Store {
             dir,
             id: id.to_owned(),
             locked: Cell::new(false),
+            spent: RefCell::default(),
         };
         match store.lock() {
             // Taken for the remains of somebody else before it was locked.
@@ -171,6 +174,7 @@ impl Store {
             dir,
             id: id.to_owned(),
             locked: Cell::new(false),
+            spent: RefCell::default(),
         }))
     }
 
@@ -228,6 +232,7 @@ impl Store {
 
     /// Closes the directory together with others.
     pub fn close(self, spent: &mut Batch) {
+        spent.append(self.spent.take());
         spent.push(self.root);
         spent.push(self.dir);
     }
@@ -266,9 +271,10 @@ impl Store {
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
             .context(|| format!("open({}/{name})", self.id))?;
-        std::fs::File::from(fd)
-            .write_all(contents)
-            .context(|| format!("write({}/{name})", self.id))
+        let mut file = std::fs::File::from(fd);
+        let written = file.write_all(contents);
+        self.spent.borrow_mut().push(file.into());
+        written.context(|| format!("write({}/{name})", self.id))
     }
 
     /// Reads a file; `None` where it is missing.
