@@ -4,9 +4,13 @@
 #   make demo     build knarr and run a container from it, visibly (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
+#   make vm-test  run those tests in a virtual machine that need one (root)
+#   make peers    fetch and build containerd, dockerd and their clients below target/peers
+#   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
+#   make deb      a Debian package of the same, in DEB_DIR
 
 CARGO        ?= cargo
 DESTDIR      ?=
@@ -15,6 +19,7 @@ BINDIR       ?= $(PREFIX)/bin
 MANDIR       ?= $(PREFIX)/share/man
 DATADIR      ?= $(PREFIX)/share
 FUZZ_SECONDS ?= 60
+DEB_DIR      ?= $(TARGET_DIR)/deb
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 
 # musl starts three times faster than static glibc. Where rustup cannot bring
@@ -42,8 +47,13 @@ TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bi
 	libseccomp-dev=/usr/include/seccomp.h
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo example test bench fuzz docs install clean \
-	build-needs demo-needs test-needs ci-needs
+# What the daemons below target/peers need of Debian.
+CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
+	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
+	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1
+
+.PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
+	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
 
 all: knarr conformance
 
@@ -67,6 +77,19 @@ test: build-needs test-needs knarr
 	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
+
+# What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+VM_TESTS ?= privileged checkpoint cgroups resources unified systemd podman user:podman
+vm-test: build-needs test-needs vm-needs knarr
+	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
+
+peers: caller-needs
+	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
+
+# Where a peer is missing, that is a failure here.
+callers: build-needs peers knarr
+	KNARR_BIN=$(KNARR) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
+		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
 
 bench: demo-needs knarr
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
@@ -101,6 +124,9 @@ install: all docs
 		install -m 644 $(DOCS)/completions/$$program.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d || exit 1; \
 	done
 
+deb:
+	packaging/deb $(DEB_DIR)
+
 clean:
 	$(CARGO) clean
 
@@ -124,6 +150,13 @@ demo-needs:
 
 test-needs:
 	$(call needs,$(TEST_NEEDS))
+
+# A machine of the reader's own (VM, see integration/README.md) needs nothing.
+vm-needs:
+	[ -n "$$VM" ] || integration/vm/vm needs
+
+caller-needs:
+	$(call needs,$(CALLER_NEEDS))
 
 # What .ci/run needs beyond: the fuzzer is C++.
 ci-needs: build-needs

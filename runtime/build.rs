@@ -1,12 +1,14 @@
-//! Linker flags of the program knarr where it is built to be installed.
+//! Linker flags of the program knarr where it is built to be installed, and what goes with them.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=knarr.ld");
+    println!("cargo::rustc-check-cfg=cfg(no_backtraces)");
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
     // Only the profile `runtime` is built for size. It aborts and so never unwinds; other
     // builds keep their backtraces.
     if is("OPT_LEVEL", "z") && is("CARGO_CFG_TARGET_ENV", "musl") {
+        println!("cargo::rustc-cfg=no_backtraces");
         let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         for flag in [
             &format!("-T,{directory}/knarr.ld"),

@@ -80,32 +80,171 @@ pub fn get_mempolicy() -> io::Result<(i32, u64)> {
     Ok((mode, nodes[0]))
 }
 
-/// Makes the system call `number` with six zeros, for a number from the short
-/// list of those that then do nothing: they fail, or read an id.
+/// A system call that changes nothing with these arguments: its name, its number, its first three
+/// arguments. All further arguments are zero.
+type Call = (&'static str, libc::c_long, [libc::c_long; 3]);
+
+/// System calls that with zeros fail, read an id or do nothing: null pointers, sizes of zero,
+/// requests that do not exist. Descriptor 0 is only read or refused.
+const CALLS: &[Call] = &[
+    ("getppid", libc::SYS_getppid, [0; 3]),
+    ("getpgid", libc::SYS_getpgid, [0; 3]),
+    ("sched_yield", libc::SYS_sched_yield, [0; 3]),
+    ("setns", libc::SYS_setns, [0; 3]),
+    ("unshare", libc::SYS_unshare, [0; 3]),
+    ("openat2", libc::SYS_openat2, [0; 3]),
+    ("clone3", libc::SYS_clone3, [0; 3]),
+    ("faccessat2", libc::SYS_faccessat2, [0; 3]),
+    ("pidfd_open", libc::SYS_pidfd_open, [0; 3]),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd, [0; 3]),
+    ("mount", libc::SYS_mount, [0; 3]),
+    ("umount2", libc::SYS_umount2, [0; 3]),
+    ("pivot_root", libc::SYS_pivot_root, [0; 3]),
+    ("chroot", libc::SYS_chroot, [0; 3]),
+    ("fsopen", libc::SYS_fsopen, [0; 3]),
+    ("open_tree", libc::SYS_open_tree, [0; 3]),
+    ("move_mount", libc::SYS_move_mount, [0; 3]),
+    ("mount_setattr", libc::SYS_mount_setattr, [0; 3]),
+    ("personality", libc::SYS_personality, [0; 3]),
+    (
+        "personality query",
+        libc::SYS_personality,
+        [0xffff_ffff, 0, 0],
+    ),
+    ("keyctl", libc::SYS_keyctl, [0; 3]),
+    ("add_key", libc::SYS_add_key, [0; 3]),
+    ("request_key", libc::SYS_request_key, [0; 3]),
+    ("bpf", libc::SYS_bpf, [0; 3]),
+    ("perf_event_open", libc::SYS_perf_event_open, [0; 3]),
+    ("reboot", libc::SYS_reboot, [0; 3]),
+    ("swapon", libc::SYS_swapon, [0; 3]),
+    ("swapoff", libc::SYS_swapoff, [0; 3]),
+    ("init_module", libc::SYS_init_module, [0; 3]),
+    ("delete_module", libc::SYS_delete_module, [0; 3]),
+    ("quotactl", libc::SYS_quotactl, [0; 3]),
+    ("clock_settime", libc::SYS_clock_settime, [0; 3]),
+    ("clock_adjtime", libc::SYS_clock_adjtime, [0; 3]),
+    ("adjtimex", libc::SYS_adjtimex, [0; 3]),
+    ("process_vm_readv", libc::SYS_process_vm_readv, [0; 3]),
+    ("kcmp", libc::SYS_kcmp, [0; 3]),
+    ("name_to_handle_at", libc::SYS_name_to_handle_at, [0; 3]),
+    ("open_by_handle_at", libc::SYS_open_by_handle_at, [0; 3]),
+    ("fanotify_init", libc::SYS_fanotify_init, [-1, 0, 0]),
+    ("move_pages", libc::SYS_move_pages, [0; 3]),
+    ("get_mempolicy", libc::SYS_get_mempolicy, [0; 3]),
+    ("syslog", libc::SYS_syslog, [0; 3]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [0; 3]),
+    ("userfaultfd", libc::SYS_userfaultfd, [-1, 0, 0]),
+    ("memfd_create", libc::SYS_memfd_create, [0; 3]),
+    ("memfd_secret", libc::SYS_memfd_secret, [-1, 0, 0]),
+    (
+        "landlock_create_ruleset",
+        libc::SYS_landlock_create_ruleset,
+        [0; 3],
+    ),
+    ("process_madvise", libc::SYS_process_madvise, [-1, 0, 0]),
+    ("futex_waitv", libc::SYS_futex_waitv, [0; 3]),
+    ("quotactl_fd", libc::SYS_quotactl_fd, [-1, 0, 0]),
+    (
+        "set_mempolicy_home_node",
+        libc::SYS_set_mempolicy_home_node,
+        [0; 3],
+    ),
+    ("close_range", libc::SYS_close_range, [2, 1, 0]),
+    ("statx", libc::SYS_statx, [0; 3]),
+    ("rseq", libc::SYS_rseq, [0; 3]),
+    ("seccomp", libc::SYS_seccomp, [-1, 0, 0]),
+    ("prctl", libc::SYS_prctl, [-1, 0, 0]),
+    ("prlimit64", libc::SYS_prlimit64, [0; 3]),
+    ("ioprio_set", libc::SYS_ioprio_set, [0; 3]),
+    ("sched_setattr", libc::SYS_sched_setattr, [0; 3]),
+    ("sched_setscheduler", libc::SYS_sched_setscheduler, [0; 3]),
+    ("kill", libc::SYS_kill, [0; 3]),
+    ("capget", libc::SYS_capget, [0; 3]),
+    ("capset", libc::SYS_capset, [0; 3]),
+    ("mq_open", libc::SYS_mq_open, [0; 3]),
+    ("semget", libc::SYS_semget, [0; 3]),
+    ("shmget", libc::SYS_shmget, [0; 3]),
+    ("splice", libc::SYS_splice, [0; 3]),
+    ("ioctl", libc::SYS_ioctl, [0; 3]),
+    ("ioctl TIOCSTI", libc::SYS_ioctl, [0, 0x5412, 0]),
+    ("socket", libc::SYS_socket, [0; 3]),
+    ("socket AF_VSOCK of no type", libc::SYS_socket, [40, 0, 0]),
+    ("socket AF_NETLINK of no type", libc::SYS_socket, [16, 0, 0]),
+    ("fchmodat2", 452, [0; 3]),
+    ("cachestat", 451, [0; 3]),
+    ("map_shadow_stack", 453, [0; 3]),
+    ("futex_wake", 454, [0; 3]),
+    ("statmount", 457, [0; 3]),
+    ("listmount", 458, [0; 3]),
+    ("lsm_get_self_attr", 459, [0; 3]),
+    ("mseal", 462, [0; 3]),
+    ("setxattrat", 463, [0; 3]),
+    ("open_tree_attr", 467, [0; 3]),
+    ("file_getattr", 468, [0; 3]),
+    // Beyond every number a kernel has assigned.
+    ("unassigned", 0x7fff, [0; 3]),
+];
+
+/// Those of [`CALLS`] that only some architectures have.
+#[cfg(target_arch = "x86_64")]
+const CALLS_HERE: &[Call] = &[
+    ("chown", libc::SYS_chown, [0; 3]),
+    ("mknod", libc::SYS_mknod, [0; 3]),
+    ("iopl", libc::SYS_iopl, [0; 3]),
+    ("ioperm", libc::SYS_ioperm, [0; 3]),
+    ("modify_ldt", libc::SYS_modify_ldt, [0; 3]),
+    ("arch_prctl", libc::SYS_arch_prctl, [0; 3]),
+    ("uselib", libc::SYS_uselib, [0; 3]),
+    ("ustat", libc::SYS_ustat, [0; 3]),
+    ("sysfs", libc::SYS_sysfs, [0; 3]),
+    ("time", libc::SYS_time, [0; 3]),
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+const CALLS_HERE: &[Call] = &[];
+
+/// The names of all calls that [`harmless`] makes.
+pub fn harmless_names() -> impl Iterator<Item = &'static str> {
+    CALLS.iter().chain(CALLS_HERE).map(|(name, ..)| *name)
+}
+
+/// Makes a system call of the short list of those that then do nothing.
 pub fn harmless(name: &str) -> Option<io::Result<i64>> {
-    let number = match name {
-        "getppid" => libc::SYS_getppid,
-        "getpgid" => libc::SYS_getpgid,
-        "sched_yield" => libc::SYS_sched_yield,
-        "setns" => libc::SYS_setns,
-        "openat2" => libc::SYS_openat2,
-        "clone3" => libc::SYS_clone3,
-        "faccessat2" => libc::SYS_faccessat2,
-        "pidfd_getfd" => libc::SYS_pidfd_getfd,
-        "mount_setattr" => libc::SYS_mount_setattr,
-        "personality" => libc::SYS_personality,
-        "keyctl" => libc::SYS_keyctl,
-        "bpf" => libc::SYS_bpf,
-        // Beyond every number a kernel has assigned.
-        "unassigned" => 0x7fff,
-        _ => return None,
-    };
+    let (_, number, [a, b, c]) = CALLS.iter().chain(CALLS_HERE).find(|call| call.0 == name)?;
     let zero: libc::c_long = 0;
     // SAFETY: each listed call takes null pointers and zero sizes for an error,
     // or ignores its arguments; none writes to memory or changes the process.
     Some(result(unsafe {
-        libc::syscall(number, zero, zero, zero, zero, zero, zero)
+        libc::syscall(*number, *a, *b, *c, zero, zero, zero)
     }))
+}
+
+/// The session keyring's serial number and its description `type;uid;gid;permissions;name` (keyctl(2)).
+pub fn session_keyring() -> io::Result<(i64, String)> {
+    const GET_KEYRING_ID: libc::c_long = 0;
+    const DESCRIBE: libc::c_long = 6;
+    const SESSION: libc::c_long = -3;
+    let zero: libc::c_long = 0;
+    // SAFETY: takes integers only; nothing is created, since the last one is zero.
+    let serial = result(unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION, zero) })?;
+    let mut text = [0u8; 256];
+    // SAFETY: the kernel writes at most the length given, the size of the live array.
+    let length = result(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            DESCRIBE,
+            serial,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    })?;
+    let length = usize::try_from(length)
+        .unwrap_or(0)
+        .saturating_sub(1)
+        .min(text.len());
+    let text = text.get(..length).unwrap_or_default();
+    Ok((serial, String::from_utf8_lossy(text).into_owned()))
 }
 
 /// getpid through the 32 bit entry of x86 (int 0x80): a system call of a

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -143,10 +144,23 @@ impl Bundle {
     #[must_use]
     pub fn script(&self, name: &str, body: &str) -> PathBuf {
         let path = self.dir.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, &format!("#!/bin/sh\n{body}\n"));
         path
     }
+}
+
+/// Writes a file that can be executed. A child does it, so that no process that another test makes
+/// at the same time inherits a descriptor that is open for writing: the file would be busy then.
+///
+/// # Panics
+/// Where the file cannot be written.
+pub fn write_program(path: &Path, text: &str) {
+    let written = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""])
+        .args([path.as_os_str(), text.as_ref()])
+        .status()
+        .unwrap();
+    assert!(written.success(), "{} should be written", path.display());
 }
 
 /// Makes a root file system at `dir`: busybox, links to it, and the usual directories.
@@ -174,6 +188,59 @@ pub fn rootfs(dir: &Path) {
         "root:x:0:\nworker:x:1000:\nextra:x:2000:worker\n",
     )
     .unwrap();
+}
+
+/// Makes an image of [`rootfs`] that `ctr image import` and `docker load` read: a file at `tar`, made below `dir`.
+///
+/// # Panics
+/// Where a file cannot be made, or tar or sha256sum fails.
+pub fn image(dir: &Path, tar: &Path, name: &str) {
+    let run = |program: &str, args: &[&str]| {
+        let out = Command::new(program)
+            .current_dir(dir)
+            .args(args)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(out.status.success(), "{program} {args:?}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    rootfs(&dir.join("rootfs"));
+    run(
+        "tar",
+        &[
+            "-C",
+            "rootfs",
+            "--owner=0",
+            "--group=0",
+            "-cf",
+            "layer.tar",
+            ".",
+        ],
+    );
+    let sum = run("sha256sum", &["layer.tar"]);
+    let digest = sum.split(' ').next().unwrap();
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": arch,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+    let files = [
+        "-cf",
+        tar.to_str().unwrap(),
+        "manifest.json",
+        "config.json",
+        "layer.tar",
+    ];
+    run("tar", &files);
 }
 
 /// The capabilities of a container that nobody configured.

@@ -8,13 +8,22 @@
 //! Failing is panicking here, as in any test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod attack;
 pub mod bundle;
 pub mod cgroup;
+pub mod containerd;
+pub mod daemon;
+pub mod docker;
 pub mod host;
+pub mod peers;
+pub mod podman;
 pub mod process;
 pub mod runtime;
 pub mod sandbox;
 pub mod socket;
+pub mod trace;
+pub mod user;
+pub mod without;
 
 pub use bundle::Bundle;
 pub use runtime::Outcome;
@@ -30,4 +39,20 @@ macro_rules! skip {
         $crate::runtime::note_skip(module_path!(), &format!($($reason)*));
         return;
     }};
+}
+
+/// Ends an attack that succeeded: the runtime under test has the hole.
+#[macro_export]
+macro_rules! fell {
+    ($($how:tt)*) => {
+        panic!("{}{}", $crate::attack::FELL, format!($($how)*))
+    };
+}
+
+/// Ends an attack that did not take place, so that nothing is proven.
+#[macro_export]
+macro_rules! unproven {
+    ($($why:tt)*) => {
+        panic!("{}{}", $crate::attack::UNPROVEN, format!($($why)*))
+    };
 }

@@ -167,7 +167,13 @@ impl Sandbox {
     /// The runtime as a command: `--root`, then `args`.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = runtime::command(runtime::path());
+        self.command_of(runtime::path(), args)
+    }
+
+    /// The same with a copy of the runtime.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = runtime::call(program);
         command
             .env("KNARR_SANDBOX", &self.cgroup)
             .arg("--root")
@@ -176,6 +182,21 @@ impl Sandbox {
             command.arg("--systemd-cgroup");
         }
         command.args(args);
+        command
+    }
+
+    /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
+    #[must_use]
+    pub fn traced(&self, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .arg("traced")
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use knarr_integration::bundle::{Bundle, namespace, push, user_namespace};
+use knarr_integration::bundle::{Bundle, namespace, push, user_namespace, write_program};
 use knarr_integration::socket::Receiver;
 use knarr_integration::{Sandbox, json, process, runtime, skip};
 
@@ -566,6 +566,55 @@ fn a_missing_criu_is_named() {
     }
     assert!(!sb.path("checkpoint").exists(), "no images without criu");
     sb.same_as(&before);
+    assert_eq!(sb.status("c"), "running");
+}
+
+/// Puts a program that stands in for criu into a directory of its own, which it returns: the real
+/// one does not run on every kernel.
+fn stand_in(sb: &Sandbox, text: &str) -> std::path::PathBuf {
+    let dir = sb.path("bin");
+    fs::create_dir(&dir).unwrap();
+    write_program(&dir.join("criu"), text);
+    dir
+}
+
+/// Saves the container `c` with the program of [`stand_in`].
+fn checkpoint_with(sb: &Sandbox, stand_in: &Path) -> knarr_integration::Outcome {
+    let path = format!("{}:{}", text(stand_in), std::env::var("PATH").unwrap());
+    let images = sb.path("images");
+    let mut command = sb.command(&["checkpoint", "--image-path", text(&images), "c"]);
+    command.env("PATH", path);
+    sb.spawn(command).wait()
+}
+
+#[test]
+fn a_criu_that_dies_is_told_with_the_first_error_of_its_log() {
+    let sb = Sandbox::new();
+    let log = sb.path("images/dump.log");
+    let dir = stand_in(
+        &sb,
+        &format!(
+            "#!/bin/sh\n\
+             test \"$1\" = swrk || exit 9\n\
+             printf '%s\\n' '(0.1) ok' '(0.2) Error (criu/x.c:1):  bad   thing' \
+             '(0.3) Error (y.c:2): worse' > {}\n",
+            text(&log)
+        ),
+    );
+    sb.sleeper("c", |_| {});
+    checkpoint_with(&sb, &dir).fails_with(&format!(
+        "criu dump failed: (0.2) Error (criu/x.c:1): bad thing (log: {})",
+        text(&log)
+    ));
+    assert_eq!(sb.status("c"), "running");
+}
+
+#[test]
+fn a_criu_that_cannot_be_executed_is_named() {
+    let sb = Sandbox::new();
+    let dir = stand_in(&sb, "neither a script nor a binary");
+    sb.sleeper("c", |_| {});
+    checkpoint_with(&sb, &dir).fails_with(&format!("exec({}/criu)", text(&dir)));
     assert_eq!(sb.status("c"), "running");
 }
 

@@ -135,3 +135,51 @@ fn checkpoint_works_or_says_why_not() {
         assert_eq!(sb.status("cr"), "running");
     }
 }
+
+#[test]
+fn doctor_tells_what_this_host_has() {
+    let sb = Sandbox::new();
+    let checks = sb.rt(&["doctor", "--format", "json"]).ok().json();
+    let state = |area: &str, name: &str| {
+        let found = checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["area"] == area && check["name"] == name);
+        found.unwrap_or_else(|| panic!("no check {area} {name}: {checks}"))["state"].clone()
+    };
+    assert_eq!(state("kernel", "/proc"), "ok");
+    assert_eq!(state("kernel", "openat2"), "ok");
+    assert_eq!(state("kernel", "mount namespaces"), "ok");
+    let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let on = apparmor.is_ok_and(|text| text.starts_with('Y'));
+    assert_eq!(
+        state("security", "AppArmor"),
+        if on { "ok" } else { "missing" }
+    );
+    let text = sb.rt(&["doctor"]).ok().stdout;
+    assert!(text.contains("\n  ok       openat2\n"), "{text}");
+    for check in checks.as_array().unwrap() {
+        let missing = check["state"] != "ok";
+        assert_eq!(missing, check["effect"] != "", "{check}");
+        let line = format!("without it: {}", check["effect"].as_str().unwrap());
+        assert!(!missing || text.contains(&line), "{check}");
+    }
+    sb.rt(&["doctor", "--format", "xml"])
+        .fails_with("invalid format option");
+}
+
+#[test]
+fn doctor_fails_where_nothing_can_run() {
+    let sb = Sandbox::new();
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", "umount -l /proc && exec \"$0\" doctor"])
+        .arg(runtime::path());
+    let outcome = sb.spawn(command).wait();
+    assert!(
+        outcome.stdout.contains("\n  fatal    /proc\n"),
+        "{outcome:?}"
+    );
+    outcome.fails_with("no container can run here: /proc");
+}

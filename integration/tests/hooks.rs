@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use knarr_integration::bundle::write_program;
 use knarr_integration::{Bundle, Sandbox, Value, json, process};
 
 /// All kinds, in the order in which a container's life calls them.
@@ -27,16 +28,13 @@ fn logging(sb: &Sandbox, edit: impl FnOnce(&mut Value)) -> (Bundle, PathBuf) {
     fs::create_dir_all(&shared).unwrap();
     let log = shared.join("hooks.log");
     let hook = shared.join("hook");
-    fs::write(
+    write_program(
         &hook,
-        format!(
+        &format!(
             "#!/bin/sh\nread -r state\necho \"$1 $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/pid) $state\" >>{}\n",
             log.display()
         ),
-    )
-    .unwrap();
-    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    fs::set_permissions(&hook, mode).unwrap();
+    );
     let bundle = sb.sh_bundle(&format!("echo program >>{}", log.display()), |c| {
         c["mounts"].as_array_mut().unwrap().push(json!({
             "destination": shared, "type": "bind", "source": shared, "options": ["rbind", "rw"]
@@ -412,4 +410,29 @@ fn hooks_do_not_get_what_the_caller_left_open() {
     sb.spawn(shell).wait().ok();
     let seen = fs::read_to_string(seen).unwrap();
     assert!(!seen.contains("/etc/hostname"), "{seen}");
+}
+
+/// The specification names no directory; hooks of callers rely on the bundle, where runc and crun run them.
+#[test]
+fn hooks_outside_the_container_run_in_the_bundle() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let log = sb.path("directories");
+    bundle.edit(|c| {
+        c["hooks"] = json!({});
+        for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+            let script = format!("echo {kind} $(pwd -P) >>{}", log.display());
+            c["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+        }
+    });
+    let mut run = sb.command(&["run", "--bundle", bundle.arg(), "runs"]);
+    run.current_dir("/");
+    sb.spawn(run).wait().ok();
+    let dir = bundle.dir.display();
+    let expected: String = KINDS
+        .into_iter()
+        .filter(|kind| *kind != "startContainer")
+        .map(|kind| format!("{kind} {dir}\n"))
+        .collect();
+    assert_eq!(fs::read_to_string(&log).unwrap(), expected);
 }

@@ -289,7 +289,8 @@ fn damaged_state_is_reported_and_force_removes_it() {
             sb.rt(args).fails();
         }
         sb.rt(&["exec", "hurt", "true"]).exits(255);
-        sb.rt(&["list"]).ok();
+        let listed = sb.rt(&["list"]).ok();
+        assert!(listed.stderr.contains("hurt"), "{listed:?}");
         let _ = sb.rt(&["delete", "--force", "hurt"]);
         // Whatever the state said: the id is free, and the init is not left running unseen.
         if !process::eventually(Duration::from_secs(1), || !process::alive(c.pid)) {
@@ -327,12 +328,13 @@ fn strange_things_in_the_state_root() {
 fn state_root_that_cannot_be() {
     let sb = Sandbox::new();
     let bundle = sb.bundle(|_| {});
+    let id = format!("knarr-it-{}", std::process::id());
     for root in ["/", "/proc/knarr-root", "/etc/passwd", "/etc/passwd/x"] {
-        let mut command = knarr_integration::runtime::command(knarr_integration::runtime::path());
-        command.args(["--root", root, "create", "--bundle", bundle.arg(), "x"]);
+        let mut command = knarr_integration::runtime::call(knarr_integration::runtime::path());
+        command.args(["--root", root, "create", "--bundle", bundle.arg(), &id]);
         sb.spawn(command).wait().fails();
     }
-    assert!(!std::path::Path::new("/x").exists());
+    assert!(!std::path::Path::new("/").join(id).exists());
 }
 
 #[test]
@@ -717,4 +719,47 @@ fn hooks_that_do_not_end_do_not_hold_up_a_forced_delete() {
     sb.rt(&["delete", "--force", "hang"]).ok();
     start.wait().fails();
     sb.same_as(&before);
+}
+
+/// A masked file shows the host's null device, and a caller's standard input may be it: neither may
+/// give a way to change the mode or the owner of the host's node.
+#[test]
+fn the_hosts_null_device_cannot_be_changed() {
+    let sb = Sandbox::new();
+    // To the mode that it has: where this works, the host is none the worse.
+    let script = "chmod 666 /proc/keys 2>&1; chown 0 /proc/keys 2>&1; echo x >/proc/keys && echo written
+        for fd in 0 1 2; do stat -L -c \"$fd %d\" /proc/self/fd/$fd; done; stat -c 'own %d' /dev/null";
+    let bundle = sb.sh_bundle(script, |c| {
+        c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/keys", "/proc/timer_list"]);
+    });
+    let out = sb.run(&bundle).ok().stdout;
+    assert_eq!(out.matches("Read-only file system").count(), 2, "{out}");
+    assert!(out.contains("written"), "{out}");
+    let own = device(&out, "own");
+    assert_eq!(device(&out, "0"), own, "standard input: {out}");
+
+    sb.sleeper("sleeps", |_| {});
+    let out = sb
+        .rt(&["exec", "sleeps", "/bin/sh", "-c", script])
+        .ok()
+        .stdout;
+    assert_eq!(device(&out, "0"), device(&out, "own"), "exec: {out}");
+
+    // A file at /dev/null in the image is no null device: the caller's stays.
+    let bundle = sb.sh_bundle("stat -L -c '0 %t:%T' /proc/self/fd/0", |c| {
+        c["mounts"].as_array_mut().unwrap().retain(|m| {
+            !m["destination"]
+                .as_str()
+                .is_some_and(|d| d.starts_with("/dev"))
+        });
+        c["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    });
+    assert_eq!(device(&sb.run(&bundle).ok().stdout, "0"), "1:3");
+}
+
+/// What stands after `name` at the start of a line.
+fn device<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .unwrap_or_else(|| panic!("no {name}: {text}"))
 }

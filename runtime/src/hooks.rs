@@ -10,15 +10,16 @@
 //! more, so that a child that keeps the output open holds nobody up.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create, open};
 use rustix::io::{Errno, pwrite, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    pidfd_open, waitid, waitpid,
 };
 
 use crate::error::{Context, Error, Kind, Result};
@@ -95,30 +96,44 @@ fn plan_one(hook: &config::Hook<'_>, place: String) -> Result<Hook> {
     })
 }
 
-/// Runs the hooks in order, each with `state` as its standard input, in the caller's namespaces.
+/// Runs the hooks in order, each with `state` as its standard input, in the caller's namespaces and
+/// in the directory `dir`, or the caller's own where it cannot be opened.
 ///
 /// # Errors
 /// `Hook`, at the first that cannot be run, fails or runs out of time; the later ones do not run.
-pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| hook.run(state))
+pub fn run(hooks: &[Hook], state: &[u8], dir: &str) -> Result<()> {
+    let dir = directory(hooks, dir);
+    let dir = dir.as_ref().map(AsFd::as_fd);
+    hooks.iter().try_for_each(|hook| hook.run(state, dir))
 }
 
 /// Runs all hooks, those after a failed one too, and returns what failed: for `poststop`.
 #[must_use]
-pub fn run_all(hooks: &[Hook], state: &[u8]) -> Vec<Error> {
+pub fn run_all(hooks: &[Hook], state: &[u8], dir: &str) -> Vec<Error> {
+    let dir = directory(hooks, dir);
+    let dir = dir.as_ref().map(AsFd::as_fd);
     hooks
         .iter()
-        .filter_map(|hook| hook.run(state).err())
+        .filter_map(|hook| hook.run(state, dir).err())
         .collect()
 }
 
+/// Opens where hooks run. The bundle may be gone by the time of poststop; that keeps none from running.
+fn directory(hooks: &[Hook], dir: &str) -> Option<OwnedFd> {
+    if hooks.is_empty() {
+        return None;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(dir, flags, Mode::empty()).ok()
+}
+
 impl Hook {
-    fn run(&self, state: &[u8]) -> Result<()> {
+    fn run(&self, state: &[u8], dir: Option<BorrowedFd<'_>>) -> Result<()> {
         let deadline = self
             .timeout
             // A time beyond what the clock can count to is no limit.
             .and_then(|timeout| Instant::now().checked_add(timeout));
-        self.run_until(state, deadline).map_err(|error| {
+        self.run_until(state, dir, deadline).map_err(|error| {
             error
                 .context(format_args!(
                     "{} ({})",
@@ -129,7 +144,12 @@ impl Hook {
         })
     }
 
-    fn run_until(&self, state: &[u8], deadline: Option<Instant>) -> Result<()> {
+    fn run_until(
+        &self,
+        state: &[u8],
+        dir: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
         let stdin = sealed(state)?;
         let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).context(|| "pipe2()")?;
         // Only the reading end must not block: the hook's end stays as programs expect it.
@@ -143,6 +163,7 @@ impl Hook {
                 stdout: stdout.as_fd(),
                 stderr: stdout.as_fd(),
             },
+            dir,
         )
         .context(|| "execve()")?;
         drop(stdout);
@@ -187,6 +208,12 @@ fn sealed(contents: &[u8]) -> Result<OwnedFd> {
     Ok(file)
 }
 
+/// How often a hook is looked at that cannot be waited for.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
+
 /// A hook between its start and its end; killed with its group when dropped early.
 struct Running {
     pid: Pid,
@@ -201,8 +228,11 @@ impl Running {
         tail: &mut Tail,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty())
-            .context(|| format!("pidfd_open({})", self.pid))?;
+        let pidfd = match pidfd_open(self.pid, PidfdFlags::empty()) {
+            // The end of a child can be asked for, too.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            result => Some(result.context(|| format!("pidfd_open({})", self.pid))?),
+        };
         let mut output_open = true;
         loop {
             let left = match deadline {
@@ -218,21 +248,34 @@ impl Running {
                     Timespec::try_from(left).ok()
                 }
             };
+            // The output first: after its end only the process is waited for.
             let mut fds = [
-                PollFd::new(&pidfd, PollFlags::IN),
                 PollFd::new(output, PollFlags::IN),
+                PollFd::new(pidfd.as_ref().unwrap_or(output), PollFlags::IN),
             ];
-            // After the end of the output only the process is waited for.
-            let count = if output_open { 2 } else { 1 };
-            match poll(&mut fds[..count], left.as_ref()) {
+            let first = usize::from(!output_open);
+            let ready = match pidfd {
+                Some(_) => poll(&mut fds[first..], left.as_ref()),
+                None => poll(&mut fds[first..1], Some(&PAUSE)),
+            };
+            match ready {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
             }
-            if output_open && !fds[1].revents().is_empty() {
+            if output_open && !fds[0].revents().is_empty() {
                 output_open = tail.read(output);
             }
-            if !fds[0].revents().is_empty() {
+            let ended = match pidfd {
+                Some(_) => !fds[1].revents().is_empty(),
+                None => {
+                    let options =
+                        WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                    let ended = waitid(WaitId::Pid(self.pid), options).context(|| "waitid()")?;
+                    ended.is_some()
+                }
+            };
+            if ended {
                 return Ok(());
             }
         }
@@ -314,7 +357,7 @@ mod tests {
     }
 
     fn run_scripts(scripts: &[config::Hook<'_>], state: &[u8]) -> Result<()> {
-        run(&plan(scripts, "hooks.prestart")?, state)
+        run(&plan(scripts, "hooks.prestart")?, state, "/")
     }
 
     #[test]
@@ -381,7 +424,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\n2\n");
 
         std::fs::remove_file(&out).unwrap();
-        let errors = run_all(&plan(&hooks, "hooks.poststop").unwrap(), b"{}");
+        let errors = run_all(&plan(&hooks, "hooks.poststop").unwrap(), b"{}", "/");
         assert_eq!(errors.len(), 1);
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\n2\n3\n");
     }

@@ -1,9 +1,21 @@
 //! knarr: the command line of the OCI runtime.
+#![cfg_attr(not(test), no_main)]
 
 mod cli;
+#[cfg(not(test))]
+#[path = "sys/start.rs"]
+mod start;
+#[cfg(no_backtraces)]
+#[path = "sys/unwind.rs"]
+mod unwind;
 
-use std::process::ExitCode;
+use knarr_runtime::sys::heap::Heap;
 
-fn main() -> ExitCode {
-    cli::main()
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+/// Unit tests come with a harness that wants the usual beginning.
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    cli::main(&std::env::args_os().collect::<Vec<_>>()).into()
 }

@@ -7,11 +7,23 @@ pub fn now_rfc3339() -> String {
     rfc3339(now.tv_sec, now.tv_nsec)
 }
 
+/// Now, in UTC, as RFC 3339 in whole seconds, as log lines have it: `2026-01-31T08:00:00Z`.
+#[must_use]
+pub fn now_rfc3339_seconds() -> String {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    format!("{}Z", civil_time(now.tv_sec))
+}
+
 fn rfc3339(secs: i64, nanos: i64) -> String {
+    format!("{}.{nanos:09}Z", civil_time(secs))
+}
+
+/// Date and time of day.
+fn civil_time(secs: i64) -> String {
     let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.

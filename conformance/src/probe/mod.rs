@@ -4,6 +4,7 @@
 
 mod hook;
 mod look;
+mod see;
 
 pub use hook::main as hook_main;
 
@@ -67,6 +68,9 @@ fn perform(name: &str, argument: &str) -> io::Result<Value> {
     let bad = || io::Error::other(format!("unknown operation {name}:{argument}"));
     Ok(match name {
         "report" => look::report(),
+        "see" => see::report(),
+        "access" => see::access(argument),
+        "tree" => see::tree(argument),
         "stat" => stat(&fs::symlink_metadata(argument)?),
         "follow" => stat(&fs::metadata(argument)?),
         "readlink" => fs::read_link(argument)?.to_string_lossy().into(),

@@ -8,6 +8,7 @@ use rustix::fs::{Access, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::fds::Batch;
 
 /// Joins a directory and a name, `a/b`, without doubling slashes.
 pub(super) fn join(dir: &str, name: &str) -> String {
@@ -62,6 +63,19 @@ pub(super) fn write(dir: &str, name: &str, value: &str) -> std::result::Result<(
     write_fd(fd, value.as_bytes())
 }
 
+/// As [`write`]; the file is closed later, with others.
+pub(super) fn write_among(
+    dir: &str,
+    name: &str,
+    value: &str,
+    spent: &mut Batch,
+) -> std::result::Result<(), Errno> {
+    let fd = open_write(&join(dir, name))?;
+    let result = write_fd(&fd, value.as_bytes());
+    spent.push(fd);
+    result
+}
+
 /// A failed write, as strace prints it.
 pub(super) fn write_error(dir: &str, name: &str, value: &str, errno: Errno) -> Error {
     Error::system(format!("write(\"{}\", {value:?})", join(dir, name)), errno)
@@ -69,26 +83,35 @@ pub(super) fn write_error(dir: &str, name: &str, value: &str, errno: Errno) -> E
 
 /// The contents of `dir/name`, without the newline at its end.
 pub(super) fn read(dir: &str, name: &str) -> std::result::Result<String, Errno> {
-    read_path(&join(dir, name))
+    read_until(&join(dir, name), PAGE / 2)
 }
+
+/// What the kernel collects of a file before it hands it out.
+const PAGE: usize = 4096;
 
 /// The contents of a file, without the newline at its end.
 pub(super) fn read_path(path: &str) -> std::result::Result<String, Errno> {
+    read_until(path, 0)
+}
+
+/// Reads a file to its end, which has come where less than `short` bytes are read: a control file is
+/// handed out a page at a time, and no line in one is so long that half of the page stays empty.
+fn read_until(path: &str, short: usize) -> std::result::Result<String, Errno> {
     let fd = rustix::fs::open(
         path,
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
         Mode::empty(),
     )?;
-    let mut bytes = Vec::with_capacity(4096);
+    let mut bytes = Vec::new();
     loop {
         let length = bytes.len();
-        bytes.resize(length + 4096, 0);
+        bytes.resize(length + PAGE, 0);
         let read = rustix::io::retry_on_intr(|| {
             let (_, rest) = bytes.split_at_mut(length);
             rustix::io::read(&fd, rest)
         })?;
         bytes.truncate(length + read);
-        if read == 0 {
+        if read == 0 || read < short {
             break;
         }
     }
@@ -108,12 +131,14 @@ pub(super) fn read_text(dir: &str, name: &str) -> Result<String> {
     read(dir, name).context(|| format!("read(\"{}\")", join(dir, name)))
 }
 
-/// Makes the directory `base/below` and what is missing above it, down from `base`.
+/// Makes the directory `base/below` and what is missing above it, down from `base`: by [`missing_dirs`]
+/// `missing` directories, or 1 where nobody has looked.
 /// Returns how many directories were made, counted from the end of the path.
 ///
 /// # Errors
 /// mkdir(2); what was made before the failure is removed.
-pub(super) fn make_dirs(path: &str, base_length: usize) -> Result<usize> {
+pub(super) fn make_dirs(path: &str, base_length: usize, missing: usize) -> Result<usize> {
+    let expected = missing;
     let mode = Mode::from_raw_mode(0o755);
     // A container that shares a parent may be deleted, and the parent with it,
     // between our two mkdir(2): begin again then.
@@ -121,6 +146,13 @@ pub(super) fn make_dirs(path: &str, base_length: usize) -> Result<usize> {
     loop {
         let mut missing: Vec<&str> = Vec::new();
         let mut current = path;
+        for _ in 1..expected {
+            let Some(at) = current.rfind('/').filter(|at| *at > base_length) else {
+                break;
+            };
+            missing.push(current);
+            (current, _) = current.split_at(at);
+        }
         let deepest = loop {
             match rustix::fs::mkdir(current, mode) {
                 Ok(()) => break 1,
@@ -163,14 +195,20 @@ pub(super) fn make_dirs(path: &str, base_length: usize) -> Result<usize> {
 
 /// How many directories at the path's end are missing: those that [`make_dirs`] would make.
 pub(super) fn missing_dirs(path: &str, base_length: usize) -> usize {
+    let exists = |path| rustix::fs::access(path, Access::EXISTS) != Err(Errno::NOENT);
+    let above = |path: &str| path.rfind('/').filter(|at| *at >= base_length);
+    // The directory above first: where that is missing, so is the last one.
+    let mut missing = 1;
     let mut current = path;
-    let mut missing = 0;
-    while current.len() > base_length
-        && rustix::fs::access(current, Access::EXISTS) == Err(Errno::NOENT)
-    {
+    while let Some(at) = above(current).filter(|at| *at > base_length) {
+        (current, _) = current.split_at(at);
+        if exists(current) {
+            break;
+        }
         missing += 1;
-        let (above, _) = current.split_at(current.rfind('/').unwrap_or(0));
-        current = above;
+    }
+    if missing == 1 && (above(path).is_none() || exists(path)) {
+        return 0;
     }
     missing
 }
@@ -311,22 +349,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().to_str().unwrap();
         let path = join(base, "a/b/c");
-        assert_eq!(missing_dirs(&path, base.len()), 3);
-        assert_eq!(make_dirs(&path, base.len()).unwrap(), 3);
-        assert_eq!(missing_dirs(&path, base.len()), 0);
-        assert_eq!(make_dirs(&path, base.len()).unwrap(), 0);
-        assert_eq!(make_dirs(&join(&path, "d"), base.len()).unwrap(), 1);
-        remove_made(&join(&path, "d"), 1);
-        std::fs::remove_dir(&path).unwrap();
-        remove_made(&path, 3);
-        assert_eq!(subdirs(base).unwrap(), Vec::<String>::new());
+        // However many somebody has counted before, too few or too many.
+        for expected in [3, 1, 2, 9] {
+            assert_eq!(missing_dirs(&path, base.len()), 3);
+            assert_eq!(make_dirs(&path, base.len(), expected).unwrap(), 3);
+            assert_eq!(missing_dirs(&path, base.len()), 0);
+            assert_eq!(make_dirs(&path, base.len(), 1).unwrap(), 0);
+            assert_eq!(missing_dirs(&join(&path, "d"), base.len()), 1);
+            assert_eq!(missing_dirs(&join(&path, "d/e/f/g"), base.len()), 4);
+            assert_eq!(make_dirs(&join(&path, "d"), base.len(), 2).unwrap(), 1);
+            remove_made(&join(&path, "d"), 1);
+            std::fs::remove_dir(&path).unwrap();
+            assert_eq!(missing_dirs(&path, base.len()), 1);
+            remove_made(&path, 3);
+            assert_eq!(subdirs(base).unwrap(), Vec::<String>::new());
+        }
+        assert_eq!(missing_dirs(base, base.len()), 0);
     }
 
     #[test]
     fn does_not_make_the_mount_point_itself() {
         let dir = tempfile::tempdir().unwrap();
         let base = join(dir.path().to_str().unwrap(), "gone");
-        let error = make_dirs(&join(&base, "a"), base.len()).unwrap_err();
+        let error = make_dirs(&join(&base, "a"), base.len(), 1).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::NOENT));
     }
 }

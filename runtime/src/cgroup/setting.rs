@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::file;
 use super::hierarchy::Controller;
 use crate::error::{Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// A value to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,48 @@ impl<'a> Setting<'a> {
     }
 }
 
+/// Splits off the settings that an unprivileged caller cannot make, since nobody has delegated
+/// their controller to it: no directory, no file, or a file that is closed. Returns those that are
+/// left, and a warning that names the fields of the others.
+pub(super) fn without_undelegated<'s, 'a, 'd>(
+    settings: &'s [Setting<'a>],
+    dir: impl Fn(Controller) -> Option<&'d str>,
+) -> (Cow<'s, [Setting<'a>]>, Option<String>) {
+    let may_write = |dir: &str, name: &str| {
+        let access = rustix::fs::Access::WRITE_OK;
+        rustix::fs::access(file::join(dir, name), access).is_ok()
+    };
+    let can = |setting: &Setting<'_>| {
+        dir(setting.controller).is_some_and(|dir| {
+            let instead = setting.instead.as_ref();
+            may_write(dir, &setting.file) || instead.is_some_and(|(other, _)| may_write(dir, other))
+        })
+    };
+    let lost: Vec<bool> = settings
+        .iter()
+        .map(|setting| !setting.may_miss && !can(setting))
+        .collect();
+    if !lost.contains(&true) {
+        return (Cow::Borrowed(settings), None);
+    }
+    let mut fields: Vec<String> = Vec::new();
+    let mut left = Vec::new();
+    for (setting, lost) in settings.iter().zip(lost) {
+        let field = format!("linux.resources.{}", setting.field);
+        if !lost {
+            left.push(setting.clone());
+        } else if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    let warning = format!(
+        "no limit is set for {}: no cgroup with the controllers for it is delegated to user {}",
+        fields.join(", "),
+        rustix::process::geteuid().as_raw()
+    );
+    (Cow::Owned(left), Some(warning))
+}
+
 /// Earlier contents of files, to be put back.
 #[derive(Debug, Default)]
 pub(super) struct Journal(Vec<(String, String, String)>);
@@ -143,6 +186,7 @@ pub(super) fn apply<'d>(
     mut journal: Option<&mut Journal>,
 ) -> Result<()> {
     let mut rest = settings;
+    let mut spent = Batch::default();
     while let Some(first) = rest.first() {
         let same = match first.group {
             0 => 1,
@@ -150,7 +194,7 @@ pub(super) fn apply<'d>(
         };
         let (group, after) = rest.split_at(same);
         rest = after;
-        settle(group, &dir, journal.as_deref_mut())?;
+        settle(group, &dir, journal.as_deref_mut(), &mut spent)?;
     }
     Ok(())
 }
@@ -161,10 +205,11 @@ fn settle<'d>(
     group: &[Setting<'_>],
     dir: &impl Fn(Controller) -> Option<&'d str>,
     mut journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let mut pending: Vec<&Setting<'_>> = Vec::new();
     for setting in group {
-        match write_one(setting, dir, journal.as_deref_mut()) {
+        match write_one(setting, dir, journal.as_deref_mut(), spent) {
             Err(error) if group.len() > 1 && error.errno() == Some(Errno::INVAL) => {
                 pending.push(setting);
             }
@@ -176,7 +221,7 @@ fn settle<'d>(
         let mut failed = None;
         let mut left = Vec::new();
         for setting in pending {
-            match write_one(setting, dir, journal.as_deref_mut()) {
+            match write_one(setting, dir, journal.as_deref_mut(), spent) {
                 Ok(()) => {}
                 Err(error) if error.errno() == Some(Errno::INVAL) => {
                     left.push(setting);
@@ -197,6 +242,7 @@ fn write_one<'d>(
     setting: &Setting<'_>,
     dir: &impl Fn(Controller) -> Option<&'d str>,
     journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let context = |error: Error| error.context(format!("linux.resources.{}", setting.field));
     let Some(dir) = dir(setting.controller) else {
@@ -214,11 +260,11 @@ fn write_one<'d>(
     let mut name: &str = &setting.file;
     let mut value: &str = &setting.value;
     let mut old = journal.is_some().then(|| file::read(dir, name));
-    let mut result = file::write(dir, name, value);
+    let mut result = file::write_among(dir, name, value, spent);
     if let (Err(Errno::NOENT), Some((other, converted))) = (result, &setting.instead) {
         (name, value) = (other, converted);
         old = journal.is_some().then(|| file::read(dir, name));
-        result = file::write(dir, name, value);
+        result = file::write_among(dir, name, value, spent);
     }
     if let (Ok(()), Some(Ok(old)), Some(journal)) = (result, old, journal) {
         journal.note(dir, name, value, &old);

@@ -32,7 +32,15 @@ pub fn format(matches: &Matches<'_>) -> Result<Format> {
 /// `list`
 pub fn list(globals: &Globals, matches: &Matches<'_>) -> Outcome {
     let format = format(matches)?;
-    let states = Container::list(&globals.root())?;
+    let mut states = Vec::new();
+    let mut damaged = Vec::new();
+    for (id, state) in Container::list(&globals.root())? {
+        match state {
+            Ok(state) => states.push(state),
+            Err(error) => damaged.push(format!("{id}: {error}")),
+        }
+    }
+    super::warn(globals, &damaged);
     if matches.on(&flags::QUIET) {
         let ids: String = states
             .iter()

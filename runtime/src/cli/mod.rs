@@ -7,6 +7,7 @@ mod checkpoint;
 mod create;
 mod definition;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -27,7 +28,6 @@ mod validate;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use knarr_runtime::container::Container;
 use knarr_runtime::error::{Context, Error, Kind, Result};
@@ -48,20 +48,18 @@ type Action = fn(&Globals, &Matches<'_>) -> Outcome;
 /// Exit code of a failed `exec`, which callers tell apart from the process's own codes.
 const EXEC_FAILED: u8 = 255;
 
-/// Runs the program.
+/// Runs the program; returns its exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+pub fn main(args: &[OsString]) -> u8 {
     let mut globals = Globals::default();
     let mut failure = 1;
-    let outcome = run(&args, &mut globals, &mut failure);
-    ExitCode::from(match outcome {
+    match run(args, &mut globals, &mut failure) {
         Ok(code) => code,
         Err(error) => {
             globals.log.write(Level::Error, &error.to_string());
             failure
         }
-    })
+    }
 }
 
 fn run(args: &[OsString], globals: &mut Globals, failure: &mut u8) -> Outcome {
@@ -143,6 +141,7 @@ fn find(word: &OsStr) -> Option<(&'static Command, Action)> {
         "checkpoint" => (&commands::CHECKPOINT, checkpoint::checkpoint),
         "restore" => (&commands::RESTORE, checkpoint::restore),
         "validate" => (&commands::VALIDATE, validate::validate),
+        "doctor" => (&commands::DOCTOR, doctor::doctor),
         "help" | "h" => (&commands::HELP_COMMAND, |_, _| Ok(0)),
         _ => return None,
     })
@@ -213,11 +212,11 @@ fn exit_code(code: i32) -> u8 {
 fn each_match(root: &Path, pattern: &str, action: impl Fn(&str) -> Result<()>) -> Outcome {
     let regex = Regex::new(pattern)?;
     let mut outcome = Ok(0);
-    for state in Container::list(root)? {
-        if regex.matches(&state.id)
-            && let Err(error) = action(&state.id)
+    for (id, _) in Container::list(root)? {
+        if regex.matches(&id)
+            && let Err(error) = action(&id)
         {
-            outcome = Err(error.context(state.id));
+            outcome = Err(error.context(id));
         }
     }
     outcome
@@ -229,6 +228,18 @@ fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context(|| "write to standard output")
+}
+
+/// Whether `--format` asks for JSON in place of text.
+fn wants_json(format: Option<&str>) -> Result<bool> {
+    match format {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(Error::new(
+            Kind::InvalidArgument,
+            format!("invalid format option {other:?}; use text or json"),
+        )),
+    }
 }
 
 /// Writes a value as JSON to standard output.

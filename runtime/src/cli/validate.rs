@@ -24,16 +24,7 @@ struct Row<'a> {
 
 /// `validate`
 pub fn validate(globals: &Globals, matches: &Matches<'_>) -> Outcome {
-    let json = match matches.text(&flags::VALIDATE_FORMAT) {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                format!("invalid format option {other:?}; use text or json"),
-            ));
-        }
-    };
+    let json = super::wants_json(matches.text(&flags::TEXT_OR_JSON))?;
     let path = Path::new(matches.positionals.first().copied().unwrap_or(".".as_ref()));
     let findings = check_bundle(path, globals.cgroup == CgroupDriver::Systemd);
     let of = |severity| {

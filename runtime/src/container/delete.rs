@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use super::record::Record;
 use super::state::Status;
@@ -126,6 +126,7 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
     Ok(hooks::run_all(
         &hooks::plan(list, "hooks.poststop")?,
         &state,
+        &record.bundle,
     ))
 }
 
@@ -135,7 +136,7 @@ fn kill_early(store: &Store, id: &str) {
     let record = store.read(STATE).ok().flatten();
     let record = record.and_then(|json| Record::from_json(id, &json).ok());
     if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
-        let _ = pidfd_send_signal(&init, Signal::KILL);
+        let _ = wait::signal(init.as_fd(), Signal::KILL);
     }
 }
 
@@ -185,7 +186,7 @@ fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
 fn end_processes(record: &Record, manager: &dyn cgroup::Manager) -> Result<()> {
     let init = super::open_init(record)?;
     if let Some(pidfd) = &init {
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = wait::signal(pidfd.as_fd(), Signal::KILL);
     }
     // A frozen process does not die, and other processes may live in the cgroup without init.
     // What a killed create has left may be there without being recorded.

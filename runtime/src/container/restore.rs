@@ -46,7 +46,7 @@ impl Container {
         create.detach = detach;
         super::store::check_id(&create.id)?;
         let bundle = Bundle::read(&create)?;
-        let (spec, warnings) = bundle.spec(&create)?;
+        let (spec, warnings) = bundle.spec(&create, &Host::new())?;
         create::check_console(&spec, &create, GateKind::Channel)?;
         let program = criu::find()?;
         let store = Store::create(root, &create.id)?;
@@ -294,15 +294,17 @@ impl Restore<'_> {
             return Ok(());
         };
         let state = self.record.hooks_state(Status::Creating, pid);
-        hooks::run(&hooks::plan(&hooks.prestart, "hooks.prestart")?, &state)?;
+        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+        hooks::run(&prestart, &state, &self.record.bundle)?;
         hooks::run(
             &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
             &state,
+            &self.record.bundle,
         )
     }
 
     fn restored(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {
-        let pidfd = namespaces::pidfd(pid)?;
+        let pidfd = super::wait::open(pid)?;
         if let Some(socket) = &self.create.pidfd_socket {
             create::send_pidfd(socket, pidfd.as_fd())?;
         }

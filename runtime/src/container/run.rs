@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use super::create::{self, Created, GateKind};
 use super::options::{CreateOptions, RunOptions};
@@ -11,7 +11,6 @@ use super::{Container, delete, wait};
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
-use crate::namespaces;
 use crate::notify::{self, Listener};
 use crate::sys::clone::{Side, clone_process};
 use crate::sys::process as sys;
@@ -155,14 +154,14 @@ pub(super) fn wait_in_foreground(
     signals: &Signals,
     console: Option<&OwnedFd>,
 ) -> Result<i32> {
-    let main = namespaces::pid_of(pidfd)?;
+    let main = wait::pid_of(pidfd)?;
     let mut forward = |number: i32| match sys::signal(number) {
         // Children that are not ours: as a subreaper we inherit what the container orphans.
         Some(Signal::CHILD) => sys::reap_all_but(main),
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
         None | Some(Signal::PIPE | Signal::URG) => {}
         Some(signal) => {
-            let _ = pidfd_send_signal(pidfd, signal);
+            let _ = wait::signal(pidfd, signal);
         }
     };
     console::wait(pidfd, signals, console, &mut forward)?;

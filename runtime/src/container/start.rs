@@ -87,8 +87,8 @@ impl Container {
             .map(|hooks| hooks.poststart.as_slice())
             .unwrap_or_default();
         let state = record.hooks_state(Status::Running, record.pid);
-        if let Err(error) =
-            hooks::plan(list, "hooks.poststart").and_then(|hooks| hooks::run(&hooks, &state))
+        if let Err(error) = hooks::plan(list, "hooks.poststart")
+            .and_then(|hooks| hooks::run(&hooks, &state, &record.bundle))
         {
             return Err(self.destroy_after(error, store));
         }

@@ -16,6 +16,7 @@ use rustix::net::{
 
 use super::rpc::{self, Opts, Request, Response};
 use crate::container::reap;
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result, errno_text};
 use crate::init::channel::{self, Channel, Message};
 use crate::sys::clone::{Side, clone_process};
@@ -182,7 +183,7 @@ impl Criu {
 
 impl Drop for Criu {
     fn drop(&mut self) {
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = wait::signal(self.pidfd.as_fd(), rustix::process::Signal::KILL);
         // Already done after a call that came to its end.
         let _ = reap(self.pidfd.as_fd());
     }
@@ -269,62 +270,5 @@ fn reason(message: &str, errno: i32, log: &Path) -> String {
         Some(line) => text(line),
         None if errno != 0 => errno_text(errno),
         None => "it gave no reason".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    /// A program that stands in for criu: the real one does not run on every kernel.
-    fn stand_in(dir: &Path, script: &str) -> PathBuf {
-        let path = dir.join("criu");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
-    fn call(program: &Path, dir: &Path) -> Error {
-        let inherit = Inherit::default();
-        let opts = Opts {
-            log_file: "dump.log",
-            ..Opts::default()
-        };
-        Criu::new(program, inherit)
-            .and_then(|mut criu| criu.call(Request::Dump, &opts, dir, &mut |_| Ok(())))
-            .unwrap_err()
-    }
-
-    #[test]
-    fn a_criu_that_dies_is_told_with_the_first_error_of_its_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let script = format!(
-            "test \"$1\" = swrk || exit 9\n\
-             printf '(0.1) ok\\n(0.2) Error (criu/x.c:1):  bad   thing\\n(0.3) Error (y.c:2): worse\\n' > {}/dump.log",
-            dir.path().display()
-        );
-        let program = stand_in(dir.path(), &script);
-        assert_eq!(
-            call(&program, dir.path()).to_string(),
-            format!(
-                "criu dump failed: (0.2) Error (criu/x.c:1): bad thing (log: {}/dump.log)",
-                dir.path().display()
-            )
-        );
-    }
-
-    #[test]
-    fn a_criu_that_cannot_be_executed_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("criu");
-        std::fs::write(&program, "neither a script nor a binary").unwrap();
-        let error = call(&program, dir.path());
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("exec({}", program.display())),
-            "{error}"
-        );
     }
 }

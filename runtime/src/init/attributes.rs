@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::console::{self, Size, Terminal};
 use crate::error::{Context, Result};
@@ -55,6 +56,7 @@ pub(crate) struct Attributes<'a> {
     personality: Option<Personality>,
     labels: Labels,
     session_keyring: Option<&'a str>,
+    reachable: bool,
     inherited: Inherited,
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Surroundings<'a> {
     pub preserve_fds: u32,
     /// The caller's groups stay (annotation `run.oci.keep_original_groups`).
     pub keep_groups: bool,
+    /// Whether the process lets a runtime without privileges look into it until execve.
+    pub reachable: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -133,6 +137,7 @@ impl<'a> Attributes<'a> {
                 .transpose()?,
             labels,
             session_keyring: around.session_keyring,
+            reachable: around.reachable,
             inherited,
         };
         Ok((attributes, warnings))
@@ -200,7 +205,7 @@ impl<'a> Attributes<'a> {
         for warning in capabilities.limit_to(held) {
             channel.send(&Message::Warning(warning))?;
         }
-        self.identity.own_stdio()?;
+        self.identity.own_stdio(&root)?;
         // As root, for whom most directories are open; and once more as the user for one on a
         // file system that shuts root out.
         let entered = self.enter_cwd(&root);
@@ -222,6 +227,11 @@ impl<'a> Attributes<'a> {
         exec::restore_signals();
         drop(root);
         self.inherited.close_others(keep)?;
+        if self.reachable {
+            // After the ids, whose change takes it back; before the filter, which may forbid it.
+            set_dumpable_behavior(DumpableBehavior::Dumpable)
+                .context(|| "prctl(PR_SET_DUMPABLE, 1)")?;
+        }
         fault!("init.program");
         let Some(filter) = filter else {
             return Ok(path);

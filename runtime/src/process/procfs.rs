@@ -8,11 +8,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, openat, openat2,
-};
+use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
 use rustix::io::{read, write};
 
+use crate::beneath;
 use crate::error::{Context, Error, Kind, Result};
 
 /// The inode of the top directory of every procfs; a bind mount of a part of it has another one.
@@ -54,9 +53,7 @@ impl ProcFs {
     /// # Errors
     /// Those of openat2(2), and a file that is not on procfs.
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat2(&self.0, path, flags, Mode::empty(), resolve)
+        let file = beneath::open(self.as_fd(), path, flags, true)
             .context(|| format!("openat2(\"/proc/{path}\")"))?;
         // The rules above leave no way out; a kernel or filter that ignores one is caught here.
         if !is_procfs(&file)? {

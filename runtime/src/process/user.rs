@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::{Errno, read};
 
 use super::program::Program;
 use crate::error::{Error, Kind, Result};
+use crate::rootfs::{Links, open_in};
 
 /// How much of a passwd file is read, in bytes; an image could bring one without end.
 const MAX_PASSWD: usize = 4 << 20;
@@ -80,19 +81,12 @@ pub fn set_home<Fd: AsFd>(program: &mut Program, root: Fd, uid: u32) {
 
 fn open_inside<Fd: AsFd>(root: Fd, path: &str) -> std::result::Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // Looked at before it is opened: opening a device can do something by itself.
-    let place = openat2(
-        &root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )?;
+    let place = open_in(root.as_fd(), path, OFlags::PATH, Links::Follow)?;
     if FileType::from_raw_mode(fstat(&place)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    let file = openat2(&root, path, flags, Mode::empty(), resolve)?;
+    let file = open_in(root.as_fd(), path, flags, Links::Follow)?;
     // It may have been replaced in between.
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
@@ -268,7 +262,7 @@ mod tests {
             rustix::fs::CWD,
             &passwd,
             FileType::Fifo,
-            Mode::RUSR | Mode::WUSR,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
             0,
         )
         .unwrap();

@@ -78,7 +78,7 @@ fn copy_entry(
             let target = open_directory(to, name)?;
             return copy_directory(below, &target, &stat, device, depth + 1);
         }
-        FileType::RegularFile => copy_file(from, to, name)?,
+        FileType::RegularFile => return copy_file(from, to, name, device),
         FileType::Symlink => {
             let target = fs::readlinkat(from, name, Vec::new()).context(|| "readlinkat")?;
             fs::symlinkat(&*target, to, name).context(|| "symlinkat")?;
@@ -91,23 +91,32 @@ fn copy_entry(
     }
     let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
-    fs::chownat(to, name, Some(owner.0), Some(owner.1), flags).context(|| "fchownat")?;
-    if kind != FileType::Symlink {
-        // After the owner: a change of it takes set-user-ID bits away.
-        fs::chmodat(to, name, mode(&stat), AtFlags::empty()).context(|| "fchmodat")?;
-    }
-    Ok(())
+    fs::chownat(to, name, Some(owner.0), Some(owner.1), flags).context(|| "fchownat")
 }
 
-fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    // It may have become a FIFO meanwhile: then do not wait for its other end.
-    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+/// Copies a regular file; what has become something else meanwhile stays out.
+fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, device: u64) -> Result<()> {
+    // If it has become a FIFO, its other end is not waited for; if a terminal, it is not ours.
+    let read =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let source = fs::openat(from, name, read, Mode::empty()).context(|| "openat")?;
+    let stat = fs::fstat(&source).context(|| "fstat")?;
+    // The runtime may read devices that the container must not, a disk of the host for one.
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_dev != device {
+        return Ok(());
+    }
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = fs::openat(to, name, write, Mode::RUSR | Mode::WUSR).context(|| "openat")?;
-    std::io::copy(&mut File::from(source), &mut File::from(target))
-        .map(drop)
-        .context(|| "copy")
+    let mut target = File::from(target);
+    std::io::copy(&mut File::from(source), &mut target).context(|| "copy")?;
+    fs::fchown(
+        &target,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )
+    .context(|| "fchown")?;
+    // After the owner: a change of it takes set-user-ID bits away.
+    fs::fchmod(&target, mode(&stat)).context(|| "fchmod")
 }
 
 fn mode(stat: &Stat) -> Mode {

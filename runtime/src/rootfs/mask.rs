@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::kernel::Kernel;
 use super::root_fd::{Links, RootFd, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
+use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Result};
 use crate::spec::Text;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
@@ -41,22 +41,27 @@ impl Mask {
         }
     }
 
-    fn put(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    /// Copies take over what `changes` did to the first mount.
+    fn put(&mut self, kernel: &Kernel, changes: &Changes, target: BorrowedFd<'_>) -> Result<()> {
         if self.attached {
-            let copy =
-                tree::clone_fd(self.tree.as_fd(), Depth::One).context(|| "open_tree(mask)")?;
-            return tree::attach(copy.as_fd(), target).context(|| "move_mount(mask)");
+            let copy = kernel
+                .clone_fd(self.tree.as_fd(), Depth::One)
+                .context(|| "open_tree(mask)")?;
+            return kernel
+                .attach(copy.as_fd(), target)
+                .context(|| "move_mount(mask)");
         }
         self.attached = true;
-        tree::attach(self.tree.as_fd(), target).context(|| "move_mount(mask)")
+        kernel.place(self.tree.as_fd(), changes, target)
     }
 }
 
 impl Masks {
     /// Copies the mount of the host's null device and makes sure that it is one.
-    pub(super) fn open() -> Result<Masks> {
+    pub(super) fn open(kernel: &Kernel) -> Result<Masks> {
         let path = "/dev/null";
-        let null = tree::clone_host_path(Path::new(path), Depth::One, false)
+        let null = kernel
+            .clone_host_path(Path::new(path), Depth::One, false)
             .context(|| format!("open_tree({path:?})"))?;
         let stat = fs::fstat(&null).context(|| format!("fstat({path:?})"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
@@ -74,15 +79,21 @@ impl Masks {
     }
 
     /// Hides each of `paths`; what does not exist needs no hiding.
-    pub(super) fn apply(&mut self, root: &RootFd, paths: &[Text<'_>], label: &str) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        paths: &[Text<'_>],
+        label: &str,
+    ) -> Result<()> {
         for (index, path) in paths.iter().enumerate() {
-            self.mask(root, path, label)
+            self.mask(root, kernel, path, label)
                 .context(|| format!("linux.maskedPaths[{index}] {:?}", path.as_str()))?;
         }
         Ok(())
     }
 
-    fn mask(&mut self, root: &RootFd, path: &str, label: &str) -> Result<()> {
+    fn mask(&mut self, root: &RootFd, kernel: &Kernel, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());
         };
@@ -90,20 +101,22 @@ impl Masks {
         // grace period, milliseconds instead of microseconds.
         let kind = file_type(target.as_fd()).context(|| "fstat")?;
         if kind != FileType::Directory {
-            return self.null.put(target.as_fd());
+            // It is the host's own node: mode and owner are not for the container to change.
+            // A device is written to all the same.
+            return self.null.put(kernel, &Changes::read_only(), target.as_fd());
         }
-        match &mut self.empty {
-            Some(empty) => empty.put(target.as_fd()),
+        let empty = match &mut self.empty {
+            Some(empty) => empty,
             None => self
                 .empty
-                .insert(Mask::new(empty_directory(label)?))
-                .put(target.as_fd()),
-        }
+                .insert(Mask::new(empty_directory(kernel, label)?)),
+        };
+        empty.put(kernel, &Changes::default(), target.as_fd())
     }
 }
 
 /// A read-only tmpfs with nothing in it; its copies share one superblock.
-fn empty_directory(label: &str) -> Result<OwnedFd> {
+fn empty_directory(kernel: &Kernel, label: &str) -> Result<OwnedFd> {
     let options = MountOptions {
         attributes: Attributes {
             set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
@@ -111,15 +124,14 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
         },
         ..MountOptions::default()
     };
-    NewFilesystem {
+    kernel.new_filesystem(&NewFilesystem {
         kind: "tmpfs",
         source: "",
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,
         read_only: ReadOnly::All,
-    }
-    .make()
+    })
 }
 
 /// Makes each of `paths`, with the mounts below it as they are, read-only.
@@ -135,7 +147,9 @@ fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
     let Some(target) = existing(root, path)? else {
         return Ok(());
     };
-    let tree = tree::clone_fd(target.as_fd(), Depth::All).context(|| "open_tree")?;
+    let tree = kernel
+        .clone_fd(target.as_fd(), Depth::All)
+        .context(|| "open_tree")?;
     kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())
 }
 

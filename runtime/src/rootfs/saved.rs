@@ -12,9 +12,10 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{self, Mode, OFlags};
 
 use super::cgroups::{HOST, memberships};
+use super::kernel::mount_id;
 use super::pivot::{self, unescape};
 use super::plan::{MountStep, RootfsPlan, What};
 use super::root_fd::{Leaf, Links, RootFd};
@@ -83,10 +84,9 @@ impl RunningMounts {
     /// The mount whose root `path` is in the container, if it is one.
     fn at(&self, path: &str) -> Option<&Mount> {
         let fd = self.root.resolve(path, Links::Follow).ok()?;
-        let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
-        let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-        is_root
-            .then(|| self.mounts.iter().find(|mount| mount.id == stat.stx_mnt_id))
+        let (id, is_root) = mount_id(fd.as_fd()).ok()?;
+        (is_root != Some(false))
+            .then(|| self.mounts.iter().find(|mount| mount.id == id))
             .flatten()
     }
 

@@ -7,6 +7,8 @@ use std::ptr;
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// Puts back to the default what this program changed for itself and execve(2) would hand on: SIGPIPE,
 /// which Rust programs ignore, and the mask of blocked signals: sigaction(2), sigprocmask(2).
 pub fn restore_signals() {
@@ -33,5 +35,5 @@ pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Errno {
     // SAFETY: path and the strings behind argv and envp end with NUL and outlive the call;
     // both arrays end with a null pointer.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+    last_errno()
 }

@@ -1,7 +1,7 @@
-//! Which descriptors are open and survive execve(2): close_range(2), fcntl(2).
+//! Which descriptors are open and survive execve(2), closing many: close_range(2), fcntl(2).
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::{self, Errno};
 
@@ -48,6 +48,55 @@ pub fn close_from_except(first: u32, keep: &[BorrowedFd<'_>]) {
     }
 }
 
+/// Descriptors that are done with, closed many at a time: neighbours take one close_range(2) together.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<OwnedFd>);
+
+impl Batch {
+    /// How many wait at most: a process may have a thousand.
+    const MOST: usize = 64;
+
+    /// Takes a descriptor over; it is closed when there are many, or when the batch is dropped.
+    pub fn push(&mut self, fd: OwnedFd) {
+        self.0.push(fd);
+        if self.0.len() >= Self::MOST {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.0.sort_unstable_by_key(AsRawFd::as_raw_fd);
+        let mut rest = self.0.drain(..).map(IntoRawFd::into_raw_fd).peekable();
+        while let Some(first) = rest.next() {
+            let mut last = first;
+            while let Some(next) = rest.next_if(|fd| *fd == last + 1) {
+                last = next;
+            }
+            close_run(first, last);
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Closes the descriptors from `first` to `last`, which are the caller's and given up.
+fn close_run(first: RawFd, last: RawFd) {
+    let (from, to) = (first.unsigned_abs(), last.unsigned_abs());
+    // SAFETY: no pointer is passed; the descriptors are the caller's, who uses none any more.
+    let closed =
+        first < last && check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).is_ok();
+    if !closed {
+        for fd in first..=last {
+            // SAFETY: as above, and none has been closed: close_range(2) fails for its arguments only.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
 fn close_slowly(from: u32, to: u32) {
     for fd in open_descriptors()
         .unwrap_or_default()
@@ -85,6 +134,18 @@ pub fn is_handed_on(fd: i32) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
+/// A copy of the descriptor of that number, close-on-exec: fcntl(2), F_DUPFD_CLOEXEC.
+///
+/// # Errors
+/// `EBADF` for a number that is no open descriptor.
+pub fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the original is not touched; a number that is no descriptor gives EBADF.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    check(copy.into())?;
+    // SAFETY: the call has just made it, so that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Lets the descriptor `fd` survive execve(2): fcntl(2), F_SETFD.
 ///
 /// # Errors
@@ -92,4 +153,49 @@ pub fn is_handed_on(fd: i32) -> bool {
 pub fn keep_on_exec(fd: i32) -> io::Result<()> {
     // SAFETY: changes a flag only; a number that is no descriptor gives EBADF.
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn is_open(fd: RawFd) -> bool {
+        // SAFETY: asks for flags only; a number that is no descriptor gives EBADF.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        flags >= 0
+    }
+
+    #[test]
+    fn a_batch_closes_its_own_and_no_others() {
+        // Far up, where no other test's descriptors come and go.
+        let open = |at: RawFd| -> OwnedFd {
+            let null = File::open("/dev/null").unwrap();
+            io::fcntl_dupfd_cloexec(&null, at).unwrap()
+        };
+        let all: Vec<OwnedFd> = (700..710).map(open).collect();
+        let mut batch = Batch::default();
+        let mut kept = Vec::new();
+        for fd in all.into_iter().rev() {
+            if matches!(fd.as_raw_fd(), 703 | 708) {
+                kept.push(fd);
+            } else {
+                batch.push(fd);
+            }
+        }
+        assert!((700..710).all(is_open));
+        drop(batch);
+        let open: Vec<RawFd> = (700..710).filter(|fd| is_open(*fd)).collect();
+        assert_eq!(open, [703, 708]);
+        drop(kept);
+    }
+
+    #[test]
+    fn a_batch_does_not_grow_for_ever() {
+        let mut batch = Batch::default();
+        for _ in 0..Batch::MOST * 3 {
+            batch.push(File::open("/dev/null").unwrap().into());
+            assert!(batch.0.len() < Batch::MOST);
+        }
+    }
 }

@@ -8,9 +8,11 @@ pub mod bpf;
 pub mod clone;
 pub mod exec;
 pub mod fds;
+pub mod heap;
 pub mod keyring;
 pub mod mount;
 pub mod netdev;
+pub mod probe;
 pub mod process;
 pub mod regex;
 pub mod sched;
@@ -20,3 +22,12 @@ pub mod spawn;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+use rustix::io::Errno;
+
+/// Why the raw system call before failed.
+fn last_errno() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}

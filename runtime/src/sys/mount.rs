@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// `MOUNT_ATTR_IDMAP`: the mount maps ids as the user namespace in [`MountAttr::userns_fd`] does.
 pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
@@ -67,8 +69,4 @@ fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     } else {
         Ok(result)
     }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }

@@ -1,34 +1,96 @@
-//! What a process does to itself: executing itself again, its name, its end.
+//! What a process does to itself: its beginning, executing itself again, its name, its end.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use rustix::io::Errno;
 
-use super::clone::last_errno;
+use super::last_errno;
+
+/// The arguments as the C library passed them, where [`adopt_arguments`] was called.
+static ARGUMENTS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
+
+/// Takes over the arguments of the C function `main`, which the standard library does not see
+/// where that is not its own; returns them.
+///
+/// # Safety
+/// `argv` is an array of `argc` strings that end with NUL, followed by a null pointer, and stays
+/// unchanged until the process ends.
+pub unsafe fn adopt_arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
+    ARGUMENTS.store(argv.cast_mut(), Ordering::Relaxed);
+    let count = usize::try_from(argc).unwrap_or(0);
+    (0..count)
+        .map(|index| {
+            // SAFETY: by the caller's word there are so many, each ending with NUL.
+            let arg = unsafe { CStr::from_ptr(*argv.add(index)) };
+            OsStr::from_bytes(arg.to_bytes()).to_owned()
+        })
+        .collect()
+}
+
+/// Opens /dev/null in the place of standard streams that are closed: no file that the process
+/// opens later may be taken for one. poll(2), open(2).
+/// The process ends where that cannot be done.
+pub fn hold_standard_streams() {
+    let stream = |fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    };
+    let mut streams = [0, 1, 2].map(stream);
+    // SAFETY: the array has three entries and lives across the call.
+    if unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) } < 0 {
+        // A limit of less than three descriptors, or no memory: nothing good would come of it.
+        exit_now(1);
+    }
+    for stream in streams {
+        if stream.revents & libc::POLLNVAL != 0 {
+            // SAFETY: opens a file by a name that ends with NUL. The lowest free number is this one.
+            let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+            if fd < 0 {
+                exit_now(1);
+            }
+        }
+    }
+}
+
+/// Lets writing to a pipe that nobody reads fail instead of ending the process. signal(2).
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN runs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
 
 /// Runs the file `fd` in place of this program, with this program's own arguments and environment.
 /// execveat(2). Returns only on failure.
 #[must_use]
 pub fn reexec(fd: BorrowedFd<'_>) -> Errno {
-    use std::os::unix::ffi::OsStringExt;
     unsafe extern "C" {
-        static environ: *const *const libc::c_char;
+        static environ: *const *const c_char;
     }
-    let args: Vec<CString> = std::env::args_os()
-        .filter_map(|arg| CString::new(arg.into_vec()).ok())
-        .collect();
-    let mut pointers: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
-    pointers.push(std::ptr::null());
+    let args: Vec<CString>;
+    let mut pointers: Vec<*const c_char>;
+    let mut argv = ARGUMENTS.load(Ordering::Relaxed).cast_const();
+    if argv.is_null() {
+        args = std::env::args_os()
+            .filter_map(|arg| CString::new(arg.into_vec()).ok())
+            .collect();
+        pointers = args.iter().map(|arg| arg.as_ptr()).collect();
+        pointers.push(ptr::null());
+        argv = pointers.as_ptr();
+    }
     // SAFETY: both arrays end with a null pointer, and what they point to outlives the call:
-    // args does by its scope, environ because nobody changes the environment meanwhile.
+    // args does by its scope, adopted arguments by the word of whoever passed them, environ
+    // because nobody changes the environment meanwhile.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             fd.as_raw_fd(),
             c"".as_ptr(),
-            pointers.as_ptr(),
+            argv,
             environ,
             libc::AT_EMPTY_PATH,
         );
@@ -43,7 +105,7 @@ pub fn exit_now(code: i32) -> ! {
 }
 
 /// Names the process, as ps shows it; at most 15 bytes count. prctl(2), PR_SET_NAME.
-pub fn set_name(name: &std::ffi::CStr) {
+pub fn set_name(name: &CStr) {
     // SAFETY: the kernel reads at most 16 bytes of a terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
@@ -77,6 +139,6 @@ pub fn reap_all_but(main: i32) {
             return;
         }
         // SAFETY: no status is asked for.
-        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+        unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) };
     }
 }

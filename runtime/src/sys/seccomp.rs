@@ -6,6 +6,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use libc::sock_filter;
 use rustix::io::Errno;
 
+use super::last_errno;
+
 /// `SECCOMP_FILTER_FLAG_TSYNC` of linux/seccomp.h.
 pub const TSYNC: u32 = 1;
 /// `SECCOMP_FILTER_FLAG_LOG`.
@@ -83,10 +85,6 @@ pub fn has_flag(flag: u32) -> bool {
         )
     };
     result == -1 && last_errno() == Errno::FAULT
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

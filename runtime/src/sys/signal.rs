@@ -7,9 +7,7 @@ use std::ptr;
 
 use rustix::io::{self, Errno};
 
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
-}
+use super::last_errno;
 
 /// All signals but those of faults, blocked and readable from a descriptor.
 ///
@@ -33,12 +31,12 @@ impl Signals {
                 libc::sigdelset(set.as_mut_ptr(), fault);
             }
             if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut()) != 0 {
-                return Err(last_error());
+                return Err(last_errno());
             }
             libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
         };
         if fd < 0 {
-            return Err(last_error());
+            return Err(last_errno());
         }
         // SAFETY: signalfd returned a new descriptor that nobody else owns.
         Ok(Signals(unsafe { OwnedFd::from_raw_fd(fd) }))
@@ -80,6 +78,6 @@ pub fn kill(pid: u32, signal: i32) -> Result<(), Errno> {
     if unsafe { libc::kill(pid, signal) } == 0 {
         Ok(())
     } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+        Err(last_errno())
     }
 }

@@ -38,13 +38,20 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
 }
 
 /// Starts `path` as the leader of a process group of its own, with every signal
-/// unblocked and at its default, and exactly `args` and `env`: posix_spawn(3).
+/// unblocked and at its default, and exactly `args` and `env`, in `dir` or else the caller's working
+/// directory: posix_spawn(3).
 ///
 /// The descriptors of `stdio` must be close-on-exec and at least 3.
 ///
 /// # Errors
 /// Those of execve(2) and clone(2); `EINVAL` for descriptors below 3.
-pub fn spawn(path: &CStr, args: &[CString], env: &[CString], stdio: Stdio<'_>) -> io::Result<Pid> {
+pub fn spawn(
+    path: &CStr,
+    args: &[CString],
+    env: &[CString],
+    stdio: Stdio<'_>,
+    dir: Option<BorrowedFd<'_>>,
+) -> io::Result<Pid> {
     let fds = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.as_raw_fd());
     // A dup2 onto 0 to 2 would close what a later one still needs.
     if fds.iter().any(|&fd| fd < 3) {
@@ -89,6 +96,12 @@ pub fn spawn(path: &CStr, args: &[CString], env: &[CString], stdio: Stdio<'_>) -
         // SAFETY: actions was initialised above; the call only records two numbers.
         check(unsafe {
             libc::posix_spawn_file_actions_adddup2(actions.0.as_mut_ptr(), fd, target)
+        })?;
+    }
+    if let Some(dir) = dir {
+        // SAFETY: actions was initialised above; the call only records a number.
+        check(unsafe {
+            libc::posix_spawn_file_actions_addfchdir_np(actions.0.as_mut_ptr(), dir.as_raw_fd())
         })?;
     }
     let mut pid: libc::pid_t = 0;

@@ -64,6 +64,11 @@ struct Pending {
     merged: Option<Merged>,
 }
 
+/// Whether the manager of the system, or of the user, answers.
+pub(super) fn answers(user: bool) -> Result<()> {
+    Bus::connect(user).map(drop)
+}
+
 /// How often, and after which pause, a unit is tried whose name is not free yet: about 2 s.
 const LEFTOVER_ATTEMPTS: u32 = 100;
 const LEFTOVER_PAUSE_MS: u64 = 20;
@@ -429,6 +434,13 @@ impl Manager for Systemd {
                 manager.limit(&pending.settings, &pending.rules)
             }
         }
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.inner
+            .as_mut()
+            .map(|inner| inner.get_mut().warnings())
+            .unwrap_or_default()
     }
 
     fn clone_into(&self) -> Result<Option<OwnedFd>> {

@@ -14,6 +14,8 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
+
 use rustix::io::Errno;
 
 use super::devices;
@@ -24,6 +26,7 @@ use super::setting::{self, Journal, Setting};
 use super::{Manager, OomWatch, Place, Record, RecordedDir, Request, Stats, control};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
+use crate::sys::fds::Batch;
 
 /// The container's directory in one hierarchy.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ struct Dir {
     base: usize,
     /// How many directories at the path's end we made.
     made: usize,
+    /// How many were missing when somebody looked.
+    missing: Cell<usize>,
 }
 
 /// A container's cgroups on v1.
@@ -42,6 +47,7 @@ struct Dir {
 pub(super) struct V1 {
     dirs: Vec<Dir>,
     rootless: bool,
+    warnings: Vec<String>,
 }
 
 impl V1 {
@@ -55,12 +61,14 @@ impl V1 {
                 path: place.below(&hierarchy.mount_point, &hierarchy.own),
                 base,
                 made: 0,
+                missing: Cell::new(1),
             }
         };
         V1 {
             // The first attach waits for the kernel's RCU; which one is first makes no difference.
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless: request.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -71,10 +79,12 @@ impl V1 {
             path: file::join(&hierarchy.mount_point, path),
             base: hierarchy.mount_point.len(),
             made: 0,
+            missing: Cell::new(1),
         };
         V1 {
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -115,10 +125,12 @@ impl V1 {
             path: dir.path.clone(),
             base: dir.base,
             made: dir.made,
+            missing: Cell::new(1),
         };
         V1 {
             dirs: record.dirs.iter().map(dir).collect(),
             rootless: record.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -150,10 +162,19 @@ impl V1 {
                 given.is_some_and(|cpu| !cpu.mems.is_empty()),
             )?;
         }
-        if let Some(dir) = self.dir(Controller::Unified) {
-            hybrid::enable(&dir.path, dir.base, &settings)?;
+        let enabled = match self.dir(Controller::Unified) {
+            Some(dir) => hybrid::enable(&dir.path, dir.base, &settings),
+            None => Ok(()),
+        };
+        if self.rootless {
+            let path = |controller| self.path(controller);
+            let (settings, warning) = setting::without_undelegated(&settings, path);
+            self.apply(&settings, None)?;
+            self.warnings.extend(warning);
+        } else {
+            enabled?;
+            self.apply(&settings, None)?;
         }
-        self.apply(&settings, None)?;
         fault!("cgroup.limits");
         self.write_devices(&rules)
     }
@@ -190,7 +211,7 @@ impl V1 {
             if error.is_some() {
                 return false;
             }
-            match file::make_dirs(&dir.path, dir.base) {
+            match file::make_dirs(&dir.path, dir.base, dir.missing.get()) {
                 Ok(made) => {
                     dir.made = made;
                     true
@@ -292,6 +313,7 @@ impl V1 {
 /// child's values until it has: fills both from the nearest level above that has them.
 /// The last level gets what the configuration names later.
 fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
+    let mut spent = Batch::default();
     for (name, given) in [("cpuset.cpus", cpus_given), ("cpuset.mems", mems_given)] {
         let mut empty = Vec::new();
         let mut level = 0;
@@ -313,7 +335,7 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
             path = path.rsplit_once('/').map_or("", |(above, _)| above);
         };
         for path in empty.iter().rev() {
-            file::write(path, name, &value)
+            file::write_among(path, name, &value, &mut spent)
                 .map_err(|errno| file::write_error(path, name, &value, errno))?;
         }
     }
@@ -344,8 +366,9 @@ impl Manager for V1 {
 
     fn attach(&mut self, pid: u32) -> Result<()> {
         let pid = pid.to_string();
+        let mut spent = Batch::default();
         for dir in &self.dirs {
-            match file::write(&dir.path, "cgroup.procs", &pid) {
+            match file::write_among(&dir.path, "cgroup.procs", &pid, &mut spent) {
                 Ok(()) => {}
                 Err(errno) if self.rootless && is_denied(Some(errno)) => {}
                 Err(errno) => {
@@ -354,6 +377,10 @@ impl Manager for V1 {
             }
         }
         Ok(())
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn attach_exec(&self, pid: u32, sub: &[String], init: u32) -> Result<()> {
@@ -379,6 +406,7 @@ impl Manager for V1 {
             }
         }
         let pid = pid.to_string();
+        let mut spent = Batch::default();
         let mut own = None;
         for dir in &self.dirs {
             let sub = subs.iter().rev().find(|sub| {
@@ -391,7 +419,7 @@ impl Manager for V1 {
                 Some(sub) => file::join(&dir.path, &sub.path),
                 None => dir.path.clone(),
             };
-            match file::write(&place, "cgroup.procs", &pid) {
+            match file::write_among(&place, "cgroup.procs", &pid, &mut spent) {
                 Ok(()) => {}
                 Err(Errno::NOENT)
                     if unified && sub.is_some_and(|sub| sub.controllers.is_none()) =>
@@ -539,8 +567,9 @@ impl Manager for V1 {
 
     fn planned(&self) -> Record {
         let mut record = self.record();
-        for dir in &mut record.dirs {
-            dir.made = file::missing_dirs(&dir.path, dir.base);
+        for (dir, planned) in self.dirs.iter().zip(&mut record.dirs) {
+            planned.made = file::missing_dirs(&dir.path, dir.base);
+            dir.missing.set(planned.made);
         }
         record
     }

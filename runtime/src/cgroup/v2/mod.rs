@@ -37,6 +37,7 @@ pub(super) struct V2 {
     /// caller without a delegated one does without.
     present: bool,
     rootless: bool,
+    warnings: Vec<String>,
 }
 
 impl V2 {
@@ -57,6 +58,7 @@ impl V2 {
             made: 0,
             present: true,
             rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -79,7 +81,7 @@ impl V2 {
 
     /// Makes the directory where it is missing and enables controllers down to it.
     pub(super) fn prepare(&mut self) -> Result<()> {
-        match file::make_dirs(&self.path, self.base) {
+        match file::make_dirs(&self.path, self.base, 1) {
             Ok(made) => self.made = made,
             Err(denied) if self.rootless && is_denied(denied.errno()) => {
                 self.present = false;
@@ -142,11 +144,17 @@ impl V2 {
     }
 
     /// Sets device rules and limits on a cgroup that is there.
-    pub(super) fn limit(&self, settings: &[Setting<'_>], rules: &[Rule]) -> Result<()> {
+    pub(super) fn limit(&mut self, settings: &[Setting<'_>], rules: &[Rule]) -> Result<()> {
         if self.present {
             self.filter_devices(rules)?;
         }
-        self.apply(settings, None)
+        if !self.rootless {
+            return self.apply(settings, None);
+        }
+        let dir = self.present.then_some(self.path.as_str());
+        let (settings, warning) = setting::without_undelegated(settings, |_| dir);
+        self.warnings.extend(warning);
+        self.apply(&settings, None)
     }
 
     fn filter_devices(&self, rules: &[Rule]) -> Result<()> {
@@ -289,6 +297,10 @@ impl V2 {
                 dir,
                 &file::read(dir, "cgroup.type").unwrap_or_default(),
             )),
+            // cgroup-v2.rst, Delegation Containment.
+            Errno::ACCESS | Errno::PERM => error.context(
+                "a process comes here only from a cgroup of the same delegated tree; start the runtime in one, such as with systemd-run --user --scope",
+            ),
             _ => error,
         }
     }
@@ -453,6 +465,10 @@ impl Manager for V2 {
         let pid = pid.to_string();
         self.attach_to(&self.path, &pid)
             .map_err(|errno| self.attach_error(&self.path, &pid, errno))
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn clone_into(&self) -> Result<Option<OwnedFd>> {

@@ -212,7 +212,7 @@ fn a_threaded_place_is_refused_clearly() {
         return;
     };
     let mut parent = real("threads");
-    file::make_dirs(&parent.path, parent.base).unwrap();
+    file::make_dirs(&parent.path, parent.base, 1).unwrap();
     std::fs::create_dir(format!("{}/t", parent.path)).unwrap();
     file::write(&parent.path, "cgroup.type", "threaded").unwrap();
     let mut manager = real("threads/c");

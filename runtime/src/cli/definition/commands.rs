@@ -294,13 +294,23 @@ pub static VALIDATE: Command = Command {
     about: "Check a bundle without running it",
     details: "Prints each finding with its place in the configuration, the section of the specification and what to do. \
 Fails where create would fail.",
-    flags: &[&VALIDATE_FORMAT],
+    flags: &[&TEXT_OR_JSON],
     positionals: &[Positional {
         name: "PATH",
         help: "A bundle's directory, or a configuration in it [default: the current directory]",
         required: false,
         rest: false,
     }],
+};
+/// `doctor`
+pub static DOCTOR: Command = Command {
+    name: "doctor",
+    about: "Tell what this host supports and what is missing",
+    details: "Looks at the kernel, cgroups, security modules, user namespaces and criu, and changes nothing. \
+For each thing that is missing it says what that means for containers and what to do. \
+Fails only where no container can run.",
+    flags: &[&TEXT_OR_JSON],
+    positionals: &[],
 };
 /// `help`
 pub static HELP_COMMAND: Command = Command {
@@ -317,7 +327,7 @@ pub static HELP_COMMAND: Command = Command {
 };
 
 /// Every command, in the order of the help text.
-pub static ALL: [&Command; 19] = [
+pub static ALL: [&Command; 20] = [
     &CREATE,
     &START,
     &RUN,
@@ -335,6 +345,7 @@ pub static ALL: [&Command; 19] = [
     &RESTORE,
     &SPEC,
     &VALIDATE,
+    &DOCTOR,
     &FEATURES,
     &HELP_COMMAND,
 ];

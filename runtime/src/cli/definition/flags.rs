@@ -255,8 +255,8 @@ pub static FORMAT: Flag = Flag::valued(
     "Form of the output: table or json [default: table]",
 )
 .short('f');
-/// `--format` of validate.
-pub static VALIDATE_FORMAT: Flag = Flag::valued(
+/// `--format` of validate and doctor.
+pub static TEXT_OR_JSON: Flag = Flag::valued(
     "format",
     Kind::Text,
     "FORMAT",

@@ -1,0 +1,344 @@
+//! Runs the same configurations under several runtimes and compares everything that can be seen.
+//!
+//! Belongs here: the command line, the runtimes, and the order of things. `configs` has what is run,
+//! `run` runs one under one runtime, `look` makes what is seen comparable, `compare` compares, and
+//! `known` has the list of differences that are explained.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod compare;
+mod configs;
+mod known;
+mod look;
+mod place;
+mod run;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clap::Parser;
+use knarr_integration::{Sandbox, Value, json, runtime};
+use nix::sched::CloneFlags;
+
+use compare::Difference;
+use configs::Case;
+use place::Place;
+
+/// Runs the same configurations under several runtimes and compares everything that can be seen.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Programs to compare with; by default runc and crun where installed.
+    #[arg(long = "runtime")]
+    runtimes: Vec<PathBuf>,
+    /// The probe: a static oci-conformance; by default the newest below target/.
+    #[arg(long)]
+    probe: Option<PathBuf>,
+    /// Only configurations whose name has this in it; nothing is stale then.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Configurations at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Write all reports to this file, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Print differences one by one, with explained ones too.
+    #[arg(long)]
+    all: bool,
+    /// Print the page for operators and end.
+    #[arg(long)]
+    page: bool,
+    /// Print the configurations' names and end.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A runtime that takes part.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Its program.
+    pub path: PathBuf,
+    /// Name and version, `crun 1.8.1`.
+    label: String,
+    old: bool,
+}
+
+impl Runtime {
+    /// Asks the program who it is.
+    fn new(path: PathBuf) -> Option<Self> {
+        let output = Command::new(&path).arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = text.lines().next()?.split_whitespace();
+        let (name, version) = (words.next()?, words.nth(1)?);
+        Some(Self {
+            path,
+            label: format!("{name} {version}"),
+            old: false,
+        })
+    }
+
+    /// The ociVersion it gets instead of 1.3.0, where it refuses that.
+    pub fn version_wanted(&self) -> Option<&'static str> {
+        self.old.then_some("1.0.2")
+    }
+}
+
+/// Where all of it lies.
+struct Bench {
+    dir: tempfile::TempDir,
+    probe: PathBuf,
+}
+
+impl Bench {
+    fn run(&self, case: &Case, number: usize, runtime: &Runtime, message: &mut String) -> Value {
+        // The same length for all runtimes: paths show.
+        let name = format!("p{number:04}");
+        let cgroup = format!("/{}differ-{}/{name}", Sandbox::PREFIX, std::process::id());
+        let place = Place::new(self.dir.path(), &self.probe, &name, cgroup);
+        run::run(case, runtime, &place, message)
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let known = known::read();
+    if args.page {
+        print!("{}", known::page(&known));
+        return ExitCode::SUCCESS;
+    }
+    let mut cases = configs::all();
+    let whole = args.only.is_empty();
+    cases.retain(|case| whole || args.only.iter().any(|part| case.name.contains(part)));
+    if args.list {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    assert!(rustix::process::geteuid().is_root(), "differ needs root");
+    own_surroundings();
+    let dir = tempfile::Builder::new()
+        .prefix(Sandbox::PREFIX)
+        .tempdir()
+        .unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let probe = dir.path().join("probe");
+    fs::copy(args.probe.clone().unwrap_or_else(find_probe), &probe).unwrap();
+    let bench = Bench { dir, probe };
+
+    let mut ours =
+        Runtime::new(runtime::path().to_owned()).expect("the runtime under test says who it is");
+    ours.label = "knarr".to_owned();
+    let mut runtimes = vec![ours];
+    runtimes.extend(peers(&args, &bench));
+    if runtimes.len() == 1 {
+        println!("skipped: neither runc nor crun can be used here");
+        return ExitCode::SUCCESS;
+    }
+    let labels: Vec<&str> = runtimes
+        .iter()
+        .map(|runtime| runtime.label.as_str())
+        .collect();
+    println!("{} configurations under {}", cases.len(), labels.join(", "));
+
+    let results = run_all(&bench, &cases, &runtimes, args.jobs);
+    knarr_integration::cgroup::remove(&format!(
+        "/{}differ-{}",
+        Sandbox::PREFIX,
+        std::process::id()
+    ));
+    let mut found = Vec::new();
+    for (case, reports) in &results {
+        for (runtime, report) in runtimes.iter().zip(reports).skip(1) {
+            found.extend(compare::compare(case, &runtime.label, &reports[0], report));
+        }
+    }
+    if let Some(path) = &args.json {
+        let all: BTreeMap<&String, Value> = results
+            .iter()
+            .map(|(case, reports)| {
+                let by_name: BTreeMap<&str, &Value> = labels.iter().copied().zip(reports).collect();
+                (case, json!(by_name))
+            })
+            .collect();
+        fs::write(path, json!(all).to_string()).unwrap();
+    }
+    let peers: Vec<String> = runtimes[1..].iter().map(|r| r.label.clone()).collect();
+    if args.all {
+        print(&found);
+    }
+    let verdict = known::judge(&known, &found, &peers, whole);
+    if !args.all {
+        print(&verdict.unexplained);
+    }
+    for entry in &verdict.stale {
+        println!("stale: {entry} explains nothing: take it off the list");
+    }
+    println!(
+        "{} configurations, {} differences: {} explained, {} not; {} stale entries",
+        results.len(),
+        found.len(),
+        verdict.explained,
+        verdict.unexplained.len(),
+        verdict.stale.len()
+    );
+    ExitCode::from(u8::from(
+        !verdict.unexplained.is_empty() || !verdict.stale.is_empty(),
+    ))
+}
+
+/// Namespaces of our own for whatever a runtime might change on the host by mistake. The version 2 tree
+/// beside version 1 goes: crun refuses such hosts, and all runtimes are to see the same.
+fn own_surroundings() {
+    use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+    nix::sched::unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNET,
+    )
+    .unwrap();
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .unwrap();
+    // A descriptor that every runtime inherits and no container may have.
+    let leak = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR,
+        rustix::fs::Mode::empty(),
+    );
+    std::mem::forget(leak.unwrap());
+    let unified = "/sys/fs/cgroup/unified";
+    if Path::new(unified).join("cgroup.procs").exists() {
+        unmount(unified, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// The peers that can be used here, each with the ociVersion it takes.
+fn peers(args: &Args, bench: &Bench) -> Vec<Runtime> {
+    let named = if args.runtimes.is_empty() {
+        vec![PathBuf::from("runc"), PathBuf::from("crun")]
+    } else {
+        args.runtimes.clone()
+    };
+    let all = configs::all();
+    let least = all.iter().find(|case| case.name == "base/least").unwrap();
+    let mut found = Vec::new();
+    for (number, name) in named.iter().enumerate() {
+        let Some(mut peer) = runtime::find(name).and_then(Runtime::new) else {
+            println!("not installed: {}", name.display());
+            continue;
+        };
+        let mut message = String::new();
+        let mut usable = false;
+        for old in [false, true] {
+            peer.old = old;
+            let report = bench.run(least, 9000 + number, &peer, &mut message);
+            if report["accepted"] == "yes" {
+                usable = true;
+                break;
+            }
+        }
+        if usable {
+            found.push(peer);
+        } else {
+            println!("not usable here: {} ({message})", name.display());
+        }
+    }
+    found
+}
+
+/// The newest static oci-conformance that cargo built here.
+fn find_probe() -> PathBuf {
+    if let Some(path) = std::env::var_os("KNARR_PROBE_BIN") {
+        return path.into();
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    let mut found = Vec::new();
+    for triple in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
+        for profile in ["release", "debug"] {
+            let path = target.join(triple).join(profile).join("oci-conformance");
+            if let Ok(meta) = fs::metadata(&path) {
+                found.push((meta.modified().unwrap(), path));
+            }
+        }
+    }
+    let newest = found.into_iter().max();
+    newest
+        .expect("no static oci-conformance below target/: run `make` first")
+        .1
+}
+
+/// Every case under every runtime, a few cases at a time; in the order of the cases.
+fn run_all(
+    bench: &Bench,
+    cases: &[Case],
+    runtimes: &[Runtime],
+    jobs: usize,
+) -> Vec<(String, Vec<Value>)> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(number) else {
+                        return;
+                    };
+                    let reports: Vec<Value> = runtimes
+                        .iter()
+                        .map(|runtime| {
+                            let mut message = String::new();
+                            let report = bench.run(case, number, runtime, &mut message);
+                            if !message.is_empty() && std::env::var_os("DIFFER_MESSAGES").is_some()
+                            {
+                                println!("{}: {}: {message}", case.name, runtime.label);
+                            }
+                            report
+                        })
+                        .collect();
+                    results
+                        .lock()
+                        .unwrap()
+                        .insert(number, (case.name.clone(), reports));
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap().into_values().collect()
+}
+
+/// Differences, those that are alike together.
+fn print(found: &[Difference]) {
+    let mut alike: BTreeMap<(&str, &str, &str, &str), Vec<&str>> = BTreeMap::new();
+    for difference in found {
+        alike
+            .entry((
+                &difference.path,
+                &difference.peer,
+                &difference.ours,
+                &difference.theirs,
+            ))
+            .or_default()
+            .push(&difference.case);
+    }
+    for ((path, peer, ours, theirs), cases) in alike {
+        println!("{path}\n    knarr {ours}\n    {peer} {theirs}");
+        let more = if cases.len() > 4 {
+            format!(" and {} more", cases.len() - 4)
+        } else {
+            String::new()
+        };
+        println!("    in {}{more}", cases[..cases.len().min(4)].join("; "));
+    }
+}
