@@ -79,7 +79,7 @@ test: build-needs test-needs knarr
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
-VM_TESTS ?= privileged checkpoint cgroups podman user:podman
+VM_TESTS ?= privileged checkpoint cgroups resources unified systemd podman user:podman
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
