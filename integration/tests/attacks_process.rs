@@ -284,10 +284,7 @@ fn exec_user_parsing() {
         }
     }
     if !wrong.is_empty() {
-        fell!(
-            "taken, each as the user that it says:\n{}",
-            wrong.join("\n")
-        );
+        fell!("taken: {}", wrong.join("; "));
     }
 }
 
