@@ -22,6 +22,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod socket;
 pub mod trace;
+pub mod user;
 pub mod without;
 
 pub use bundle::Bundle;

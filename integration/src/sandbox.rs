@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -195,8 +195,8 @@ impl Sandbox {
             .arg("traced")
             .arg(plain.get_program())
             .args(plain.get_args())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -344,10 +344,8 @@ impl Drop for Sandbox {
             for entry in entries.flatten() {
                 if let Some(id) = entry.file_name().to_str() {
                     let mut command = self.command(&["delete", "--force", id]);
-                    if let Ok(mut child) = command
-                        .stdout(std::process::Stdio::null())
-                        .stderr(std::process::Stdio::null())
-                        .spawn()
+                    if let Ok(mut child) =
+                        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
                     {
                         if !process::ended_within(child.id(), Duration::from_secs(10)) {
                             let _ = child.kill();
@@ -359,8 +357,11 @@ impl Drop for Sandbox {
         }
         if self.systemd {
             let slice = self.cgroup.trim_start_matches('/');
-            let mut stop = Command::new("systemctl");
-            let _ = stop.args(["stop", slice]).status();
+            // Init may ignore SIGTERM, and systemd would wait for it for a minute and a half.
+            for arguments in [&["kill", "--signal=KILL", slice][..], &["stop", slice]] {
+                let mut systemctl = Command::new("systemctl");
+                let _ = systemctl.args(arguments).stderr(Stdio::null()).status();
+            }
         }
         cgroup::remove(&self.cgroup);
         let own = self.dir().to_path_buf();

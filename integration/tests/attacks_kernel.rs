@@ -251,8 +251,14 @@ fn procfs_options_hide() {
 /// Ids: CVE-2023-25809
 #[test]
 fn cgroups_of_others() {
-    let script = "find /sys/fs/cgroup -type d 2>/dev/null | while read -r d; do mkdir $d/evil; echo $$ >$d/cgroup.procs; done; \
-        cat /proc/self/cgroup; true";
+    // Its own at most: were the way open, the host's other cgroups are not to suffer.
+    let script = |base: &str, sb: &Sandbox| {
+        format!(
+            "for d in {base} {base}/* $(find {base} -type d -path '*{}*'); do
+            mkdir $d/evil; echo $$ >$d/cgroup.procs; done 2>/dev/null; cat /proc/self/cgroup; true",
+            sb.cgroup()
+        )
+    };
     // The first shows that the way is open where somebody mounts all of the tree.
     for (user, option, kind) in [
         (true, "rw", "bind"),
@@ -274,12 +280,17 @@ fn cgroups_of_others() {
                 }
             }
         }
-        let bundle = sb.sh_bundle(script, |c| {
+        let base = if kind == "bind" {
+            "/tmp"
+        } else {
+            "/sys/fs/cgroup"
+        };
+        let bundle = sb.sh_bundle(&script(base, &sb), |c| {
             if user {
                 bundle::user_namespace(c);
             }
             bundle::drop_namespace(c, "cgroup");
-            let mut mount = json!({"destination": "/sys/fs/cgroup", "type": kind, "source": "cgroup",
+            let mut mount = json!({"destination": base, "type": kind, "source": "cgroup",
                 "options": ["nosuid", "noexec", "nodev", "relatime", option]});
             if kind == "bind" {
                 mount["source"] = json!("/sys/fs/cgroup");

@@ -284,10 +284,7 @@ fn exec_user_parsing() {
         }
     }
     if !wrong.is_empty() {
-        fell!(
-            "taken, each as the user that it says:\n{}",
-            wrong.join("\n")
-        );
+        fell!("taken: {}", wrong.join("; "));
     }
 }
 
@@ -358,7 +355,7 @@ fn exec_cgroup_of_a_neighbour() {
                     .strip_prefix(&own)
                     .is_some_and(|rest| rest.starts_with('/'));
             // Hierarchies that the container has no cgroup in do not count.
-            if cgroup.contains("evil") && !inside || !inside && cgroup == sb.cgroup() {
+            if !inside && (cgroup.contains("evil") || cgroup == sb.cgroup()) {
                 fell!("--cgroup {path}: the process is in {cgroup}");
             }
         }

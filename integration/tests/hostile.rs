@@ -328,12 +328,13 @@ fn strange_things_in_the_state_root() {
 fn state_root_that_cannot_be() {
     let sb = Sandbox::new();
     let bundle = sb.bundle(|_| {});
+    let id = format!("knarr-it-{}", std::process::id());
     for root in ["/", "/proc/knarr-root", "/etc/passwd", "/etc/passwd/x"] {
         let mut command = knarr_integration::runtime::call(knarr_integration::runtime::path());
-        command.args(["--root", root, "create", "--bundle", bundle.arg(), "x"]);
+        command.args(["--root", root, "create", "--bundle", bundle.arg(), &id]);
         sb.spawn(command).wait().fails();
     }
-    assert!(!std::path::Path::new("/x").exists());
+    assert!(!std::path::Path::new("/").join(id).exists());
 }
 
 #[test]

@@ -311,9 +311,6 @@ fn user_namespace_without_mappings_errors() {
     let sb = Sandbox::new();
     let before = sb.look();
     let none = sb.bundle(|c| push(c, "/linux/namespaces", json!({"type": "user"})));
-    let alone = sb.bundle(|c| {
-        c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
-    });
     let big = sb.bundle(|c| {
         user_namespace(c);
         c["linux"]["uidMappings"] =
@@ -327,7 +324,7 @@ fn user_namespace_without_mappings_errors() {
             json!({"containerID": 5, "hostID": 300_000, "size": 10}),
         );
     });
-    for bundle in [none, alone, big, overlap] {
+    for bundle in [none, big, overlap] {
         sb.create("maps", &bundle).fails();
         sb.same_as(&before);
     }
@@ -462,4 +459,25 @@ fn sysctls_are_set_in_their_namespaces_only() {
         sb.create("sysctl", &bundle).fails();
         sb.same_as(&before);
     }
+}
+
+/// Whoever makes an IPC namespace owns the root of its message queues.
+#[test]
+fn message_queues_belong_to_the_containers_root() {
+    let sb = Sandbox::new();
+    let script = "stat -c 'owner %u' /dev/mqueue";
+    let out = sb.sh(script, user_namespace).ok().stdout;
+    assert!(out.contains("owner 0"), "{out}");
+}
+
+/// They have no meaning then, and callers that leave them in exist.
+#[test]
+fn mappings_without_a_user_namespace_are_ignored() {
+    let sb = Sandbox::new();
+    let out = sb.sh("cat /proc/self/uid_map", |c| {
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        c["linux"]["uidMappings"] = map.clone();
+        c["linux"]["gidMappings"] = map;
+    });
+    assert!(out.ok().stdout.contains("4294967295"));
 }

@@ -21,6 +21,7 @@ pub mod doctor;
 pub mod error;
 pub mod hooks;
 pub mod host;
+mod id_maps;
 mod init;
 pub mod intel_rdt;
 mod namespaces;

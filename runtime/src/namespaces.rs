@@ -8,12 +8,13 @@
 //! is different, nobody comes back from it: the child joins that one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::container::wait;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::init;
 use crate::spec::config::IdMapping;
 use crate::spec::linux::Linux;
 use crate::sys::clone::{self, flags};
@@ -131,14 +132,21 @@ impl Namespaces {
     }
 
     /// Flags for clone3: all that are made, but for the cgroup namespace, whose root is the
-    /// cgroup that its maker is in, and the time namespace where offsets were prepared.
+    /// cgroup that its maker is in, the time namespace where offsets were prepared, and beside a
+    /// user namespace the IPC namespace: its maker owns the root of the mqueue file system, and
+    /// only inside is that an id that the container knows.
     pub fn clone_flags(&self) -> u64 {
         let prepared = if self.time_offsets.is_empty() {
             0
         } else {
             flags::NEWTIME
         };
-        self.make & !(flags::NEWCGROUP | prepared)
+        let later = if self.make & flags::NEWUSER != 0 {
+            flags::NEWIPC
+        } else {
+            0
+        };
+        self.make & !(flags::NEWCGROUP | prepared | later)
     }
 
     /// Puts the calling process where its next child shall be born.
@@ -150,13 +158,69 @@ impl Namespaces {
         for (flag, fd) in &self.join {
             entered.join(*flag, fd.as_fd())?;
         }
-        if !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0 {
+        if self.has_offsets() {
             entered.make(flags::NEWTIME)?;
-            let path = "/proc/self/timens_offsets";
-            std::fs::write(path, &self.time_offsets)
-                .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))?;
+            self.write_offsets()?;
         }
         Ok(entered)
+    }
+
+    /// As [`Namespaces::enter`], for a process that need not come back; goes into the user
+    /// namespace too, in which it becomes root.
+    ///
+    /// The others may belong to that one or to the caller's own: those that cannot be joined before
+    /// it are joined after.
+    ///
+    /// # Errors
+    /// As [`Namespaces::enter`].
+    pub fn enter_for_good(&self) -> Result<()> {
+        let join = |flag: u64, fd: &OwnedFd| {
+            clone::setns(fd.as_fd(), flag)
+                .context(|| format!("linux.namespaces: setns({})", names(flag)))
+        };
+        let mut later = Vec::new();
+        for (flag, fd) in &self.join {
+            match join(*flag, fd) {
+                Err(error)
+                    if self.join_user.is_some()
+                        && error.errno() == Some(rustix::io::Errno::PERM) =>
+                {
+                    later.push((*flag, fd));
+                }
+                result => result?,
+            }
+        }
+        if let Some(user) = &self.join_user {
+            join(flags::NEWUSER, user)?;
+            init::become_root()?;
+        }
+        for (flag, fd) in later {
+            join(flag, fd)?;
+        }
+        if self.has_offsets() {
+            clone::unshare(flags::NEWTIME).context(|| "linux.timeOffsets: unshare(time)")?;
+            self.write_offsets()?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else than the runtime has to go where init is to be born, and make it: who
+    /// joins a user namespace stays there, and who is not root of the first one cannot come back
+    /// to the namespaces that belong to that.
+    pub fn need_helper(&self, host: &Host) -> bool {
+        self.join_user.is_some()
+            || ((!self.join.is_empty() || self.has_offsets()) && host.rootless())
+    }
+
+    /// Whether a time namespace is made before its first process, to get its offsets.
+    fn has_offsets(&self) -> bool {
+        !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0
+    }
+
+    fn write_offsets(&self) -> Result<()> {
+        let path = "/proc/self/timens_offsets";
+        std::fs::write(path, &self.time_offsets)
+            .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))
     }
 }
 
@@ -268,66 +332,4 @@ pub(crate) fn join_those_of(
     opened
         .iter()
         .try_for_each(|(fd, flag)| clone::setns(fd.as_fd(), *flag))
-}
-
-/// Writes the id maps of the new user namespace of process `pid`. user_namespaces(7).
-///
-/// A privileged process writes the files itself; another one may write only a
-/// map of its own single id and asks newuidmap(1) and newgidmap(1) for more.
-///
-/// # Errors
-/// The maps are refused, or the helpers are missing.
-pub(crate) fn write_id_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
-    write_id_map(pid, "uid_map", "newuidmap", uids)?;
-    match write_id_map(pid, "gid_map", "newgidmap", gids) {
-        // An unprivileged process must first give up setgroups(2).
-        Err(error) if error.errno() == Some(rustix::io::Errno::PERM) => {
-            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")
-                .context(|| format!("write(/proc/{pid}/setgroups)"))?;
-            write_id_map(pid, "gid_map", "newgidmap", gids)
-        }
-        other => other,
-    }
-}
-
-fn write_id_map(pid: i32, file: &str, helper: &str, mappings: &[IdMapping]) -> Result<()> {
-    if mappings.is_empty() {
-        return Ok(());
-    }
-    let mut map = String::new();
-    for mapping in mappings {
-        use std::fmt::Write;
-        let _ = writeln!(
-            map,
-            "{} {} {}",
-            mapping.container_id, mapping.host_id, mapping.size
-        );
-    }
-    let path = format!("/proc/{pid}/{file}");
-    let Err(error) = std::fs::write(&path, &map) else {
-        return Ok(());
-    };
-    let error = Err(error).context(|| format!("write({path}, {map:?})"));
-    if rustix::process::geteuid().is_root() || !has_helper(helper) {
-        return error;
-    }
-    let mut command = std::process::Command::new(helper);
-    command
-        .arg(pid.to_string())
-        .args(map.split_ascii_whitespace());
-    let output = command.output().context(|| format!("exec({helper})"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(
-        Kind::System,
-        format!("{helper} {pid}: {reason}"),
-    ))
-}
-
-fn has_helper(name: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
-        || Path::new("/usr/bin").join(name).exists()
 }

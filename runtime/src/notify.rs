@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fds;
 
@@ -89,16 +90,19 @@ impl Listener {
     pub fn proxy(&self, host: &str, pid: u32, pidfd: BorrowedFd<'_>) -> Result<bool> {
         loop {
             let mut fds = [
-                PollFd::new(&self.0, PollFlags::IN),
                 PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+                PollFd::new(&self.0, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
-                Ok(_) => {}
+            let ended = match wait::poll_beside(pidfd, &mut fds, None) {
+                Ok(ended) => ended,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
-            }
-            if fds[0].revents().is_empty() {
-                return Ok(false);
+            };
+            if fds[1].revents().is_empty() {
+                if ended {
+                    return Ok(false);
+                }
+                continue;
             }
             let mut message = [0; MAX_MESSAGE];
             let (count, _) = match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
@@ -234,11 +238,17 @@ impl Inherited {
             .saturating_add(self.preserve)
     }
 
+    /// Whether there are any [`Inherited::variables`].
+    #[must_use]
+    pub fn has_variables(self) -> bool {
+        self.listen > 0
+    }
+
     /// What the process finds in its environment, `pid` being its own as it sees it.
     /// `names` is LISTEN_FDNAMES of the caller. Empty without descriptors of a service manager.
     #[must_use]
     pub fn variables(self, pid: u32, names: Option<&str>) -> Vec<(&'static str, String)> {
-        if self.listen == 0 {
+        if !self.has_variables() {
             return Vec::new();
         }
         let mut variables = vec![

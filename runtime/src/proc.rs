@@ -77,6 +77,36 @@ fn parse_stat(stat: &[u8]) -> Option<Identity> {
     })
 }
 
+/// The processes in the pid namespace of `pid`, as far as the caller may look into them.
+///
+/// # Errors
+/// /proc cannot be read, or `pid` may not be looked into.
+pub(crate) fn pids_with(pid: i32) -> Result<Vec<u32>> {
+    let namespace = |pid: &str| {
+        let path = format!("/proc/{pid}/ns/pid");
+        rustix::fs::stat(&path).map_err(|errno| Error::system(format!("stat({path})"), errno))
+    };
+    let wanted = namespace(&pid.to_string())?;
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").context(|| "open(/proc)")? {
+        let name = entry.context(|| "getdents(/proc)")?.file_name();
+        let Some((name, number)) = name
+            .to_str()
+            .and_then(|name| Some((name, name.parse().ok()?)))
+        else {
+            continue;
+        };
+        // Others end meanwhile, or are not the caller's.
+        if namespace(name)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino))
+        {
+            pids.push(number);
+        }
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
 /// The name of a user of the host, or the number where it has none.
 pub(crate) fn user_name(uid: u32) -> String {
     let name = std::fs::read_to_string("/etc/passwd")

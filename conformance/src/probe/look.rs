@@ -46,12 +46,20 @@ pub fn report() -> Value {
         "net_dev": text("/proc/net/dev"),
         "monotonic": clock(rustix::time::ClockId::Monotonic),
         "boottime": clock(rustix::time::ClockId::Boottime),
-        "session": rustix::process::getsid(None).map(|p| p.as_raw_nonzero().get()).ok(),
+        "session": stat_field(3),
         "tty": tty(),
         "scheduler": scheduler(),
         "ioprio": sys::ioprio_get().ok(),
         "mempolicy": sys::get_mempolicy().ok(),
     })
+}
+
+/// A number of /proc/self/stat after the name, counted from the state on. rustix has no word for
+/// the 0 that stands for a process outside the namespace.
+pub fn stat_field(index: usize) -> Option<i64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(index)?.parse().ok()
 }
 
 fn scheduler() -> Value {

@@ -260,26 +260,22 @@ pub fn tree(root: &str) -> Value {
 
 /// The place among other processes, as relations: numbers differ from run to run.
 fn process() -> Value {
-    let own = rustix::process::getpid();
-    let role = |pid: Option<rustix::process::Pid>| match pid {
-        None => "outside".to_owned(),
-        Some(pid) if pid == own => "itself".to_owned(),
-        Some(pid) if pid.is_init() => "init".to_owned(),
-        Some(_) => "another".to_owned(),
+    let own = i64::from(std::process::id());
+    let role = |index| match super::look::stat_field(index) {
+        None => "unknown",
+        Some(0) => "outside",
+        Some(-1) => "none",
+        Some(pid) if pid == own => "itself",
+        Some(1) => "init",
+        Some(_) => "another",
     };
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat
-        .rsplit_once(") ")
-        .map(|(_, rest)| rest.split(' ').collect())
-        .unwrap_or_default();
-    let tty: u32 = fields.get(4).and_then(|f| f.parse().ok()).unwrap_or(0);
     json!({
-        "init": own.is_init(),
-        "parent": role(rustix::process::getppid()),
-        "group": role(Some(rustix::process::getpgrp())),
-        "session": role(rustix::process::getsid(None).ok()),
-        "terminal": tty != 0,
-        "foreground": fields.get(5).map(|f| if *f == "-1" { "none" } else if *f == own.to_string() { "itself" } else { "another" }),
+        "init": own == 1,
+        "parent": role(1),
+        "group": role(2),
+        "session": role(3),
+        "terminal": super::look::stat_field(4).is_some_and(|tty| tty != 0),
+        "foreground": role(5),
         "executable": fs::read_link("/proc/self/exe").map(|p| p.display().to_string()).map_err(|e| errno(&e)).unwrap_or_else(|e| e.to_string()),
     })
 }
@@ -314,7 +310,7 @@ fn loopback() -> Value {
     outcome(send())
 }
 
-/// Flags of each open descriptor.
+/// Flags and owner of each open descriptor.
 fn descriptors() -> Value {
     let mut found = Map::new();
     for number in 0..64 {
@@ -322,7 +318,14 @@ fn descriptors() -> Value {
             continue;
         };
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        found.insert(number.to_string(), flags.map(str::trim).into());
+        let owner = fs::metadata(format!("/proc/self/fd/{number}"));
+        found.insert(
+            number.to_string(),
+            json!({
+                "flags": flags.map(str::trim),
+                "owner": owner.map(|m| format!("{}:{}", m.uid(), m.gid())).ok(),
+            }),
+        );
     }
     found.into()
 }

@@ -198,13 +198,11 @@ fn peek(limit: Duration) {
                     note(name);
                 }
             }
-            for name in ["mem", "environ", "maps"] {
-                let path = format!("{base}/{name}");
-                let reachable = match name {
-                    "mem" => File::open(path).is_ok(),
-                    _ => fs::read(path).is_ok_and(|text| !text.is_empty()),
-                };
-                if reachable {
+            if File::open(format!("{base}/mem")).is_ok() {
+                note("mem");
+            }
+            for name in ["environ", "maps"] {
+                if fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty()) {
                     note(name);
                 }
             }

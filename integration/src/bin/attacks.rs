@@ -31,6 +31,26 @@ struct Args {
     write: Option<PathBuf>,
 }
 
+/// What stands above the table in the file.
+const PREAMBLE: &str = "\
+# Attacks
+
+One test for each class of hole that container runtimes have had (`integration/tests/attacks_*.rs`).
+`make test` runs them against knarr. This page compares runtimes; it is written by
+
+    cargo run -p knarr-integration --bin attacks -- --write docs/attacks.md
+
+- *held*: the attack took place, and nothing outside the container was read, changed or made; nothing
+  hung, crashed or was reported as a success that was none.
+- *fell*: it succeeded. *unproven*: it did not take place, for the reason given below.
+- Races are run for a limited time (`--seconds`): what held may still fall to luck.
+
+Not defended, by any of them: a container with CAP_SYS_PTRACE of the host's user namespace and no
+LSM that confines ptrace(2) can take over a process that joins it by exec, before that has given up
+the runtime's privileges. Give such a capability only inside a user namespace.
+
+";
+
 /// One test.
 struct Attack {
     file: String,
@@ -91,7 +111,7 @@ fn main() -> ExitCode {
     let text = format!("{table}\n{reasons}");
     println!("{text}");
     if let Some(path) = args.write {
-        fs::write(path, text).unwrap();
+        fs::write(path, PREAMBLE.to_owned() + &text).unwrap();
     }
     ExitCode::from(u8::from(bad))
 }
@@ -236,8 +256,11 @@ fn run(test: &str, attack: &Attack, runtime: &Path, seconds: f64) -> Verdict {
                     word
                 }
             });
-            let short: String = words.collect::<Vec<_>>().join(" ");
-            Some(short.chars().take(160).collect::<String>())
+            let text = words.collect::<Vec<_>>().join(" ");
+            let text = text
+                .trim_end_matches("Outcome {")
+                .trim_end_matches([' ', ':']);
+            Some(text.chars().take(160).collect::<String>())
         })
     };
     let (word, reason) = if let Some(reason) = after(FELL) {

@@ -10,6 +10,7 @@ use rustix::termios::{
 };
 
 use super::peer;
+use crate::container::wait;
 use crate::error::{Context, Result};
 use crate::sys::signal::Signals;
 
@@ -46,11 +47,11 @@ pub fn wait(
                 fds.push(PollFd::from_borrowed_fd(relay.descriptor(end), flags));
             }
         }
-        match poll(&mut fds, None) {
-            Ok(_) => {}
+        let ended = match wait::poll_beside(pidfd, &mut fds, None) {
+            Ok(ended) => ended,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno).context(|| "poll()"),
-        }
+        };
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         if !ready[1].is_empty() {
             while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
@@ -65,7 +66,7 @@ pub fn wait(
                 relay.pass(end, *flags);
             }
         }
-        if !ready[0].is_empty() {
+        if ended {
             if let Some(relay) = &mut relay {
                 relay.finish(signals)?;
             }

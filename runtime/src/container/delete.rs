@@ -34,10 +34,15 @@ impl Container {
     /// # Errors
     /// Whatever could not be removed.
     pub fn force_delete(root: &Path, id: &str) -> Result<Vec<String>> {
-        match destroy(root, id, true) {
-            Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
-            other => other,
-        }
+        unless_gone(destroy(root, id, true))
+    }
+}
+
+/// A container that somebody else has removed needs no more removing.
+pub(super) fn unless_gone(outcome: Result<Vec<String>>) -> Result<Vec<String>> {
+    match outcome {
+        Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
+        other => other,
     }
 }
 
@@ -77,8 +82,21 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
             ),
         ));
     }
+    take_apart(&store, &record, status, force)
+}
+
+/// As [`destroy`], for the creator of a container whose init it has seen end.
+pub(super) fn destroy_ended(store: &Store, record: &Record) -> Result<Vec<String>> {
+    store.lock()?;
+    take_apart(store, record, Status::Stopped, true)
+}
+
+/// Removes what is there of a container that is `status`, and ends what lives.
+fn take_apart(store: &Store, record: &Record, status: Status, force: bool) -> Result<Vec<String>> {
     let mut manager = cgroup::from_record(&record.cgroup)?;
-    end_processes(&record, &*manager)?;
+    if status != Status::Stopped || !record.private_pid || !record.ready {
+        end_processes(record, &*manager)?;
+    }
     fault!("delete.ended");
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
@@ -109,7 +127,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     };
     // The container is gone, whatever becomes of its last hooks.
     let failures = config
-        .and_then(|config| poststop(&record, &config.unwrap_or_default()))
+        .and_then(|config| poststop(record, &config.unwrap_or_default()))
         .unwrap_or_else(|error| vec![error.context("hooks.poststop are not run")]);
     Ok(failures.iter().map(ToString::to_string).collect())
 }
@@ -158,14 +176,22 @@ fn salvage(store: &Store, id: &str, damage: &Error) -> Result<Vec<String>> {
 fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
     let spec = config_of(id, config)?;
     let path = spec.linux.as_ref().map(|linux| &*linux.cgroups_path);
-    let mut record = cgroup::manager(&cgroup::Request {
-        id,
-        cgroups_path: path.unwrap_or_default(),
-        driver: CgroupDriver::Cgroupfs,
-        rootless: Host::new().rootless(),
-        annotations: &spec.annotations,
-    })?
-    .record();
+    let path = path.unwrap_or_default();
+    let with = |driver: CgroupDriver| {
+        cgroup::manager(&cgroup::Request {
+            id,
+            cgroups_path: path,
+            driver,
+            rootless: Host::new().rootless(),
+            annotations: &spec.annotations,
+        })
+    };
+    if !path.starts_with('/') && path.split(':').count() == 3 {
+        // As systemd's driver reads it, which looks whether the unit is this container's.
+        let unit = with(CgroupDriver::Systemd)?.planned();
+        cgroup::from_record(&unit)?.delete()?;
+    }
+    let mut record = with(CgroupDriver::Cgroupfs)?.record();
     for dir in &mut record.dirs {
         dir.made = 1;
     }

@@ -211,12 +211,20 @@ impl Container {
         self.manager(&record)?.update(resources)
     }
 
-    /// Pids of all processes in the container, as the host sees them.
+    /// Pids of all processes in the container, as the host sees them. Those of a container without a
+    /// cgroup are found by its pid namespace.
     ///
     /// # Errors
-    /// An unreadable cgroup.
+    /// An unreadable cgroup; neither a cgroup nor a pid namespace of its own.
     pub fn pids(&self) -> Result<Vec<u32>> {
         let (_, record) = self.open()?;
+        let no_cgroup = record.cgroup.dirs.is_empty() && record.cgroup.unit.is_none();
+        if no_cgroup && record.private_pid {
+            return match is_alive(&record)? {
+                true => proc::pids_with(record.pid),
+                false => Ok(Vec::new()),
+            };
+        }
         self.manager(&record)?.pids()
     }
 

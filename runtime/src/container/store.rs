@@ -10,18 +10,20 @@
 //!     notify/      the socket for a service manager, where there is one
 //! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat,
-    openat, renameat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, flock, fstat, mkdirat,
+    mknodat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// Fifo at which init waits.
 pub(crate) const START_FIFO: &str = "start";
@@ -47,6 +49,8 @@ pub(crate) struct Store {
     id: String,
     /// Whether the lock is ours: asking the kernel would give it up.
     locked: Cell<bool>,
+    /// Files that are done with.
+    spent: RefCell<Batch>,
 }
 
 impl AsFd for Store {
@@ -110,28 +114,29 @@ impl Store {
                 ));
             }
         }
-        Store::open_made(root, &root_fd, id).inspect_err(|_| {
-            let _ = unlinkat(&root_fd, id, AtFlags::REMOVEDIR);
-        })
-    }
-
-    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<Store> {
-        fault!("create.store");
-        let store = open_dir(root_fd.as_fd(), Path::new(id))
-            .context(|| format!("open({}/{id})", root.display()))
-            .and_then(|dir| {
-                Ok(Store {
-                    root: root_fd.try_clone().context(|| "dup(root)")?,
-                    dir,
-                    id: id.to_owned(),
-                    locked: Cell::new(false),
-                })
-            })?;
+        let remove = |root_fd: &OwnedFd| {
+            let _ = unlinkat(root_fd, id, AtFlags::REMOVEDIR);
+        };
+        let dir = Store::open_made(root, &root_fd, id).inspect_err(|_| remove(&root_fd))?;
+        let store = Store {
+            root: root_fd,
+            dir,
+            id: id.to_owned(),
+            locked: Cell::new(false),
+            spent: RefCell::default(),
+        };
         match store.lock() {
             // Taken for the remains of somebody else before it was locked.
             Err(error) if error.kind() == Kind::NotFound => Err(exists(id)),
-            other => other.map(|()| store),
-        }
+            other => other.inspect_err(|_| remove(&store.root)),
+        }?;
+        Ok(store)
+    }
+
+    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<OwnedFd> {
+        fault!("create.store");
+        open_dir(root_fd.as_fd(), Path::new(id))
+            .context(|| format!("open({}/{id})", root.display()))
     }
 
     /// Removes a directory that is no container: one whose maker was killed before the record
@@ -169,6 +174,7 @@ impl Store {
             dir,
             id: id.to_owned(),
             locked: Cell::new(false),
+            spent: RefCell::default(),
         }))
     }
 
@@ -194,14 +200,13 @@ impl Store {
 
     /// Waits for the lock; it is released when the store is dropped or the process ends.
     pub fn lock(&self) -> Result<()> {
-        loop {
+        while !self.locked.get() {
             match flock(&self.dir, FlockOperation::LockExclusive) {
-                Ok(()) => break,
+                Ok(()) => self.locked.set(true),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::system(format!("flock({})", self.id), errno)),
             }
         }
-        self.locked.set(true);
         // Removed while we waited: what we hold is not the container any more.
         let links = fstat(&self.dir)
             .context(|| format!("fstat({})", self.id))?
@@ -223,6 +228,13 @@ impl Store {
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
             Err(errno) => Err(Error::system(format!("flock({})", self.id), errno)),
         }
+    }
+
+    /// Closes the directory together with others.
+    pub fn close(self, spent: &mut Batch) {
+        spent.append(self.spent.take());
+        spent.push(self.root);
+        spent.push(self.dir);
     }
 
     /// Lets others change the container again.
@@ -248,15 +260,21 @@ impl Store {
     /// Replaces a file as a whole.
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .context(|| format!("open({}/{temporary})", self.id))?;
-        std::fs::File::from(fd)
-            .write_all(contents)
-            .context(|| format!("write({}/{temporary})", self.id))?;
+        self.write_first(&temporary, contents)?;
         renameat(&self.dir, &temporary, &self.dir, name)
             .context(|| format!("rename({}/{name})", self.id))
+    }
+
+    /// Writes a file that nobody reads yet.
+    pub fn write_first(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+            .context(|| format!("open({}/{name})", self.id))?;
+        let mut file = std::fs::File::from(fd);
+        let written = file.write_all(contents);
+        self.spent.borrow_mut().push(file.into());
+        written.context(|| format!("write({}/{name})", self.id))
     }
 
     /// Reads a file; `None` where it is missing.
@@ -322,9 +340,11 @@ impl Store {
 const MAX_DEPTH: u32 = 32;
 
 /// Removes all files of a directory, and directories below it; but not the record at the top.
+/// Nobody has read the directory through this descriptor before.
 fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    let list = Dir::read_from(dir).context(|| "readdir()")?;
-    for entry in list {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut list = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = list.next() {
         let entry = entry.context(|| "readdir()")?;
         let name = entry.file_name();
         let is_record = depth == 0

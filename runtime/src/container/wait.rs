@@ -23,7 +23,7 @@ use crate::proc;
 static DIRECTORIES: AtomicBool = AtomicBool::new(false);
 
 /// How often a process that is known by its directory is looked at, in milliseconds.
-pub(crate) const PAUSE: i64 = 5;
+const PAUSE: i64 = 5;
 
 /// A descriptor for a process.
 ///
@@ -115,6 +115,32 @@ pub(crate) fn ended_within(process: BorrowedFd<'_>, millis: i64) -> Result<bool>
             Err(errno) => return Err(Error::system("poll(pidfd)", errno)),
         }
     }
+}
+
+/// Waits until one of `fds` is ready, of which the first is `process`, at most `timeout`; whether
+/// the process has ended.
+///
+/// # Errors
+/// Those of poll(2).
+pub(crate) fn poll_beside(
+    process: BorrowedFd<'_>,
+    fds: &mut [PollFd<'_>],
+    timeout: Option<&Timespec>,
+) -> std::result::Result<bool, Errno> {
+    if !is_directory(process) {
+        poll(fds, timeout)?;
+        return Ok(fds.first().is_some_and(|first| !first.revents().is_empty()));
+    }
+    // Seen now and then only: what the others have to say may come late, but comes.
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: PAUSE * 1_000_000,
+    };
+    poll(fds.get_mut(1..).unwrap_or_default(), Some(&pause))?;
+    if let Some(first) = fds.first_mut() {
+        first.clear_revents();
+    }
+    Ok(look(process).is_none_or(|found| !found.alive))
 }
 
 /// Waits for the end of a child: its exit code, or 128 and the signal that ended it.

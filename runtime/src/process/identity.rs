@@ -86,23 +86,29 @@ impl Identity {
             match set_thread_groups(&self.groups) {
                 // A user namespace made without privilege forbids setgroups(2) so that nobody
                 // gets rid of a group that denies access: user_namespaces(7).
-                Err(Errno::PERM) if self.groups.is_empty() => {}
-                result => result.context(|| {
-                    format!(
-                        "process.user.additionalGids: setgroups({} groups)",
-                        self.groups.len()
-                    )
-                })?,
+                // Nothing is lost where no group was asked for but the one that the process has anyway.
+                Err(Errno::PERM) if self.groups.iter().all(|group| group.as_raw() == self.gid) => {}
+                result => result.context(|| self.groups_refused(result.err()))?,
             }
         }
         let gid = Gid::from_raw(self.gid);
-        set_thread_res_gid(gid, gid, gid)
-            .context(|| format!("process.user.gid: setresgid({0}, {0}, {0})", self.gid))?;
+        set_thread_res_gid(gid, gid, gid).map_err(|errno| id_refused("gid", self.gid, errno))?;
         let uid = Uid::from_raw(self.uid);
-        set_thread_res_uid(uid, uid, uid)
-            .context(|| format!("process.user.uid: setresuid({0}, {0}, {0})", self.uid))?;
+        set_thread_res_uid(uid, uid, uid).map_err(|errno| id_refused("uid", self.uid, errno))?;
         set_umask(self.umask);
         Ok(())
+    }
+
+    fn groups_refused(&self, errno: Option<Errno>) -> String {
+        let why = match errno {
+            Some(Errno::PERM) => {
+                " (a user namespace that was made without privileges takes no groups, see /proc/self/setgroups)"
+            }
+            Some(Errno::INVAL) => " (a group is not mapped in the user namespace)",
+            _ => "",
+        };
+        let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        format!("process.user.additionalGids: setgroups({groups:?}){why}")
     }
 
     /// Gives the descriptors 0 to 2 to the user, so that it can open `/dev/stdout` again.
@@ -140,6 +146,9 @@ impl Identity {
                 }
             }
         }
+        if let Some(null) = own_null.flatten() {
+            root.done(null);
+        }
         Ok(())
     }
 }
@@ -166,6 +175,15 @@ fn null_of(root: &RootFd) -> Option<OwnedFd> {
     // It was opened so that nothing could block; programs expect one that may.
     fcntl_setfl(&file, OFlags::RDWR).ok()?;
     Some(file)
+}
+
+fn id_refused(field: &str, id: u32, errno: Errno) -> Error {
+    let call = format!("process.user.{field}: setres{field}({id}, {id}, {id})");
+    let error = Error::system(call, errno);
+    match errno {
+        Errno::INVAL => error.context(format!("{id} is not mapped in the user namespace")),
+        _ => error,
+    }
 }
 
 /// Sets no_new_privs: execve(2) grants nothing any more, prctl(2).
@@ -258,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_denies_setgroups_takes_an_empty_list_only() {
-        if !is_root("a_namespace_that_denies_setgroups_takes_an_empty_list_only") {
+    fn a_namespace_that_denies_setgroups_takes_no_further_group() {
+        if !is_root("a_namespace_that_denies_setgroups_takes_no_further_group") {
             return;
         }
         let enter = || {
@@ -291,11 +309,18 @@ mod tests {
         let seen = in_child(|| {
             enter();
             plan(&user(0, 0, &[0]))?.apply()?;
+            Ok(status("Uid"))
+        });
+        assert_eq!(seen.unwrap(), "0\t0\t0\t0");
+        let seen = in_child(|| {
+            enter();
+            plan(&user(0, 0, &[0, 1]))?.apply()?;
             Ok(String::new())
         });
-        assert_eq!(
-            seen.unwrap_err().to_string(),
-            "process.user.additionalGids: setgroups(1 groups): operation not permitted"
+        let message = seen.unwrap_err().to_string();
+        assert!(
+            message.starts_with("process.user.additionalGids: setgroups([0, 1]) (a user namespace"),
+            "{message}"
         );
     }
 

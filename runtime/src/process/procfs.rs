@@ -6,6 +6,7 @@
 //! this type, which resolves below its own descriptor, crosses no mount point
 //! and looks at what it opened.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
@@ -13,13 +14,14 @@ use rustix::io::{read, write};
 
 use crate::beneath;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// The inode of the top directory of every procfs; a bind mount of a part of it has another one.
 const ROOT_INODE: u64 = 1;
 
 /// A verified procfs.
 #[derive(Debug)]
-pub struct ProcFs(OwnedFd);
+pub struct ProcFs(OwnedFd, RefCell<Batch>);
 
 impl ProcFs {
     /// Opens /proc of the caller's mount namespace.
@@ -45,7 +47,7 @@ impl ProcFs {
                 "/proc is not a procfs; mount one before containers are run",
             ));
         }
-        Ok(ProcFs(fd))
+        Ok(ProcFs(fd, RefCell::default()))
     }
 
     /// Opens `path` below /proc, links like `self` included, mount points and magic links not.
@@ -78,6 +80,7 @@ impl ProcFs {
             )
         };
         let count = write(&file, value).context(call)?;
+        self.1.borrow_mut().push(file);
         if count != value.len() {
             return Err(Error::new(
                 Kind::System,

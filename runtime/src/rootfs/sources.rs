@@ -112,6 +112,9 @@ fn host_source<'a>(
         {
             return Ok(None);
         }
+        Err(error) if error.errno() == Some(Errno::NOSYS) => {
+            return Err(Error::unsupported(error, "id mappings need Linux 5.12"));
+        }
         result => result?,
     };
     if let Some(idmap) = step.idmap {

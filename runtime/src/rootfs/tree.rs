@@ -110,6 +110,21 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
+    /// Whether mount(2) does the same as [`NewFilesystem::make`] and [`attach`], in one call for eight.
+    ///
+    /// It knows no quotes, and no name that is empty; a label it wants in quotes.
+    pub(super) fn is_simple(&self) -> bool {
+        let plain = |option: &&str| !option.contains(['"', '\\']);
+        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+    }
+
+    /// Makes and mounts the instance with mount(2) upon the working directory.
+    ///
+    /// The name that it gives to the kernel is `.`: no path is looked up, as with a descriptor.
+    pub(super) fn mount_here(&self) -> Result<()> {
+        self.mount_classic(".")
+    }
+
     /// Makes and mounts the instance with mount(2), which alone knows some
     /// options, onto `destination`.
     pub(super) fn mount_classic(&self, destination: &str) -> Result<()> {
@@ -317,6 +332,11 @@ impl Changes {
         Changes::new(own, Attributes::default(), &[])
     }
 
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// As [`Changes::read_only`] if that is among the options.
     pub(super) fn read_only_if(options: &MountOptions<'_>) -> Changes {
         match options.attributes.set & attr::RDONLY {
@@ -339,8 +359,19 @@ impl Changes {
     /// Applies them to the mount whose root `mount` is, detached or not.
     pub(super) fn apply(&self, mount: BorrowedFd<'_>) -> Result<()> {
         for (recursive, attr) in &self.0 {
-            mount_setattr(mount, c"", *recursive, attr)
-                .map_err(|errno| Error::system(call(*recursive, attr), errno))?;
+            let result = match mount_setattr(mount, c"", *recursive, attr) {
+                // The owner of the source has made it read-only, and locked that for those who are
+                // not root of the host. Callers write "rw" for whatever is not to be read-only.
+                Err(Errno::PERM) if attr.attr_clr & attr::RDONLY != 0 => {
+                    let rest = MountAttr {
+                        attr_clr: attr.attr_clr & !attr::RDONLY,
+                        ..*attr
+                    };
+                    mount_setattr(mount, c"", *recursive, &rest)
+                }
+                result => result,
+            };
+            result.map_err(|errno| Error::system(call(*recursive, attr), errno))?;
         }
         Ok(())
     }

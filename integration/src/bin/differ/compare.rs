@@ -46,12 +46,7 @@ fn walk(
     note: &mut impl FnMut(&str, Option<&Value>, Option<&Value>),
 ) {
     let (Some(left), Some(right)) = (ours.as_object(), theirs.as_object()) else {
-        let same = if path.ends_with(":mounts:order") {
-            common(ours, theirs) == common(theirs, ours)
-        } else {
-            ours == theirs
-        };
-        if !same {
+        if ours != theirs {
             note(path, Some(ours), Some(theirs));
         }
         return;
@@ -70,14 +65,4 @@ fn walk(
             (a, b) => note(&inner, a, b),
         }
     }
-}
-
-/// The elements of one list that the other has too: a missing mount shows elsewhere, not as another order.
-fn common<'a>(list: &'a Value, other: &Value) -> Vec<&'a Value> {
-    let other = other.as_array().map(Vec::as_slice).unwrap_or_default();
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .filter(|element| other.contains(element))
-        .collect()
 }

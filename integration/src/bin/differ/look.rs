@@ -144,7 +144,12 @@ pub fn normal(report: &Value, around: &Around<'_>) -> Value {
     let mut status = Map::new();
     for name in STATUS {
         if let Some(value) = all["status"].get(*name) {
-            status.insert((*name).to_owned(), value.clone());
+            let value = if *name == "SigIgn" {
+                without_own_signals(value)
+            } else {
+                value.clone()
+            };
+            status.insert((*name).to_owned(), value);
         }
     }
     all.insert("status".to_owned(), status.into());
@@ -188,17 +193,24 @@ pub fn normal(report: &Value, around: &Around<'_>) -> Value {
     report
 }
 
-/// Mounts by mount point, and their order.
+/// A mask of signals without 32 to 34, which C libraries keep for themselves and ignore as they like.
+fn without_own_signals(mask: &Value) -> Value {
+    let bits = u64::from_str_radix(mask.as_str().unwrap_or_default(), 16).unwrap_or(u64::MAX);
+    format!("{:016x}", bits & !(0b111 << 31)).into()
+}
+
+/// Mounts by mount point.
 fn mounts(text: &str) -> Value {
     let mut found = Map::new();
-    let mut order = Vec::new();
+    let mut names: BTreeMap<&str, String> = BTreeMap::new();
     for line in text.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
         };
         let left: Vec<&str> = left.split(' ').collect();
         let right: Vec<&str> = right.split(' ').collect();
-        let (&[_, _, _, root, point, options, ..], &[kind, source, more]) = (&left[..], &right[..])
+        let (&[id, parent, _, root, point, options, ..], &[kind, source, more]) =
+            (&left[..], &right[..])
         else {
             continue;
         };
@@ -211,16 +223,20 @@ fn mounts(text: &str) -> Value {
         while found.contains_key(&name) {
             name.push_str(" (above)");
         }
-        order.push(name.clone());
+        names.insert(id, name.clone());
         found.insert(
             name,
             json!({
                 "root": anonymous(root), "options": options, "propagation": groups.join(" "),
-                "type": kind, "source": source, "file system": more,
+                "type": kind, "source": source, "file system": more, "on": parent,
             }),
         );
     }
-    found.insert("order".to_owned(), order.into());
+    // Upon which mount, instead of its number: what covers what.
+    for mount in found.values_mut() {
+        let parent = mount["on"].as_str().and_then(|id| names.get(id));
+        mount["on"] = parent.map_or("the host's", String::as_str).into();
+    }
     found.into()
 }
 
@@ -371,7 +387,6 @@ pub fn outside(init: u32) -> Value {
         "oom_score_adj": text("oom_score_adj").trim(),
         "command": text("cmdline").replace('\0', " ").trim(),
         "environment": environment.trim_end_matches('\0').split('\0').collect::<Vec<_>>(),
-        "parent is the caller's": true,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use knarr_integration::socket::Receiver;
@@ -118,7 +118,7 @@ impl Driver<'_> {
         let mut call = self.command(command, args);
         call.stdout(File::create(&out).unwrap())
             .stderr(File::create(&err).unwrap())
-            .stdin(Stdio::null());
+            .stdin(self.null());
         let mut child = call.spawn().unwrap();
         let ended = process::ended_within(child.id(), LIMIT);
         if !ended {
@@ -138,6 +138,15 @@ impl Driver<'_> {
             quiet: stderr.trim().is_empty(),
             stderr,
         }
+    }
+
+    /// A null device of this place's own: some runtimes change its owner.
+    fn null(&self) -> File {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        let path = self.place.path("null");
+        let mode = Mode::from_raw_mode(0o666);
+        let _ = mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(1, 3));
+        File::options().read(true).write(true).open(path).unwrap()
     }
 
     /// The whole life of a container.
@@ -182,7 +191,7 @@ impl Driver<'_> {
         seen.insert("cgroup".to_owned(), look::cgroups(self.place));
         seen.insert("outside".to_owned(), look::outside(init));
         if lively {
-            seen.insert("exec".to_owned(), self.exec(exec, &around));
+            seen.insert("exec".to_owned(), self.exec(exec, &around, message));
         }
         seen.insert("kill".to_owned(), self.call("kill", &[ID, "KILL"]).seen());
         process::eventually(LIMIT, || !process::alive(init));
@@ -242,7 +251,7 @@ impl Driver<'_> {
         reported(&String::from_utf8_lossy(&text))
     }
 
-    fn exec(&self, flags: &[&str], around: &look::Around<'_>) -> Value {
+    fn exec(&self, flags: &[&str], around: &look::Around<'_>, message: &mut String) -> Value {
         let file = self.place.path("process.json");
         let mut process = self.config["process"].clone();
         process["terminal"] = json!(false);
@@ -262,6 +271,7 @@ impl Driver<'_> {
             None => json!({}),
         };
         seen["call"] = call.seen();
+        message.push_str(&call.stderr);
         seen
     }
 }

@@ -119,9 +119,10 @@ fn user(spec: &Spec<'_>, linux: &Linux<'_>, report: &mut Report) {
             continue;
         }
         if !has(spec, "user") {
-            report.error(
+            // Other runtimes let it pass, and it does no harm.
+            report.warn(
                 format_args!("linux.{field}"),
-                format_args!("without a user namespace there is nothing to map"),
+                format_args!("without a user namespace there is nothing to map: it is ignored"),
                 USER,
                 "add the user namespace to linux.namespaces, or remove the mappings",
             );

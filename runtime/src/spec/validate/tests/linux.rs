@@ -85,7 +85,7 @@ fn id_mappings() {
             "{found:#?} instead of {path}: {words}"
         );
     }
-    error(
+    warning(
         "linux/uidMappings",
         json!([ids(0, 0, 1)]),
         "linux.uidMappings",
