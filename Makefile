@@ -96,6 +96,7 @@ callers: build-needs peers knarr
 		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
 
 bench: demo-needs knarr
+	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 

@@ -113,11 +113,16 @@ impl Rootfs<'_> {
         let destination = self.destination(step, Leaf::Directory)?;
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
-        let directory = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
-        let directory = self.kernel.new_filesystem(&directory)?;
-        let directory = (directory, Attributes::default());
-        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
-        let (directory, _) = directory;
+        let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
+        self.enter(destination.fd.as_fd())?;
+        let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
+        let directory = if simple && new.mount_here().is_ok() {
+            self.mounted(step, destination.fd.as_fd())?
+        } else {
+            let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
+            self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+            directory.0
+        };
         let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
         if self.plan.cgroup_namespace {
             self.enter(directory.as_fd())?;
