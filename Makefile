@@ -53,7 +53,7 @@ CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini
 	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
 	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
 	catatonit=/usr/libexec/podman/catatonit \
-	golang-github-containers-image=/etc/containers/policy.json
+	golang-github-containers-common=/etc/containers/policy.json
 
 .PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
