@@ -88,6 +88,7 @@ impl Rootfs<'_> {
         let found = self.root.make(step.destination, links, leaf, mode)?;
         // A link may lead where the plan could not see it: into a procfs.
         if !found.created
+            && links == Links::Follow
             && step.normal != "/proc"
             && !bindable_in_proc(&step.normal)
             && is_procfs(found.fd.as_fd())?
@@ -124,7 +125,10 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        self.place(tree.as_fd(), &changes, destination.fd.as_fd())
+        self.place(tree.as_fd(), &changes, destination.fd.as_fd())?;
+        self.root.done(tree);
+        self.root.done(destination.fd);
+        Ok(())
     }
 
     fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
@@ -158,6 +162,14 @@ impl Rootfs<'_> {
         let options = &step.options;
         let none = Attributes::default();
         let mut changes = Changes::new(none, options.recursive, &options.propagation);
+        if changes.is_empty() && !later && !options.tmpcopyup && new.is_simple() {
+            self.enter(destination.fd.as_fd())?;
+            // What mount(2) refuses, the other calls may explain, or do all the same.
+            if new.mount_here().is_ok() {
+                self.root.done(destination.fd);
+                return Ok(());
+            }
+        }
         let tree = if options.needs_mount() {
             new.mount_classic(&format!("/proc/self/fd/{}", destination.fd.as_raw_fd()))?;
             let tree = self.mounted(step, destination.fd.as_fd())?;
@@ -196,7 +208,10 @@ impl Rootfs<'_> {
         }
         if later {
             self.read_only_later.push((step.index, tree));
+        } else {
+            self.root.done(tree);
         }
+        self.root.done(destination.fd);
         Ok(())
     }
 
@@ -225,7 +240,7 @@ impl Rootfs<'_> {
     }
 
     /// Finds the mount that mount(2) has just made upon `beneath`.
-    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+    pub(super) fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self
             .root
             .resolve(step.destination, Links::Follow)

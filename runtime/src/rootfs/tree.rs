@@ -110,6 +110,21 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
+    /// Whether mount(2) does the same as [`NewFilesystem::make`] and [`attach`], in one call for eight.
+    ///
+    /// It knows no quotes, and no name that is empty; a label it wants in quotes.
+    pub(super) fn is_simple(&self) -> bool {
+        let plain = |option: &&str| !option.contains(['"', '\\']);
+        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+    }
+
+    /// Makes and mounts the instance with mount(2) upon the working directory.
+    ///
+    /// The name that it gives to the kernel is `.`: no path is looked up, as with a descriptor.
+    pub(super) fn mount_here(&self) -> Result<()> {
+        self.mount_classic(".")
+    }
+
     /// Makes and mounts the instance with mount(2), which alone knows some
     /// options, onto `destination`.
     pub(super) fn mount_classic(&self, destination: &str) -> Result<()> {
@@ -315,6 +330,11 @@ impl Changes {
             clear: 0,
         };
         Changes::new(own, Attributes::default(), &[])
+    }
+
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// As [`Changes::read_only`] if that is among the options.

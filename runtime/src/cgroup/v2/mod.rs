@@ -23,6 +23,7 @@ use super::{Manager, OomWatch, Place, Record, RecordedDir, Request, Stats};
 use super::{control, delegate, device_program};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
+use crate::sys::fds::Batch;
 
 /// A container's cgroup on v2.
 #[derive(Debug)]
@@ -179,7 +180,7 @@ impl V2 {
             self.enable(settings)?;
         }
         let dir = self.present.then_some(self.path.as_str());
-        setting::apply(settings, |_| dir, journal)
+        setting::apply(settings, |_| dir, journal, &mut Batch::default())
     }
 
     /// Enables the controllers that the settings need and that nobody has enabled yet: systemd
