@@ -44,7 +44,7 @@ BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
 BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
 DEMO_NEEDS  := busybox-static=/bin/busybox
 TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
-	libseccomp-dev=/usr/include/seccomp.h
+	libseccomp-dev=/usr/include/seccomp.h uidmap=/usr/bin/newuidmap
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
 # What the daemons below target/peers need of Debian, and the callers that are Debian's.
@@ -82,7 +82,7 @@ test: build-needs test-needs knarr
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
-VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless \
+VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
 	conmon podman user:podman
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)

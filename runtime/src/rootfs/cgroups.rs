@@ -11,6 +11,8 @@
 //! host's tree is bound. Callers ask for that where a container shall look after
 //! the host (Kubernetes for privileged pods, `--cgroupns=host`), what runs there
 //! looks for /proc/self/cgroup's path below the mount, and other runtimes do it.
+//!
+//! What is bound on version 2 is read-only in every user namespace but the first.
 
 use std::ffi::CString;
 use std::fs::read_to_string;
@@ -28,6 +30,7 @@ use super::root_fd::Leaf;
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host;
+use crate::host::Host;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
 
 /// Magic number of cgroup2, statfs(2).
@@ -100,10 +103,14 @@ impl Rootfs<'_> {
                 } else {
                     ""
                 };
-                (
-                    bound(&self.kernel, Path::new(HOST), path)?,
-                    step.options.attributes,
-                )
+                let mut attributes = step.options.attributes;
+                if Host::new().in_user_namespace() {
+                    // What is in there may belong to the user who started this: with no cgroup
+                    // namespace around it, the container would reach the user's other cgroups.
+                    attributes.set |= attr::RDONLY;
+                    attributes.clear &= !attr::RDONLY;
+                }
+                (bound(&self.kernel, Path::new(HOST), path)?, attributes)
             }
         };
         self.finish_cgroup(step, &tree, destination.fd.as_fd())
