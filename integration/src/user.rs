@@ -9,11 +9,12 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{self, Bundle, push};
+use crate::bundle::{self, Bundle, drop_namespace, push};
 use crate::process;
 use crate::runtime::{self, Outcome, Running};
 
@@ -499,8 +500,48 @@ pub fn delegated() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let above = Path::new("/sys/fs/cgroup").join(own).parent()?.to_owned();
-    let probe = above.join(format!("knarr-probe-{}", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    let probe = above.join(format!("knarr-probe-{}-{n}", std::process::id()));
     fs::create_dir(&probe).ok()?;
     fs::remove_dir(&probe).ok()?;
     Some(above)
+}
+
+/// Ranges as adduser gives them.
+pub const MANY: Range = Range {
+    start: 200_000,
+    count: 65_536,
+};
+
+/// Takes the user namespace away: the runtime is in one already.
+pub fn no_user_namespace(config: &mut Value) {
+    drop_namespace(config, "user");
+    let linux = config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+}
+
+/// A ground whose commands run as root of a user namespace with these many ids, 1 or more.
+///
+/// # Errors
+/// The user has no ranges to map.
+pub fn nested(count: u32) -> Result<(Ground, Holder), String> {
+    let mut ground = Ground::new();
+    let (uid, gid) = (ground.uid, ground.gid);
+    if count == 1 {
+        let holder = ground.enter_namespace(&format!("0 {uid} 1"), &format!("0 {gid} 1"));
+        return Ok((ground, holder));
+    }
+    let (uids, gids) = if is_root() {
+        (MANY, MANY)
+    } else {
+        ground.subids(MANY)?
+    };
+    let count = (count - 1).min(uids.count).min(gids.count);
+    let holder = ground.enter_namespace(
+        &format!("0 {uid} 1\n1 {} {count}", uids.start),
+        &format!("0 {gid} 1\n1 {} {count}", gids.start),
+    );
+    Ok((ground, holder))
 }

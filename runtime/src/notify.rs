@@ -238,11 +238,17 @@ impl Inherited {
             .saturating_add(self.preserve)
     }
 
+    /// Whether there are any [`Inherited::variables`].
+    #[must_use]
+    pub fn has_variables(self) -> bool {
+        self.listen > 0
+    }
+
     /// What the process finds in its environment, `pid` being its own as it sees it.
     /// `names` is LISTEN_FDNAMES of the caller. Empty without descriptors of a service manager.
     #[must_use]
     pub fn variables(self, pid: u32, names: Option<&str>) -> Vec<(&'static str, String)> {
-        if self.listen == 0 {
+        if !self.has_variables() {
             return Vec::new();
         }
         let mut variables = vec![

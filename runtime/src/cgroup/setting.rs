@@ -175,7 +175,7 @@ fn no_limit(device: &str, value: &str) -> String {
 }
 
 /// Writes settings in order. `dir` finds the directory of a controller; what is
-/// overwritten goes to the journal where one is given.
+/// overwritten goes to the journal where one is given, open files to `spent`.
 ///
 /// # Errors
 /// The first value that the kernel refuses, or the first whose controller or
@@ -184,9 +184,9 @@ pub(super) fn apply<'d>(
     settings: &[Setting<'_>],
     dir: impl Fn(Controller) -> Option<&'d str>,
     mut journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let mut rest = settings;
-    let mut spent = Batch::default();
     while let Some(first) = rest.first() {
         let same = match first.group {
             0 => 1,
@@ -194,7 +194,7 @@ pub(super) fn apply<'d>(
         };
         let (group, after) = rest.split_at(same);
         rest = after;
-        settle(group, &dir, journal.as_deref_mut(), &mut spent)?;
+        settle(group, &dir, journal.as_deref_mut(), spent)?;
     }
     Ok(())
 }

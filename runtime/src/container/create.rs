@@ -292,7 +292,7 @@ impl Builder<'_> {
         gate: GateKind,
         undo: &mut Undo,
     ) -> std::result::Result<Parts, (Error, Box<Record>)> {
-        let mut record = record(self.options, self.bundle, self.spec);
+        let mut record = record(self.options, self.host, self.bundle, self.spec);
         match self.steps(gate, undo, &mut record) {
             Ok((pidfd, channel, console)) => Ok(Parts {
                 record,
@@ -373,7 +373,8 @@ impl Builder<'_> {
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
-        self.store.write(CONFIG, &self.bundle.text)?;
+        // Whole or not makes no difference before there is a record.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
         fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
@@ -440,7 +441,7 @@ impl Builder<'_> {
                 init::run(plan, theirs)
             }
             Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => return Err(clone_error(set, into.is_some(), errno)),
+            Err(errno) => return Err(clone_error(set, errno)),
         };
         drop(theirs);
         fault!("create.clone");
@@ -450,7 +451,8 @@ impl Builder<'_> {
             wait::reap(helper.as_fd())?;
             pid = wait::pid_of(pidfd.as_fd())?;
         }
-        undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
+        let pidfd = &*undo.init.insert(pidfd);
+        let pidfd = pidfd.as_fd();
         fault!("create.init");
         entered.leave()?;
         fault!("create.leave");
@@ -510,10 +512,10 @@ impl Builder<'_> {
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
         fault!("create.go");
-        let console = self.accompany(&ours, record, pidfd.as_fd())?;
+        let console = self.accompany(&ours, record, pidfd)?;
         fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {
-            send_pidfd(socket, pidfd.as_fd())?;
+            send_pidfd(socket, pidfd)?;
         }
         fault!("create.pidfd");
         if let Some(path) = &self.options.pid_file {
@@ -526,6 +528,8 @@ impl Builder<'_> {
         fault!("create.record");
         ours.send_go()?;
         fault!("create.done");
+        let pidfd = undo.init.take();
+        let pidfd = pidfd.ok_or_else(|| channel::unexpected("init is not there"))?;
         Ok((pidfd, ours, console))
     }
 
@@ -599,13 +603,10 @@ impl Builder<'_> {
     }
 }
 
-fn clone_error(set: u64, into_cgroup: bool, errno: Errno) -> Error {
+fn clone_error(set: u64, errno: Errno) -> Error {
     let call = format!("clone3({})", namespaces::names(set));
     let error = Error::system(call, errno);
     match errno {
-        Errno::ACCESS if into_cgroup => error.context(
-            "linux.cgroupsPath: the caller may not move a process from its own cgroup there; start it in a cgroup below the same delegated one, such as with systemd-run --user --scope",
-        ),
         Errno::PERM | Errno::ACCESS | Errno::NOSPC if set & flags::NEWUSER != 0 => error.context(
             "linux.namespaces: the kernel refuses a user namespace; see the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
         ),
@@ -614,7 +615,12 @@ fn clone_error(set: u64, into_cgroup: bool, errno: Errno) -> Error {
 }
 
 /// The record of a container that is about to be made.
-pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) -> Record {
+pub(super) fn record(
+    options: &CreateOptions,
+    host: &Host,
+    bundle: &Bundle,
+    spec: &Spec<'_>,
+) -> Record {
     Record {
         version: record::VERSION,
         oci_version: spec.oci_version.to_string(),
@@ -622,7 +628,7 @@ pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) 
         bundle: bundle.path.display().to_string(),
         rootfs: String::new(),
         created: time::now_rfc3339(),
-        owner: rustix::process::geteuid().as_raw(),
+        owner: host.euid(),
         annotations: spec
             .annotations
             .iter()

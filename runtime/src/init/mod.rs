@@ -120,9 +120,11 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     setsid().context(|| "setsid()")?;
     fault!("init.session");
-    if made & flags::NEWNET != 0 {
-        network::loopback::up()?;
-    }
+    let socket = if made & flags::NEWNET != 0 {
+        Some(network::loopback::up()?)
+    } else {
+        None
+    };
     names(plan.spec)?;
     fault!("init.names");
 
@@ -140,6 +142,9 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     };
     let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
     fault!("init.rootfs");
+    if let Some(socket) = socket {
+        root.root().done(socket);
+    }
 
     if let Some(hooks) = &plan.spec.hooks {
         let lists = [

@@ -146,6 +146,9 @@ impl Identity {
                 }
             }
         }
+        if let Some(null) = own_null.flatten() {
+            root.done(null);
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use rustix::io::{Errno, read};
 use super::program::Program;
 use crate::error::{Error, Kind, Result};
 use crate::rootfs::{Links, open_in};
+use crate::sys::fds::Batch;
 
 /// How much of a passwd file is read, in bytes; an image could bring one without end.
 const MAX_PASSWD: usize = 4 << 20;
@@ -51,7 +52,8 @@ pub fn parse(text: &str) -> Result<(u32, Option<u32>)> {
 /// resolved inside `root` (the kernel follows at most 40 links), opened without waiting for
 /// the other end of a fifo, and read only if it is a regular file, up to 4 MiB.
 pub fn home<Fd: AsFd>(root: Fd, uid: u32) -> Option<String> {
-    let file = open_inside(root, "etc/passwd").ok()?;
+    let mut spent = Batch::default();
+    let file = open_inside(root, "etc/passwd", &mut spent).ok()?;
     let mut wanted = None;
     lines(&file, |line| {
         // name:password:uid:gid:comment:home:shell
@@ -66,6 +68,7 @@ pub fn home<Fd: AsFd>(root: Fd, uid: u32) -> Option<String> {
             .map(str::to_owned);
         Some(())
     });
+    spent.push(file);
     // A control character could end a line or a variable of somebody who parses HOME.
     wanted.filter(|home| home.starts_with('/') && !home.chars().any(char::is_control))
 }
@@ -79,7 +82,11 @@ pub fn set_home<Fd: AsFd>(program: &mut Program, root: Fd, uid: u32) {
     }
 }
 
-fn open_inside<Fd: AsFd>(root: Fd, path: &str) -> std::result::Result<OwnedFd, Errno> {
+fn open_inside<Fd: AsFd>(
+    root: Fd,
+    path: &str,
+    spent: &mut Batch,
+) -> std::result::Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     // Looked at before it is opened: opening a device can do something by itself.
     let place = open_in(root.as_fd(), path, OFlags::PATH, Links::Follow)?;
@@ -91,6 +98,7 @@ fn open_inside<Fd: AsFd>(root: Fd, path: &str) -> std::result::Result<OwnedFd, E
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
+    spent.push(place);
     Ok(file)
 }
 

@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::fchdir;
 
 use super::Rootfs;
 use super::kernel::Kernel;
 use super::plan::MountStep;
 use super::root_fd::Leaf;
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
 
 /// Magic number of cgroup2, statfs(2).
@@ -67,7 +67,8 @@ impl Rootfs<'_> {
         let magic = fs::statfs(HOST)
             .context(|| format!("statfs({HOST:?})"))?
             .f_type;
-        let own = read_to_string("/proc/self/cgroup").context(|| "read(\"/proc/self/cgroup\")")?;
+        let own = host::read_small("/proc/self/cgroup")
+            .ok_or_else(|| Error::new(Kind::System, "/proc/self/cgroup cannot be read"))?;
         if u64::try_from(magic) == Ok(CGROUP2_SUPER_MAGIC) {
             self.cgroup_v2(step, source, &own)
         } else {
@@ -112,14 +113,20 @@ impl Rootfs<'_> {
         let destination = self.destination(step, Leaf::Directory)?;
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
-        let directory = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
-        let directory = self.kernel.new_filesystem(&directory)?;
-        let directory = (directory, Attributes::default());
-        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
-        let (directory, _) = directory;
+        let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
+        self.enter(destination.fd.as_fd())?;
+        let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
+        let directory = if simple && new.mount_here().is_ok() {
+            self.mounted(step, destination.fd.as_fd())?
+        } else {
+            let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
+            self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+            directory.0
+        };
         let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
         if self.plan.cgroup_namespace {
-            new_hierarchies(directory.as_fd(), memberships, source, &options)?;
+            self.enter(directory.as_fd())?;
+            new_hierarchies(memberships, source, &options)?;
         } else {
             self.bind_hierarchies(directory.as_fd(), memberships, options.attributes)?;
         }
@@ -127,6 +134,8 @@ impl Rootfs<'_> {
             self.kernel
                 .change(directory.as_fd(), &Changes::read_only())?;
         }
+        self.root.done(directory);
+        self.root.done(destination.fd);
         Ok(())
     }
 
@@ -168,36 +177,25 @@ impl Rootfs<'_> {
     }
 }
 
-/// Mounts each hierarchy in `directory`; the roots are those of the cgroup namespace.
+/// Mounts each hierarchy in the working directory; the roots are those of the cgroup namespace.
 ///
 /// Ten mounts are many calls if each is made detached. The directory is a new
 /// file system that nobody else can see, so names in it can be relied upon.
 fn new_hierarchies<'m>(
-    directory: BorrowedFd<'_>,
     memberships: impl Iterator<Item = Membership<'m>>,
     source: &str,
     options: &MountOptions<'_>,
 ) -> Result<()> {
-    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .context(|| "open(\".\")")?;
-    fchdir(directory).context(|| "fchdir(cgroup directory)")?;
     let flags = MountFlags::from_bits_retain(u32::try_from(options.mount_flags()).unwrap_or(0));
-    let mut result = Ok(());
     for own in memberships {
         let name = own.directory();
-        result = make_directory(CWD, name).and_then(|()| {
-            let data = CString::new(own.controllers).map_err(|_| {
-                Error::system(format!("mount({:?})", own.controllers), Errno::INVAL)
-            })?;
-            mount(source, name, "cgroup", flags, data.as_c_str())
-                .context(|| format!("mount({source:?}, \"cgroup\", {:?})", own.controllers))
-        });
-        if result.is_err() {
-            break;
-        }
+        make_directory(CWD, name)?;
+        let data = CString::new(own.controllers)
+            .map_err(|_| Error::system(format!("mount({:?})", own.controllers), Errno::INVAL))?;
+        mount(source, name, "cgroup", flags, data.as_c_str())
+            .context(|| format!("mount({source:?}, \"cgroup\", {:?})", own.controllers))?;
     }
-    fchdir(&here).context(|| "fchdir")?;
-    result
+    Ok(())
 }
 
 /// Makes the mount point of a hierarchy, with a link for each controller of

@@ -106,6 +106,7 @@ fn make_device(
     let number = fs::makedev(device.major, device.minor);
     let mode = Mode::from_raw_mode(device.mode);
     match fs::mknodat(parent, name, device.kind, mode, number) {
+        Ok(()) if (device.uid, device.gid) == (0, 0) => return Ok(()),
         Ok(()) => {}
         Err(Errno::EXIST) => return check_device(parent, name, device),
         // The rule of user namespaces also holds where the runtime itself is inside one.
@@ -114,19 +115,17 @@ fn make_device(
         }
         Err(errno) => return Err(Error::system(mknod_call(device), errno)),
     }
-    if (device.uid, device.gid) != (0, 0) {
-        let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)
-            .context(|| format!("fchownat({name:?}, {}, {})", device.uid, device.gid))?;
-        if device.mode & 0o6000 != 0 {
-            // The change of the owner has taken these bits away. By way of a descriptor, since
-            // chmod(2) would follow a link that has taken the node's place.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            fs::openat(parent, name, flags, Mode::empty())
-                .and_then(|node| fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), mode))
-                .context(|| format!("chmod({name:?}, {:#o})", device.mode))?;
-        }
+    let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)
+        .context(|| format!("fchownat({name:?}, {}, {})", device.uid, device.gid))?;
+    if device.mode & 0o6000 != 0 {
+        // The change of the owner has taken these bits away. By way of a descriptor, since
+        // chmod(2) would follow a link that has taken the node's place.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(parent, name, flags, Mode::empty())
+            .and_then(|node| fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), mode))
+            .context(|| format!("chmod({name:?}, {:#o})", device.mode))?;
     }
     check_device(parent, name, device)
 }
@@ -223,13 +222,19 @@ fn empty_file(parent: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd>
     }
 }
 
+fn exists(root: &RootFd, path: &str) -> bool {
+    root.resolve(path, Links::Follow)
+        .map(|found| root.done(found))
+        .is_ok()
+}
+
 /// Makes the links of `/dev` and `/dev/ptmx`.
 pub(super) fn make_links(root: &RootFd, dev: BorrowedFd<'_>) -> Result<()> {
     // One look decides for the streams: they are open in every container's process.
-    let streams = root.resolve("/proc/self/fd", Links::Follow).is_ok();
+    let streams = exists(root, "/proc/self/fd");
     for (name, target) in LINKS {
         let exists = if name == "core" {
-            streams && root.resolve(target, Links::Follow).is_ok()
+            streams && exists(root, target)
         } else {
             streams
         };

@@ -3,7 +3,7 @@
 //! Belongs here: linux.maskedPaths and linux.readonlyPaths. Does not: which
 //! paths these are.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{self, FileType};
@@ -42,17 +42,27 @@ impl Mask {
     }
 
     /// Copies take over what `changes` did to the first mount.
-    fn put(&mut self, kernel: &Kernel, changes: &Changes, target: BorrowedFd<'_>) -> Result<()> {
+    fn put(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        changes: &Changes,
+        target: OwnedFd,
+    ) -> Result<()> {
         if self.attached {
             let copy = kernel
                 .clone_fd(self.tree.as_fd(), Depth::One)
                 .context(|| "open_tree(mask)")?;
-            return kernel
-                .attach(copy.as_fd(), target)
-                .context(|| "move_mount(mask)");
+            kernel
+                .attach(copy.as_fd(), target.as_fd())
+                .context(|| "move_mount(mask)")?;
+            root.done(copy);
+        } else {
+            self.attached = true;
+            kernel.place(self.tree.as_fd(), changes, target.as_fd())?;
         }
-        self.attached = true;
-        kernel.place(self.tree.as_fd(), changes, target)
+        root.done(target);
+        Ok(())
     }
 }
 
@@ -93,6 +103,14 @@ impl Masks {
         Ok(())
     }
 
+    /// Gives the originals up.
+    pub(super) fn done(self, root: &RootFd) {
+        root.done(self.null.tree);
+        if let Some(empty) = self.empty {
+            root.done(empty.tree);
+        }
+    }
+
     fn mask(&mut self, root: &RootFd, kernel: &Kernel, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());
@@ -103,7 +121,7 @@ impl Masks {
         if kind != FileType::Directory {
             // It is the host's own node: mode and owner are not for the container to change.
             // A device is written to all the same.
-            return self.null.put(kernel, &Changes::read_only(), target.as_fd());
+            return self.null.put(root, kernel, &Changes::read_only(), target);
         }
         let empty = match &mut self.empty {
             Some(empty) => empty,
@@ -111,7 +129,7 @@ impl Masks {
                 .empty
                 .insert(Mask::new(empty_directory(kernel, label)?)),
         };
-        empty.put(kernel, &Changes::default(), target.as_fd())
+        empty.put(root, kernel, &Changes::default(), target)
     }
 }
 
@@ -150,7 +168,10 @@ fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
     let tree = kernel
         .clone_fd(target.as_fd(), Depth::All)
         .context(|| "open_tree")?;
-    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())
+    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())?;
+    root.done(tree);
+    root.done(target);
+    Ok(())
 }
 
 /// Resolves a path once; everything after works on the descriptor.

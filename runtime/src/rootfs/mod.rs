@@ -42,8 +42,8 @@ pub use sources::HostSources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{fchdir, umask};
 
 use crate::error::{Context, Result};
 use crate::spec::mount_options::PropagationKind;
@@ -60,6 +60,8 @@ pub struct Rootfs<'a> {
     /// Mounts that become read-only when everything in them has been made.
     read_only_later: Vec<(usize, OwnedFd)>,
     masks: Option<Masks>,
+    /// Where the working directory was, once it has changed.
+    home: Option<OwnedFd>,
     /// Whether paths have become hidden and read-only already.
     hidden: bool,
 }
@@ -101,17 +103,18 @@ pub fn prepare<'a>(
         devices,
     } = sources;
     let kernel = pivot::stop_propagation(plan)?;
-    let root = RootFd::from(if plan.mount_namespace {
+    let root = if plan.mount_namespace {
         pivot::bind_root(plan, &kernel, root)?
     } else {
-        pivot::open_root(plan)?
-    });
+        RootFd::from(pivot::open_root(plan)?)
+    };
     let mut rootfs = Rootfs {
         plan,
         kernel,
         root,
         read_only_later: Vec::new(),
         masks: None,
+        home: None,
         hidden: false,
     };
     fault!("rootfs.root");
@@ -122,16 +125,23 @@ pub fn prepare<'a>(
     } else {
         None
     };
-    let dev = dev.as_ref().map(AsFd::as_fd);
     let bind = plan.user_namespace.is_some();
+    let place = dev.as_ref().map(AsFd::as_fd);
     let kernel = &rootfs.kernel;
-    device::make_devices(&rootfs.root, kernel, dev, &plan.devices, devices, bind)?;
-    if let Some(dev) = dev {
-        device::make_links(&rootfs.root, dev)?;
+    device::make_devices(&rootfs.root, kernel, place, &plan.devices, devices, bind)?;
+    if let Some(place) = place {
+        device::make_links(&rootfs.root, place)?;
     }
     fault!("rootfs.devices");
     if !plan.masked.is_empty() {
         rootfs.masks = Some(Masks::open(&rootfs.kernel)?);
+    }
+    if let Some(dev) = dev {
+        rootfs.root.done(dev);
+    }
+    if let Some(home) = rootfs.home.take() {
+        fchdir(&home).context(|| "fchdir(working directory)")?;
+        rootfs.root.done(home);
     }
     if !entered {
         enter_cgroups()?;
@@ -144,6 +154,16 @@ impl Rootfs<'_> {
     #[must_use]
     pub fn root(&self) -> &RootFd {
         &self.root
+    }
+
+    /// Makes `directory` the working directory, for calls that take no descriptor.
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<()> {
+        if self.home.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let home = openat(CWD, ".", flags, Mode::empty()).context(|| "open(\".\")")?;
+            self.home = Some(home);
+        }
+        fchdir(directory).context(|| "fchdir(destination)")
     }
 
     /// Makes the root the process's `/` and lets go of the host's. With
@@ -182,13 +202,12 @@ impl Rootfs<'_> {
         }
         mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
         fault!("rootfs.read_only");
-        match &mut self.masks {
-            Some(masks) => {
-                let plan = self.plan;
-                masks.apply(&self.root, &self.kernel, plan.masked, plan.label)
-            }
-            None => Ok(()),
+        if let Some(mut masks) = self.masks.take() {
+            let plan = self.plan;
+            masks.apply(&self.root, &self.kernel, plan.masked, plan.label)?;
+            masks.done(&self.root);
         }
+        Ok(())
     }
 
     /// The last changes: mounts and paths that become read-only, hidden paths,

@@ -16,6 +16,7 @@ use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
+use crate::id_maps;
 use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
 
 /// Magic number of procfs, statfs(2).
@@ -87,6 +88,7 @@ impl Rootfs<'_> {
         let found = self.root.make(step.destination, links, leaf, mode)?;
         // A link may lead where the plan could not see it: into a procfs.
         if !found.created
+            && links == Links::Follow
             && step.normal != "/proc"
             && !bindable_in_proc(&step.normal)
             && is_procfs(found.fd.as_fd())?
@@ -123,7 +125,10 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        self.place(tree.as_fd(), &changes, destination.fd.as_fd())
+        self.place(tree.as_fd(), &changes, destination.fd.as_fd())?;
+        self.root.done(tree);
+        self.root.done(destination.fd);
+        Ok(())
     }
 
     fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
@@ -157,16 +162,29 @@ impl Rootfs<'_> {
         let options = &step.options;
         let none = Attributes::default();
         let mut changes = Changes::new(none, options.recursive, &options.propagation);
+        if changes.is_empty() && !later && !options.tmpcopyup && new.is_simple() {
+            self.enter(destination.fd.as_fd())?;
+            // What mount(2) refuses, the other calls may explain, or do all the same.
+            if new.mount_here().is_ok() {
+                self.root.done(destination.fd);
+                return Ok(());
+            }
+        }
         let tree = if options.needs_mount() {
             new.mount_classic(&format!("/proc/self/fd/{}", destination.fd.as_raw_fd()))?;
             let tree = self.mounted(step, destination.fd.as_fd())?;
             self.kernel.change(tree.as_fd(), &changes)?;
             tree
         } else {
-            let make = |new: &NewFilesystem<'_>| self.kernel.new_filesystem(new);
-            let tree = match make(&new) {
+            let tree = match self.kernel.new_filesystem(&new) {
                 Err(error) if kind == "devpts" && error.errno() == Some(Errno::INVAL) => {
-                    new.make_without_group(make).unwrap_or(Err(error))?
+                    match without_group(options) {
+                        Some(options) => self.kernel.new_filesystem(&NewFilesystem {
+                            options: &options,
+                            ..new
+                        })?,
+                        None => return Err(error),
+                    }
                 }
                 // The kernel refuses a new one in a user namespace that does not own the network
                 // or IPC namespace: the host's own instance, then.
@@ -190,7 +208,10 @@ impl Rootfs<'_> {
         }
         if later {
             self.read_only_later.push((step.index, tree));
+        } else {
+            self.root.done(tree);
         }
+        self.root.done(destination.fd);
         Ok(())
     }
 
@@ -219,7 +240,7 @@ impl Rootfs<'_> {
     }
 
     /// Finds the mount that mount(2) has just made upon `beneath`.
-    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+    pub(super) fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self
             .root
             .resolve(step.destination, Links::Follow)
@@ -296,6 +317,20 @@ fn host_instance(kind: &str) -> Option<&'static str> {
 
 fn has_data(options: &MountOptions<'_>, name: &str) -> bool {
     options.data_items().any(|(key, _)| key == name)
+}
+
+/// The options without `gid=` whose group does not exist in this user namespace: a user with one id
+/// has no group for terminals, and every configuration asks for it. `None` where all groups exist.
+fn without_group<'a>(options: &MountOptions<'a>) -> Option<MountOptions<'a>> {
+    let unmapped = |option: &str| {
+        option
+            .strip_prefix("gid=")
+            .and_then(|gid| gid.parse().ok())
+            .is_some_and(|gid| !id_maps::exists("gid_map", gid))
+    };
+    let mut without = options.clone();
+    without.data.retain(|option| !unmapped(option));
+    (without.data.len() != options.data.len()).then_some(without)
 }
 
 /// Whether a file system takes a `context` option; those that have no files of

@@ -66,7 +66,7 @@ pub(super) fn bind_root(
     plan: &RootfsPlan<'_>,
     kernel: &Kernel,
     tree: Option<OwnedFd>,
-) -> Result<OwnedFd> {
+) -> Result<RootFd> {
     match bind_root_by(plan, kernel, tree) {
         // The first of the calls that make mounts detached or move them: it shows whether there
         // are any, or whether a filter has other words for that.
@@ -80,7 +80,7 @@ pub(super) fn bind_root(
     }
 }
 
-fn bind_root_by(plan: &RootfsPlan<'_>, kernel: &Kernel, tree: Option<OwnedFd>) -> Result<OwnedFd> {
+fn bind_root_by(plan: &RootfsPlan<'_>, kernel: &Kernel, tree: Option<OwnedFd>) -> Result<RootFd> {
     let path = &plan.rootfs;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = match fs::open(path, flags, Mode::empty()) {
@@ -112,7 +112,9 @@ fn bind_root_by(plan: &RootfsPlan<'_>, kernel: &Kernel, tree: Option<OwnedFd>) -
     kernel
         .place(tree.as_fd(), &changes, place.as_fd())
         .context(|| "root.path")?;
-    Ok(tree)
+    let root = RootFd::from(tree);
+    root.done(place);
+    Ok(root)
 }
 
 /// Makes the mount that `place` is in private: a mount made upon a shared one

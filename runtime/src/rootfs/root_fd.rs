@@ -12,12 +12,14 @@
 //! that could find something else (CVE-2019-18837, CVE-2021-30465,
 //! CVE-2024-45310, CVE-2026-41579).
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::fds::Batch;
 
 /// How often a look-up is tried again that a rename elsewhere has disturbed.
 const MAX_RETRIES: u32 = 128;
@@ -57,21 +59,33 @@ pub struct Found {
 
 /// A directory that is the root for everything resolved through it.
 #[derive(Debug)]
-pub struct RootFd(OwnedFd);
+pub struct RootFd {
+    fd: OwnedFd,
+    spent: RefCell<Batch>,
+}
 
 impl AsFd for RootFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<OwnedFd> for RootFd {
     fn from(directory: OwnedFd) -> RootFd {
-        RootFd(directory)
+        RootFd {
+            fd: directory,
+            spent: RefCell::default(),
+        }
     }
 }
 
 impl RootFd {
+    /// Takes over a descriptor that is done with: dozens are, one after the other, and
+    /// closing each by itself takes as many calls.
+    pub(crate) fn done(&self, fd: OwnedFd) {
+        self.spent.borrow_mut().push(fd);
+    }
+
     /// Resolves `path` to an `O_PATH` descriptor; a last component that is a link is followed too.
     ///
     /// # Errors
@@ -156,8 +170,12 @@ impl RootFd {
             return Err(Errno::INVAL);
         }
         let parent = self.lookup(parent, OFlags::PATH | OFlags::DIRECTORY, links)?;
-        let fd = create(parent.as_fd(), name, leaf, mode)?;
-        Ok(Found { fd, created: true })
+        let created = create(parent.as_fd(), name, leaf, mode);
+        self.done(parent);
+        Ok(Found {
+            fd: created?,
+            created: true,
+        })
     }
 
     fn lookup(

@@ -9,7 +9,7 @@
 //! other directories than they were. The names are those that runc uses, too.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Mode, OFlags};
@@ -213,8 +213,7 @@ pub fn external_sources(plan: &RootfsPlan<'_>, cgroups: &str) -> Result<Vec<(Str
 pub fn prepare_restore(plan: &RootfsPlan<'_>) -> Result<()> {
     let _umask = super::NoUmask::new();
     let kernel = pivot::stop_propagation(plan)?;
-    let root: OwnedFd = pivot::bind_root(plan, &kernel, None)?;
-    let root = RootFd::from(root);
+    let root = pivot::bind_root(plan, &kernel, None)?;
     for (at, step) in plan.mounts.iter().enumerate() {
         // What is in another mount is in the images, or was made where the source is.
         let inside = |other: &MountStep<'_>| {

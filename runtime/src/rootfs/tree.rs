@@ -18,7 +18,6 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result};
-use crate::id_maps;
 use crate::spec::mount_options::{
     Attributes, MountOptions, Propagation, PropagationKind, attr, sb,
 };
@@ -111,29 +110,19 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
-    /// Has `make` make it without the option `gid=` whose group does not exist in this user
-    /// namespace: a user with one id has no group for terminals, and every configuration asks for it.
-    /// `None` where that is not the reason.
-    pub(super) fn make_without_group(
-        &self,
-        make: impl FnOnce(&NewFilesystem<'_>) -> Result<OwnedFd>,
-    ) -> Option<Result<OwnedFd>> {
-        let unmapped = |option: &str| {
-            option
-                .strip_prefix("gid=")
-                .and_then(|gid| gid.parse().ok())
-                .is_some_and(|gid| !id_maps::exists("gid_map", gid))
-        };
-        let mut options = self.options.clone();
-        options.data.retain(|option| !unmapped(option));
-        if options.data.len() == self.options.data.len() {
-            return None;
-        }
-        let without = NewFilesystem {
-            options: &options,
-            ..*self
-        };
-        Some(make(&without))
+    /// Whether mount(2) does the same as [`NewFilesystem::make`] and [`attach`], in one call for eight.
+    ///
+    /// It knows no quotes, and no name that is empty; a label it wants in quotes.
+    pub(super) fn is_simple(&self) -> bool {
+        let plain = |option: &&str| !option.contains(['"', '\\']);
+        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+    }
+
+    /// Makes and mounts the instance with mount(2) upon the working directory.
+    ///
+    /// The name that it gives to the kernel is `.`: no path is looked up, as with a descriptor.
+    pub(super) fn mount_here(&self) -> Result<()> {
+        self.mount_classic(".")
     }
 
     /// Makes and mounts the instance with mount(2), which alone knows some
@@ -341,6 +330,11 @@ impl Changes {
             clear: 0,
         };
         Changes::new(own, Attributes::default(), &[])
+    }
+
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// As [`Changes::read_only`] if that is among the options.

@@ -64,6 +64,13 @@ impl Batch {
         }
     }
 
+    /// Takes another batch over.
+    pub fn append(&mut self, mut other: Batch) {
+        for fd in other.0.drain(..) {
+            self.push(fd);
+        }
+    }
+
     fn close(&mut self) {
         self.0.sort_unstable_by_key(AsRawFd::as_raw_fd);
         let mut rest = self.0.drain(..).map(IntoRawFd::into_raw_fd).peekable();

@@ -94,12 +94,13 @@ impl V1 {
         settings: &[Setting<'_>],
         merged: Option<&devices::Merged>,
     ) -> Result<()> {
+        let mut spent = Batch::default();
         self.make_dirs()?;
         if let Some(dir) = self.dir(Controller::Cpuset) {
-            fill_cpuset(dir, false, false)?;
+            fill_cpuset(dir, false, false, &mut spent)?;
         }
-        self.apply(settings, None)?;
-        merged.map_or(Ok(()), |merged| self.write_devices(merged))
+        self.apply(settings, None, &mut spent)?;
+        merged.map_or(Ok(()), |merged| self.write_devices(merged, &mut spent))
     }
 
     /// Sets new limits; the journal undoes that.
@@ -109,7 +110,7 @@ impl V1 {
             hybrid::enable(&dir.path, dir.base, &settings)?;
         }
         let mut journal = Journal::default();
-        match self.apply(&settings, Some(&mut journal)) {
+        match self.apply(&settings, Some(&mut journal), &mut Batch::default()) {
             Ok(()) => Ok(journal),
             Err(error) => {
                 journal.undo();
@@ -147,6 +148,7 @@ impl V1 {
     fn try_create(&mut self, resources: &Resources<'_>) -> Result<()> {
         let mut settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
+        let mut spent = Batch::default();
         self.make_dirs()?;
         fault!("cgroup.made");
         self.check_unused()?;
@@ -160,6 +162,7 @@ impl V1 {
                 dir,
                 given.is_some_and(|cpu| !cpu.cpus.is_empty()),
                 given.is_some_and(|cpu| !cpu.mems.is_empty()),
+                &mut spent,
             )?;
         }
         let enabled = match self.dir(Controller::Unified) {
@@ -169,14 +172,14 @@ impl V1 {
         if self.rootless {
             let path = |controller| self.path(controller);
             let (settings, warning) = setting::without_undelegated(&settings, path);
-            self.apply(&settings, None)?;
+            self.apply(&settings, None, &mut spent)?;
             self.warnings.extend(warning);
         } else {
             enabled?;
-            self.apply(&settings, None)?;
+            self.apply(&settings, None, &mut spent)?;
         }
         fault!("cgroup.limits");
-        self.write_devices(&rules)
+        self.write_devices(&rules, &mut spent)
     }
 
     /// The settings for this host: what v1 has no hierarchy for goes to the
@@ -258,11 +261,16 @@ impl V1 {
         Ok(())
     }
 
-    fn apply(&self, settings: &[Setting<'_>], journal: Option<&mut Journal>) -> Result<()> {
-        setting::apply(settings, |controller| self.path(controller), journal)
+    fn apply(
+        &self,
+        settings: &[Setting<'_>],
+        journal: Option<&mut Journal>,
+        spent: &mut Batch,
+    ) -> Result<()> {
+        setting::apply(settings, |controller| self.path(controller), journal, spent)
     }
 
-    fn write_devices(&self, merged: &devices::Merged) -> Result<()> {
+    fn write_devices(&self, merged: &devices::Merged, spent: &mut Batch) -> Result<()> {
         let Some(dir) = self.path(Controller::Devices) else {
             return if self.rootless {
                 Ok(())
@@ -282,8 +290,7 @@ impl V1 {
         } else {
             ("devices.deny", "devices.allow")
         };
-        let fd = open(reset)?;
-        file::write_fd(&fd, b"a").map_err(|errno| {
+        file::write_among(dir, reset, "a", spent).map_err(|errno| {
             file::write_error(dir, reset, "a", errno).context("linux.resources.devices")
         })?;
         if merged.exceptions.is_empty() {
@@ -298,6 +305,7 @@ impl V1 {
                 file::write_error(dir, list, &line, errno).context("linux.resources.devices")
             })?;
         }
+        spent.push(fd);
         Ok(())
     }
 
@@ -312,8 +320,7 @@ impl V1 {
 /// A new cpuset has no CPU and no memory node, and takes no process and no
 /// child's values until it has: fills both from the nearest level above that has them.
 /// The last level gets what the configuration names later.
-fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
-    let mut spent = Batch::default();
+fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool, spent: &mut Batch) -> Result<()> {
     for (name, given) in [("cpuset.cpus", cpus_given), ("cpuset.mems", mems_given)] {
         let mut empty = Vec::new();
         let mut level = 0;
@@ -323,7 +330,8 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
                 break String::new();
             }
             if level >= dir.made && !(level == 0 && given) {
-                let value = file::read_text(path, name)?;
+                let value = file::read_among(path, name, spent)
+                    .context(|| format!("read(\"{}\")", file::join(path, name)))?;
                 if !value.is_empty() {
                     break value;
                 }
@@ -335,7 +343,7 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
             path = path.rsplit_once('/').map_or("", |(above, _)| above);
         };
         for path in empty.iter().rev() {
-            file::write_among(path, name, &value, &mut spent)
+            file::write_among(path, name, &value, spent)
                 .map_err(|errno| file::write_error(path, name, &value, errno))?;
         }
     }

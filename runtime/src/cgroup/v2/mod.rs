@@ -23,6 +23,7 @@ use super::{Manager, OomWatch, Place, Record, RecordedDir, Request, Stats};
 use super::{control, delegate, device_program};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
+use crate::sys::fds::Batch;
 
 /// A container's cgroup on v2.
 #[derive(Debug)]
@@ -175,7 +176,7 @@ impl V2 {
             self.enable(settings)?;
         }
         let dir = self.present.then_some(self.path.as_str());
-        setting::apply(settings, |_| dir, journal)
+        setting::apply(settings, |_| dir, journal, &mut Batch::default())
     }
 
     /// Enables the controllers that the settings need and that nobody has enabled yet: systemd
@@ -297,6 +298,10 @@ impl V2 {
                 dir,
                 &file::read(dir, "cgroup.type").unwrap_or_default(),
             )),
+            // cgroup-v2.rst, Delegation Containment.
+            Errno::ACCESS | Errno::PERM => error.context(
+                "a process comes here only from a cgroup of the same delegated tree; start the runtime in one, such as with systemd-run --user --scope",
+            ),
             _ => error,
         }
     }
