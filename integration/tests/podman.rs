@@ -367,6 +367,11 @@ fn networks_are_as_asked_for() {
         .ok();
     assert_eq!(out.text(), other.text());
     remove(podman, "server");
+    if !podman.is_root() && runtime::find("slirp4netns".as_ref()).is_some() {
+        // Podman sets it up in the namespace that the runtime has made.
+        let out = podman.run("run --rm --network slirp4netns bb ls /sys/class/net", &[]);
+        assert_eq!(lines(&out.ok()), ["lo", "tap0"]);
+    }
 }
 
 #[test]

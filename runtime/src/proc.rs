@@ -29,6 +29,8 @@ pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>
 pub(crate) struct Identity {
     /// The pid, as the procfs shows it.
     pub pid: i32,
+    /// The pid of its parent.
+    pub parent: i32,
     /// Start time in clock ticks since boot.
     pub start_time: u64,
     /// Whether it runs, that is, is no zombie.
@@ -67,11 +69,13 @@ fn parse_stat(stat: &[u8]) -> Option<Identity> {
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
     let pid = stat.split(|byte| *byte == b' ').next()?;
     let pid = std::str::from_utf8(pid).ok()?;
     Some(Identity {
         pid: pid.parse().ok()?,
+        parent,
         start_time,
         alive: !matches!(state, "Z" | "X" | "x"),
     })
@@ -156,6 +160,7 @@ mod tests {
                 parse_stat(line.as_bytes()),
                 Some(Identity {
                     pid: 7,
+                    parent: 1,
                     start_time: 4711,
                     alive: true
                 })

@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpgid, kill_process_group};
 
 use super::record::Record;
 use super::state::Status;
@@ -13,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
-use crate::{cgroup, hooks};
+use crate::{cgroup, hooks, proc};
 
 /// How long a killed process may take to end, in milliseconds.
 const KILL_WAIT: i64 = 10_000;
@@ -51,8 +52,8 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     let Some(store) = Store::open(root, id)? else {
         return Err(super::store::does_not_exist());
     };
-    if force && !store.try_lock()? {
-        kill_early(&store, id);
+    if force {
+        interrupt(&store, id)?;
     }
     store.lock()?;
     fault!("delete.locked");
@@ -148,13 +149,56 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
     ))
 }
 
-/// Ends init before the lock is ours: who holds it may be waiting for init, such as a start whose
-/// hooks do not end.
-fn kill_early(store: &Store, id: &str) {
-    let record = store.read(STATE).ok().flatten();
-    let record = record.and_then(|json| Record::from_json(id, &json).ok());
-    if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
-        let _ = wait::signal(init.as_fd(), Signal::KILL);
+/// How long whoever holds the lock is helped to an end, in milliseconds, and how often.
+const INTERRUPT: (u64, u64) = (5_000, 10);
+
+/// Ends what the holder of the lock may be waiting for, if somebody has it: init, such as a start
+/// whose hooks in the container do not end; or a hook, such as a create on the host's side of it.
+/// The holder itself goes on, and undoes or finishes what it has begun.
+fn interrupt(store: &Store, id: &str) -> Result<()> {
+    let (limit, pause) = INTERRUPT;
+    for round in 0..limit / pause {
+        // Once the container is removed, what the holder still runs are its last hooks.
+        if store.try_lock()? || store.is_removed()? {
+            return Ok(());
+        }
+        if round == 0 {
+            let record = store.read(STATE).ok().flatten();
+            let record = record.and_then(|json| Record::from_json(id, &json).ok());
+            if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
+                let _ = wait::signal(init.as_fd(), Signal::KILL);
+            }
+        } else if let Some(holder) = store.holder()? {
+            // Not in the first round: most are about to let go.
+            kill_children(holder);
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    Ok(())
+}
+
+/// Kills the children of a process, with the process groups that they lead.
+fn kill_children(parent: i32) {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let Ok(children) = std::fs::read_to_string(path) else {
+        return;
+    };
+    for child in children.split_ascii_whitespace() {
+        let Some(pid) = child.parse().ok().and_then(Pid::from_raw) else {
+            continue;
+        };
+        // The descriptor is of the child, if it is a child still when that is open.
+        let Ok(process) = wait::open(pid.as_raw_nonzero().get()) else {
+            continue;
+        };
+        if proc::identity(pid.as_raw_nonzero().get())
+            .is_ok_and(|found| found.is_some_and(|found| found.parent == parent))
+        {
+            if getpgid(Some(pid)) == Ok(pid) {
+                let _ = kill_process_group(pid, Signal::KILL);
+            }
+            let _ = wait::signal(process.as_fd(), Signal::KILL);
+        }
     }
 }
 

@@ -208,14 +208,29 @@ impl Store {
             }
         }
         // Removed while we waited: what we hold is not the container any more.
-        let links = fstat(&self.dir)
-            .context(|| format!("fstat({})", self.id))?
-            .st_nlink;
-        if links == 0 {
+        if self.is_removed()? {
             Err(does_not_exist())
         } else {
             Ok(())
         }
+    }
+
+    /// Whether the directory is gone, which its descriptor outlives.
+    pub fn is_removed(&self) -> Result<bool> {
+        let stat = fstat(&self.dir).context(|| format!("fstat({})", self.id))?;
+        Ok(stat.st_nlink == 0)
+    }
+
+    /// The process that has taken the lock, as far as the kernel tells: proc_locks(5).
+    pub fn holder(&self) -> Result<Option<i32>> {
+        let stat = fstat(&self.dir).context(|| format!("fstat({})", self.id))?;
+        let (major, minor) = (
+            rustix::fs::major(stat.st_dev),
+            rustix::fs::minor(stat.st_dev),
+        );
+        let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+        let table = std::fs::read_to_string("/proc/locks").context(|| "read(/proc/locks)")?;
+        Ok(holder_in(&table, &place))
     }
 
     /// Takes the lock where nobody has it; whether it is ours now.
@@ -367,6 +382,18 @@ fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     Ok(())
 }
 
+fn holder_in(table: &str, place: &str) -> Option<i32> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        // Who only waits for a lock has an arrow there.
+        if fields.next()? != "FLOCK" {
+            return None;
+        }
+        let pid: i32 = fields.nth(2)?.parse().ok()?;
+        (fields.next()? == place && pid > 0).then_some(pid)
+    })
+}
+
 fn exists(id: &str) -> Error {
     Error::new(
         Kind::Exists,
@@ -377,4 +404,26 @@ fn exists(id: &str) -> Error {
 /// The error that callers match for an id that nobody has.
 pub(crate) fn does_not_exist() -> Error {
     Error::new(Kind::NotFound, "container does not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_who_has_a_lock() {
+        let table = "1: POSIX  ADVISORY  WRITE 7 00:1c:99 0 EOF\n\
+            2: FLOCK  ADVISORY  WRITE 4711 00:1c:99 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 5000 00:1c:99 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 0 00:1c:77 0 EOF\n";
+        assert_eq!(holder_in(table, "00:1c:99"), Some(4711));
+        assert_eq!(holder_in(table, "00:1c:77"), None);
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path(), "x").unwrap();
+        let other = Store::open(dir.path(), "x").unwrap().unwrap();
+        assert!(!other.try_lock().unwrap());
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        assert_eq!(other.holder().unwrap(), Some(own));
+        drop(store);
+    }
 }
