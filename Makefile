@@ -5,6 +5,8 @@
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make vm-test  run those tests in a virtual machine that need one (root)
+#   make peers    fetch and build containerd, dockerd and their clients below target/peers
+#   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
@@ -45,8 +47,16 @@ TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bi
 	libseccomp-dev=/usr/include/seccomp.h
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-.PHONY: all knarr conformance demo example test vm-test bench fuzz docs install deb clean \
-	build-needs demo-needs test-needs vm-needs ci-needs
+# What the daemons below target/peers need of Debian, and the callers that are Debian's.
+CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
+	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
+	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
+	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
+	catatonit=/usr/libexec/podman/catatonit \
+	golang-github-containers-common=/etc/containers/policy.json
+
+.PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
+	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
 
 all: knarr conformance
 
@@ -72,11 +82,21 @@ test: build-needs test-needs knarr conformance
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
-VM_TESTS ?= privileged checkpoint cgroups
+VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless \
+	conmon podman user:podman
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
+peers: caller-needs
+	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
+
+# Where a peer is missing, that is a failure here.
+callers: build-needs peers knarr
+	KNARR_BIN=$(KNARR) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
+		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
+
 bench: demo-needs knarr
+	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
@@ -115,15 +135,17 @@ deb:
 clean:
 	$(CARGO) clean
 
-# Installs those packages of a list of needs that are not there.
+# Installs those packages of a list of needs that are not there. Others may be at it: integration/vm/vm
+# takes the same lock.
+APT_LOCK := /var/cache/apt/knarr.lock
 define needs
 	@missing=""; for need in $(1); do \
 		test -e "$${need#*=}" || missing="$$missing $${need%%=*}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { echo "please install:$$missing"; exit 1; }; \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -q -y --no-install-recommends $$missing; \
+		flock $(APT_LOCK) apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+			flock $(APT_LOCK) apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 endef
 
@@ -139,6 +161,9 @@ test-needs:
 # A machine of the reader's own (VM, see integration/README.md) needs nothing.
 vm-needs:
 	[ -n "$$VM" ] || integration/vm/vm needs
+
+caller-needs:
+	$(call needs,$(CALLER_NEEDS))
 
 # What .ci/run needs beyond: the fuzzer is C++.
 ci-needs: build-needs

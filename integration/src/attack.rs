@@ -48,6 +48,48 @@ pub fn race(mut round: impl FnMut(u32)) -> u32 {
     rounds
 }
 
+/// As [`race`], but goes on until `met` says that the attack took place, for a minute at most: on a
+/// busy machine some things are seen late.
+pub fn race_until(met: impl Fn() -> bool, mut round: impl FnMut(u32)) {
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while rounds == 0
+        || begin.elapsed() < duration()
+        || begin.elapsed() < Duration::from_secs(60) && !met()
+    {
+        round(rounds);
+        rounds += 1;
+    }
+}
+
+/// Runs a command whose output goes into a pipe that is full, so that whoever writes there stays
+/// as long as `stay` says; nobody reads then, and it gets an error.
+///
+/// # Panics
+/// Where it does not end then.
+pub fn hold(mut command: Command, stay: impl Fn() -> bool, how: &str) {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let begin = Instant::now();
+    while stay() && begin.elapsed() < Duration::from_millis(100) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(reader);
+    let ended = crate::process::ended_within(child.id(), PATIENCE);
+    if !ended {
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    if !ended {
+        crate::fell!("{how}: the runtime hangs");
+    }
+}
+
 /// A directory of the host that no container may see or change.
 #[derive(Debug)]
 pub struct Canary {
@@ -271,7 +313,16 @@ pub fn install(bundle: &Bundle, program: &str) {
     let rootfs = bundle.rootfs();
     let own = rootfs.join(&ATTACKER[1..]);
     copy(Path::new(program), &own);
-    for library in libraries(Path::new(program)) {
+    install_libraries(bundle, Path::new(program));
+}
+
+/// Puts the libraries of a program into the root file system, so that it runs in there.
+///
+/// # Panics
+/// Where files cannot be copied.
+pub fn install_libraries(bundle: &Bundle, program: &Path) {
+    let rootfs = bundle.rootfs();
+    for library in libraries(program) {
         let target = rootfs.join(library.strip_prefix("/").unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::copy(&library, &target).unwrap();

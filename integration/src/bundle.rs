@@ -190,6 +190,60 @@ pub fn rootfs(dir: &Path) {
     .unwrap();
 }
 
+/// Makes an image of [`rootfs`] that `ctr image import` and `docker load` read: a file at `tar`, made
+/// below `dir`. It runs `command` where nothing else is asked for.
+///
+/// # Panics
+/// Where a file cannot be made, or tar or sha256sum fails.
+pub fn image(dir: &Path, tar: &Path, name: &str, command: &[&str]) {
+    let run = |program: &str, args: &[&str]| {
+        let out = Command::new(program)
+            .current_dir(dir)
+            .args(args)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(out.status.success(), "{program} {args:?}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    rootfs(&dir.join("rootfs"));
+    run(
+        "tar",
+        &[
+            "-C",
+            "rootfs",
+            "--owner=0",
+            "--group=0",
+            "-cf",
+            "layer.tar",
+            ".",
+        ],
+    );
+    let sum = run("sha256sum", &["layer.tar"]);
+    let digest = sum.split(' ').next().unwrap();
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": arch,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": command},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+    let files = [
+        "-cf",
+        tar.to_str().unwrap(),
+        "manifest.json",
+        "config.json",
+        "layer.tar",
+    ];
+    run("tar", &files);
+}
+
 /// The capabilities of a container that nobody configured.
 pub const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",

@@ -11,11 +11,19 @@
 pub mod attack;
 pub mod bundle;
 pub mod cgroup;
+pub mod containerd;
+pub mod daemon;
+pub mod docker;
 pub mod host;
+pub mod peers;
+pub mod podman;
 pub mod process;
 pub mod runtime;
 pub mod sandbox;
 pub mod socket;
+pub mod trace;
+pub mod user;
+pub mod without;
 
 pub use bundle::Bundle;
 pub use runtime::Outcome;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process;
+use crate::{process, without};
 
 /// No command of a runtime takes longer than this; a hang is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -280,15 +280,24 @@ impl Running {
     /// Where it hangs: it is killed, and the test fails.
     #[track_caller]
     pub fn wait(self) -> Outcome {
+        self.wait_within(LIMIT)
+    }
+
+    /// Waits for the end, bounded by `limit`.
+    ///
+    /// # Panics
+    /// Where it hangs: it is killed, and the test fails.
+    #[track_caller]
+    pub fn wait_within(self, limit: Duration) -> Outcome {
         let command = self.command.clone();
-        self.wait_at_most(LIMIT)
-            .unwrap_or_else(|| panic!("still running after {LIMIT:?}: {command}"))
+        self.wait_at_most(limit)
+            .unwrap_or_else(|| panic!("still running after {limit:?}: {command}"))
     }
 
     /// Waits for the end; what has not ended then is killed, and there is no outcome.
     ///
     /// # Panics
-    /// Where the output cannot be read.
+    /// Where the kernel cannot wait.
     pub fn wait_at_most(mut self, limit: Duration) -> Option<Outcome> {
         if !process::ended_within(self.child.id(), limit) {
             let _ = self.child.kill();
@@ -296,7 +305,9 @@ impl Running {
             return None;
         }
         let status = self.child.wait().unwrap();
-        let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        // A runtime under attack may have removed even these.
+        let read =
+            |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         Some(Outcome {
             code: status
                 .code()
@@ -306,6 +317,20 @@ impl Running {
             command: self.command,
             out: self.out,
         })
+    }
+}
+
+/// A runtime as a command without arguments, and without the system calls that `KNARR_WITHOUT`
+/// names.
+#[must_use]
+pub fn call(program: &Path) -> Command {
+    match std::env::var(without::VARIABLE) {
+        Ok(calls) if !calls.is_empty() => {
+            let mut command = command(&without::launcher());
+            command.args(["without", &calls]).arg(program);
+            command
+        }
+        _ => command(program),
     }
 }
 

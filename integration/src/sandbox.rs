@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ impl Sandbox {
     /// The same with a copy of the runtime.
     #[must_use]
     pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
-        let mut command = runtime::command(program);
+        let mut command = runtime::call(program);
         command
             .env("KNARR_SANDBOX", &self.cgroup)
             .arg("--root")
@@ -182,6 +182,21 @@ impl Sandbox {
             command.arg("--systemd-cgroup");
         }
         command.args(args);
+        command
+    }
+
+    /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
+    #[must_use]
+    pub fn traced(&self, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .arg("traced")
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -329,10 +344,8 @@ impl Drop for Sandbox {
             for entry in entries.flatten() {
                 if let Some(id) = entry.file_name().to_str() {
                     let mut command = self.command(&["delete", "--force", id]);
-                    if let Ok(mut child) = command
-                        .stdout(std::process::Stdio::null())
-                        .stderr(std::process::Stdio::null())
-                        .spawn()
+                    if let Ok(mut child) =
+                        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
                     {
                         if !process::ended_within(child.id(), Duration::from_secs(10)) {
                             let _ = child.kill();
@@ -344,8 +357,11 @@ impl Drop for Sandbox {
         }
         if self.systemd {
             let slice = self.cgroup.trim_start_matches('/');
-            let mut stop = Command::new("systemctl");
-            let _ = stop.args(["stop", slice]).status();
+            // Init may ignore SIGTERM, and systemd would wait for it for a minute and a half.
+            for arguments in [&["kill", "--signal=KILL", slice][..], &["stop", slice]] {
+                let mut systemctl = Command::new("systemctl");
+                let _ = systemctl.args(arguments).stderr(Stdio::null()).status();
+            }
         }
         cgroup::remove(&self.cgroup);
         let own = self.dir().to_path_buf();

@@ -9,24 +9,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use knarr_integration::attack::{self, ATTACKER, Victim};
-use knarr_integration::{Bundle, Sandbox, Value, bundle, fell, json, process, skip, unproven};
+use knarr_integration::{
+    Bundle, Container, Sandbox, Value, bundle, fell, json, process, runtime, skip, unproven,
+};
 
 /// The program of the attacker's side.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_attacker");
 
-/// An attacker as a container's init, for as long as a race takes and half a second more.
+/// An attacker as a container's init, until it is stopped.
 fn attacker(sb: &Sandbox, edit: impl FnOnce(&mut Value)) -> Bundle {
-    let seconds = attack::duration().as_secs_f64() + 0.5;
     let bundle = sb.bundle(|c| {
-        c["process"]["args"] = json!([ATTACKER, "overwrite", seconds.to_string()]);
+        c["process"]["args"] = json!([ATTACKER, "overwrite", "300"]);
         edit(c);
     });
     attack::install(&bundle, PROGRAM);
+    attack::install_libraries(&bundle, runtime::path());
     bundle
 }
 
+/// Whether the attacker has had the runtime's program open.
+fn met(container: &Container) -> bool {
+    container.created.stdout_now().contains("met")
+}
+
 /// What the attacker says at its end.
-fn verdict(sb: &Sandbox, container: &knarr_integration::Container, victim: &Victim) {
+fn verdict(sb: &Sandbox, container: &Container, victim: &Victim) {
+    fs::write(container.bundle.rootfs().join("stop"), "").unwrap();
     sb.wait_status(&container.id, "stopped");
     let said = container.created.stdout_now();
     let Some(tried) = said.lines().find_map(|line| line.strip_prefix("tried ")) else {
@@ -69,17 +77,22 @@ fn by_exec(edit: impl FnOnce(&mut Value)) {
     let link = bundle.rootfs().join("bin/link");
     attack::link("/proc/self/exe", &link);
     let container = sb.started("target", &bundle);
-    attack::race(|round| {
-        let program = [
-            "/proc/self/exe",
-            "/entry",
-            "/bin/link",
-            "/proc/thread-self/exe",
-        ];
-        let program = program[round as usize % program.len()];
-        let command = sb.command_of(&victim.path, &["exec", "target", program, "features"]);
-        let _ = attack::ends(sb.spawn(command), "exec of the runtime itself");
-    });
+    attack::race_until(
+        || met(&container),
+        |round| {
+            let programs = [
+                "/proc/self/exe",
+                "/entry",
+                "/bin/link",
+                "/proc/thread-self/exe",
+            ];
+            let program = programs[round as usize % programs.len()];
+            let command = sb.command_of(&victim.path, &["exec", "target", program, "--help"]);
+            // At first it stays as long as it takes, later the end comes at any time.
+            let stay = || !met(&container) || round % 2 == 1;
+            attack::hold(command, stay, "exec of the runtime itself");
+        },
+    );
     verdict(&sb, &container, &victim);
 }
 
@@ -132,19 +145,27 @@ fn binary_overwrite_at_start() {
     let bundle = sb.bundle(|c| {
         bundle::namespace(c, "pid")["path"] = json!(path);
     });
+    attack::install_libraries(&bundle, runtime::path());
     let entry = bundle.rootfs().join("entry");
     fs::write(&entry, "#!/proc/self/exe\n").unwrap();
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o755)).unwrap();
-    attack::race(|round| {
-        let program = ["/proc/self/exe", "/entry"][round as usize % 2];
-        bundle.edit(|c| c["process"]["args"] = json!([program, "features"]));
-        let args = ["run", "--bundle", bundle.arg(), "target"];
-        let command = sb.command_of(&victim.path, &args);
-        let _ = attack::ends(sb.spawn(command), "run of the runtime itself");
-        if sb.root().join("target").exists() {
-            let _ = sb.rt(&["delete", "--force", "target"]);
-        }
-    });
+    attack::race_until(
+        || met(&container),
+        |round| {
+            let program = ["/proc/self/exe", "/entry"][round as usize % 2];
+            bundle.edit(|c| c["process"]["args"] = json!([program, "--help"]));
+            let args = ["run", "--bundle", bundle.arg(), "target"];
+            let stay = || !met(&container) || round % 3 == 1;
+            attack::hold(
+                sb.command_of(&victim.path, &args),
+                stay,
+                "run of the runtime itself",
+            );
+            if sb.root().join("target").exists() {
+                let _ = sb.rt(&["delete", "--force", "target"]);
+            }
+        },
+    );
     verdict(&sb, &container, &victim);
 }
 
@@ -215,7 +236,7 @@ fn binary_overwrite_by_the_images_libraries() {
     let plant = |bundle: &Bundle| {
         let code = interpreter();
         // Where it looks for its interpreter, and where most do.
-        let mut paths = attack::libraries(knarr_integration::runtime::path());
+        let mut paths = attack::libraries(runtime::path());
         paths.retain(|path| path.to_string_lossy().contains("/ld-"));
         paths.push("/lib64/ld-linux-x86-64.so.2".into());
         paths.push("/lib/ld-musl-x86_64.so.1".into());

@@ -181,7 +181,7 @@ fn device_directory_links() {
         ] {
             for below in ["", "/new"] {
                 let with_mounts = matches!(name, "pts" | "shm" | "mqueue");
-                let bundle = sb.sh_bundle("for f in /dev/* /dev/*/*; do test -f $f && cat $f; done; true", |c| {
+                let bundle = sb.sh_bundle("for f in /dev/secret /dev/*/secret; do test -f $f && cat $f; done; true", |c| {
                     if with_mounts {
                         let mounts = c["mounts"].as_array_mut().unwrap();
                         mounts.retain(|mount| mount["destination"] != "/dev");
@@ -392,6 +392,8 @@ fn console_links_and_race() {
         for name in ["pts", "shm", "mqueue"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
+        null(&dir.join("null"));
+        attack::link("pts/ptmx", &dir.join("ptmx"));
         fs::write(dir.join("console"), "").unwrap();
     };
     let receiver = Receiver::bind(sb.path("console.sock"));

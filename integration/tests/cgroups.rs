@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use knarr_integration::bundle::{push, user_namespace};
+use knarr_integration::bundle::{drop_namespace, push, user_namespace};
 use knarr_integration::{Sandbox, Value, cgroup, json, process};
 
 /// Ends the test on hosts without that controller of version 1.
@@ -538,6 +538,33 @@ fn events_print_statistics() {
     running.wait().ok();
     sb.rt(&["events", "--stats", "nobody"])
         .fails_with("does not exist");
+}
+
+#[test]
+fn cgroup_mount_without_a_namespace_shows_the_hosts() {
+    if !cgroup::unified() {
+        knarr_integration::skip!("on cgroup v1 the mount shows the container's own cgroups");
+    }
+    let sb = Sandbox::new();
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "ro"]});
+    let script =
+        "cat /sys/fs/cgroup/$(cut -d: -f3 /proc/self/cgroup)/pids.max; mkdir /sys/fs/cgroup/x 2>&1";
+    let out = sb.sh(script, |c| {
+        drop_namespace(c, "cgroup");
+        push(c, "/mounts", mount.clone());
+        c["linux"]["resources"]["pids"] = json!({"limit": 42});
+    });
+    assert!(out.stdout.starts_with("42\n"), "{out:?}");
+    assert!(out.stdout.contains("Read-only file system"), "{out:?}");
+    // In a user namespace there is no business with the host's.
+    let out = sb.sh("cat /sys/fs/cgroup/pids.max", |c| {
+        drop_namespace(c, "cgroup");
+        user_namespace(c);
+        push(c, "/mounts", mount);
+        c["linux"]["resources"]["pids"] = json!({"limit": 42});
+    });
+    assert_eq!(out.text(), "42", "{out:?}");
 }
 
 #[test]

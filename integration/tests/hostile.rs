@@ -328,12 +328,13 @@ fn strange_things_in_the_state_root() {
 fn state_root_that_cannot_be() {
     let sb = Sandbox::new();
     let bundle = sb.bundle(|_| {});
+    let id = format!("knarr-it-{}", std::process::id());
     for root in ["/", "/proc/knarr-root", "/etc/passwd", "/etc/passwd/x"] {
-        let mut command = knarr_integration::runtime::command(knarr_integration::runtime::path());
-        command.args(["--root", root, "create", "--bundle", bundle.arg(), "x"]);
+        let mut command = knarr_integration::runtime::call(knarr_integration::runtime::path());
+        command.args(["--root", root, "create", "--bundle", bundle.arg(), &id]);
         sb.spawn(command).wait().fails();
     }
-    assert!(!std::path::Path::new("/x").exists());
+    assert!(!std::path::Path::new("/").join(id).exists());
 }
 
 #[test]
@@ -761,4 +762,39 @@ fn device<'a>(text: &'a str, name: &str) -> &'a str {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
         .unwrap_or_else(|| panic!("no {name}: {text}"))
+}
+
+#[test]
+fn hooks_of_the_runtime_that_do_not_end_do_not_hold_up_a_forced_delete() {
+    let sb = Sandbox::new();
+    let before = sb.look();
+    let hang = json!([{"path": "/bin/sh", "args": ["sh", "-c", "sleep 600; :"]}]);
+    for hook in ["prestart", "createRuntime", "createContainer"] {
+        let note = sb.path("poststop");
+        let bundle = sb.bundle(|c| {
+            c["process"]["args"] = json!(["/bin/sleep", "600"]);
+            c["hooks"][hook] = hang.clone();
+            c["hooks"]["poststop"] = json!([{"path": "/bin/sh", "args":
+                ["sh", "-c", format!("sleep 0.2; echo gone >>{}", note.display())]}]);
+        });
+        let runs = sb.spawn(sb.command(&["run", "-d", "--bundle", bundle.arg(), "hang"]));
+        let hangs = || {
+            process::descendants(runs.pid()).iter().any(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.starts_with(b"sleep\x00600"))
+            })
+        };
+        assert!(
+            process::eventually(Duration::from_secs(10), hangs),
+            "{hook}"
+        );
+        let begin = Instant::now();
+        sb.rt(&["delete", "--force", "hang"]).ok();
+        assert!(begin.elapsed() < Duration::from_secs(4), "{hook}");
+        runs.wait().fails();
+        sb.same_as(&before);
+        // The last hooks of who undoes it are left to their end.
+        assert_eq!(fs::read_to_string(&note).unwrap(), "gone\n", "{hook}");
+        fs::remove_file(note).unwrap();
+    }
 }

@@ -629,6 +629,8 @@ fn run_gives_the_exit_code_of_a_container_that_somebody_else_deletes() {
     assert!(process::eventually(Duration::from_secs(10), || {
         sb.rt(&["state", "r"]).stdout.contains("running")
     }));
+    // It waits until run has let go of the container.
+    sb.rt(&["resume", "r"]).fails();
     // Stopped for a moment, so that the other one comes first.
     process::kill(run.pid(), 19);
     sb.rt(&["delete", "--force", "r"]).ok();

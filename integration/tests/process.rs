@@ -25,17 +25,24 @@ fn user_groups_cwd_and_environment() {
 fn case_21_umask_unset_is_not_changed_and_set_is_applied() {
     let sb = Sandbox::new();
     let bundle = sb.sh_bundle("umask", |_| {});
-    let mut shell = knarr_integration::runtime::command("/bin/sh".as_ref());
-    shell.args([
-        "-c",
-        &format!(
-            "umask 0031; exec {} --root {} run --bundle {} umask",
-            knarr_integration::runtime::path().display(),
-            sb.root().display(),
-            bundle.arg()
-        ),
-    ]);
-    assert_eq!(sb.spawn(shell).wait().ok().text(), "0031");
+    let with = |mask: &str, command: &str| {
+        let runtime = knarr_integration::runtime::path().display();
+        let root = sb.root();
+        let line = format!(
+            "umask {mask}; exec {runtime} --root {} {command}",
+            root.display()
+        );
+        let mut shell = knarr_integration::runtime::command("/bin/sh".as_ref());
+        shell.args(["-c", &line]);
+        sb.spawn(shell).wait().ok().text().to_owned()
+    };
+    let run = format!("run --bundle {} umask", bundle.arg());
+    assert_eq!(with("0031", &run), "0031");
+    // Daemons have 0 for reasons of their own: their containers' files are not for everybody to write.
+    assert_eq!(with("0", &run), "0022");
+    sb.sleeper("long", |_| {});
+    assert_eq!(with("0", "exec long /bin/sh -c umask"), "0022");
+    assert_eq!(with("0077", "exec long /bin/sh -c umask"), "0077");
     let out = sb
         .sh("umask", |c| c["process"]["user"]["umask"] = json!(0o077))
         .ok();

@@ -18,7 +18,8 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_cre
 use rustix::io::{Errno, pwrite, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    pidfd_open, waitid, waitpid,
 };
 
 use crate::error::{Context, Error, Kind, Result};
@@ -207,6 +208,12 @@ fn sealed(contents: &[u8]) -> Result<OwnedFd> {
     Ok(file)
 }
 
+/// How often a hook is looked at that cannot be waited for.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
+
 /// A hook between its start and its end; killed with its group when dropped early.
 struct Running {
     pid: Pid,
@@ -221,8 +228,11 @@ impl Running {
         tail: &mut Tail,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let pidfd = pidfd_open(self.pid, PidfdFlags::empty())
-            .context(|| format!("pidfd_open({})", self.pid))?;
+        let pidfd = match pidfd_open(self.pid, PidfdFlags::empty()) {
+            // The end of a child can be asked for, too.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            result => Some(result.context(|| format!("pidfd_open({})", self.pid))?),
+        };
         let mut output_open = true;
         loop {
             let left = match deadline {
@@ -238,21 +248,34 @@ impl Running {
                     Timespec::try_from(left).ok()
                 }
             };
+            // The output first: after its end only the process is waited for.
             let mut fds = [
-                PollFd::new(&pidfd, PollFlags::IN),
                 PollFd::new(output, PollFlags::IN),
+                PollFd::new(pidfd.as_ref().unwrap_or(output), PollFlags::IN),
             ];
-            // After the end of the output only the process is waited for.
-            let count = if output_open { 2 } else { 1 };
-            match poll(&mut fds[..count], left.as_ref()) {
+            let first = usize::from(!output_open);
+            let ready = match pidfd {
+                Some(_) => poll(&mut fds[first..], left.as_ref()),
+                None => poll(&mut fds[first..1], Some(&PAUSE)),
+            };
+            match ready {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
             }
-            if output_open && !fds[1].revents().is_empty() {
+            if output_open && !fds[0].revents().is_empty() {
                 output_open = tail.read(output);
             }
-            if !fds[0].revents().is_empty() {
+            let ended = match pidfd {
+                Some(_) => !fds[1].revents().is_empty(),
+                None => {
+                    let options =
+                        WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                    let ended = waitid(WaitId::Pid(self.pid), options).context(|| "waitid()")?;
+                    ended.is_some()
+                }
+            };
+            if ended {
                 return Ok(());
             }
         }

@@ -108,6 +108,21 @@ impl Host {
         })
     }
 
+    /// Whether AppArmor, which is on, knows no profile of that name. Only root may read the list;
+    /// stacks and other policy namespaces are left to the kernel: apparmor_namespaces(7).
+    pub(crate) fn lacks_apparmor_profile(profile: &str) -> bool {
+        if profile == "unconfined" || profile.contains("//&") || profile.starts_with(':') {
+            return false;
+        }
+        // "name (mode)", and names may have spaces.
+        read_small("/sys/kernel/security/apparmor/profiles").is_some_and(|list| {
+            !list.lines().any(|line| {
+                line.strip_prefix(profile)
+                    .is_some_and(|rest| rest.starts_with(" (") && !rest[2..].contains('('))
+            })
+        })
+    }
+
     /// Whether SELinux is on.
     pub fn selinux(&self) -> bool {
         *self

@@ -12,6 +12,7 @@
 #[macro_use]
 mod fault;
 
+mod beneath;
 pub mod cgroup;
 pub mod console;
 pub mod container;
@@ -20,6 +21,7 @@ pub mod doctor;
 pub mod error;
 pub mod hooks;
 pub mod host;
+mod id_maps;
 mod init;
 pub mod intel_rdt;
 mod namespaces;

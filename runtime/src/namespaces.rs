@@ -8,12 +8,13 @@
 //! is different, nobody comes back from it: the child joins that one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::container::wait;
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::init;
 use crate::spec::config::IdMapping;
 use crate::spec::linux::Linux;
 use crate::sys::clone::{self, flags};
@@ -157,13 +158,69 @@ impl Namespaces {
         for (flag, fd) in &self.join {
             entered.join(*flag, fd.as_fd())?;
         }
-        if !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0 {
+        if self.has_offsets() {
             entered.make(flags::NEWTIME)?;
-            let path = "/proc/self/timens_offsets";
-            std::fs::write(path, &self.time_offsets)
-                .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))?;
+            self.write_offsets()?;
         }
         Ok(entered)
+    }
+
+    /// As [`Namespaces::enter`], for a process that need not come back; goes into the user
+    /// namespace too, in which it becomes root.
+    ///
+    /// The others may belong to that one or to the caller's own: those that cannot be joined before
+    /// it are joined after.
+    ///
+    /// # Errors
+    /// As [`Namespaces::enter`].
+    pub fn enter_for_good(&self) -> Result<()> {
+        let join = |flag: u64, fd: &OwnedFd| {
+            clone::setns(fd.as_fd(), flag)
+                .context(|| format!("linux.namespaces: setns({})", names(flag)))
+        };
+        let mut later = Vec::new();
+        for (flag, fd) in &self.join {
+            match join(*flag, fd) {
+                Err(error)
+                    if self.join_user.is_some()
+                        && error.errno() == Some(rustix::io::Errno::PERM) =>
+                {
+                    later.push((*flag, fd));
+                }
+                result => result?,
+            }
+        }
+        if let Some(user) = &self.join_user {
+            join(flags::NEWUSER, user)?;
+            init::become_root()?;
+        }
+        for (flag, fd) in later {
+            join(flag, fd)?;
+        }
+        if self.has_offsets() {
+            clone::unshare(flags::NEWTIME).context(|| "linux.timeOffsets: unshare(time)")?;
+            self.write_offsets()?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else than the runtime has to go where init is to be born, and make it: who
+    /// joins a user namespace stays there, and who is not root of the first one cannot come back
+    /// to the namespaces that belong to that.
+    pub fn need_helper(&self, host: &Host) -> bool {
+        self.join_user.is_some()
+            || ((!self.join.is_empty() || self.has_offsets()) && host.rootless())
+    }
+
+    /// Whether a time namespace is made before its first process, to get its offsets.
+    fn has_offsets(&self) -> bool {
+        !self.time_offsets.is_empty() && self.make & flags::NEWTIME != 0
+    }
+
+    fn write_offsets(&self) -> Result<()> {
+        let path = "/proc/self/timens_offsets";
+        std::fs::write(path, &self.time_offsets)
+            .context(|| format!("linux.timeOffsets: write({path}, {:?})", self.time_offsets))
     }
 }
 
@@ -179,7 +236,7 @@ impl Entered {
     /// Joins one namespace, or all of `flag` of the process that the pidfd `fd` is.
     pub fn join(&mut self, flag: u64, fd: BorrowedFd<'_>) -> Result<()> {
         self.remember(flag)?;
-        clone::setns(fd, flag).context(|| format!("setns({})", names(flag)))
+        join_those_of(fd, flag).context(|| format!("setns({})", names(flag)))
     }
 
     /// Makes one namespace and goes there.
@@ -254,82 +311,25 @@ pub(crate) fn names(set: u64) -> String {
     text
 }
 
-/// A pidfd for a process.
-pub(crate) fn pidfd(pid: i32) -> Result<OwnedFd> {
-    let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::State, "pid 0 is no process"))?;
-    pidfd_open(pid, PidfdFlags::empty()).context(|| format!("pidfd_open({})", pid.as_raw_nonzero()))
-}
-
-/// The pid of a pidfd's process, in the caller's pid namespace. proc_pid_fdinfo(5).
-pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(|| format!("read({path})"))?;
-    let pid = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.filter(|pid| *pid > 0)
-        .ok_or_else(|| Error::new(Kind::System, format!("{path} names no process")))
-}
-
-/// Writes the id maps of the new user namespace of process `pid`. user_namespaces(7).
-///
-/// A privileged process writes the files itself; another one may write only a
-/// map of its own single id and asks newuidmap(1) and newgidmap(1) for more.
+/// Joins the namespaces `set` of a process. setns(2).
 ///
 /// # Errors
-/// The maps are refused, or the helpers are missing.
-pub(crate) fn write_id_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
-    write_id_map(pid, "uid_map", "newuidmap", uids)?;
-    match write_id_map(pid, "gid_map", "newgidmap", gids) {
-        // An unprivileged process must first give up setgroups(2).
-        Err(error) if error.errno() == Some(rustix::io::Errno::PERM) => {
-            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")
-                .context(|| format!("write(/proc/{pid}/setgroups)"))?;
-            write_id_map(pid, "gid_map", "newgidmap", gids)
-        }
-        other => other,
+/// Those of setns(2).
+pub(crate) fn join_those_of(
+    process: BorrowedFd<'_>,
+    set: u64,
+) -> std::result::Result<(), rustix::io::Errno> {
+    if !wait::is_directory(process) {
+        return clone::setns(process, set);
     }
-}
-
-fn write_id_map(pid: i32, file: &str, helper: &str, mappings: &[IdMapping]) -> Result<()> {
-    if mappings.is_empty() {
-        return Ok(());
+    // One by one, and opened before any is joined.
+    let mut opened = Vec::new();
+    for (_, name, flag) in KINDS.iter().filter(|(_, _, flag)| set & flag != 0) {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(process, format!("ns/{name}"), flags, Mode::empty())?;
+        opened.push((fd, *flag));
     }
-    let mut map = String::new();
-    for mapping in mappings {
-        use std::fmt::Write;
-        let _ = writeln!(
-            map,
-            "{} {} {}",
-            mapping.container_id, mapping.host_id, mapping.size
-        );
-    }
-    let path = format!("/proc/{pid}/{file}");
-    let Err(error) = std::fs::write(&path, &map) else {
-        return Ok(());
-    };
-    let error = Err(error).context(|| format!("write({path}, {map:?})"));
-    if rustix::process::geteuid().is_root() || !has_helper(helper) {
-        return error;
-    }
-    let mut command = std::process::Command::new(helper);
-    command
-        .arg(pid.to_string())
-        .args(map.split_ascii_whitespace());
-    let output = command.output().context(|| format!("exec({helper})"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(
-        Kind::System,
-        format!("{helper} {pid}: {reason}"),
-    ))
-}
-
-fn has_helper(name: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
-        || Path::new("/usr/bin").join(name).exists()
+    opened
+        .iter()
+        .try_for_each(|(fd, flag)| clone::setns(fd.as_fd(), *flag))
 }

@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmodat, mkdirat, openat, unlinkat};
 use rustix::io::{Errno, IoSlice};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, bind, connect, recv, send, sendmsg, socket_with,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fds;
 
@@ -88,16 +90,19 @@ impl Listener {
     pub fn proxy(&self, host: &str, pid: u32, pidfd: BorrowedFd<'_>) -> Result<bool> {
         loop {
             let mut fds = [
-                PollFd::new(&self.0, PollFlags::IN),
                 PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+                PollFd::new(&self.0, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
-                Ok(_) => {}
+            let ended = match wait::poll_beside(pidfd, &mut fds, None) {
+                Ok(ended) => ended,
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno).context(|| "poll()"),
-            }
-            if fds[0].revents().is_empty() {
-                return Ok(false);
+            };
+            if fds[1].revents().is_empty() {
+                if ended {
+                    return Ok(false);
+                }
+                continue;
             }
             let mut message = [0; MAX_MESSAGE];
             let (count, _) = match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
@@ -137,6 +142,9 @@ fn announce(host: &str, pid: u32) -> Result<()> {
     .context(call)?;
     let socket = dgram()?;
     connect(&socket, &address).context(call)?;
+    // A manager that does not read must not hold up the start for ever.
+    let patience = std::time::Duration::from_secs(BARRIER.tv_sec.unsigned_abs());
+    set_socket_timeout(&socket, Timeout::Send, Some(patience)).context(|| "SO_SNDTIMEO")?;
     let message = format!("MAINPID={pid}\nREADY=1\n");
     send(&socket, message.as_bytes(), SendFlags::NOSIGNAL)
         .context(|| format!("NOTIFY_SOCKET: send({message:?})"))?;
@@ -230,11 +238,17 @@ impl Inherited {
             .saturating_add(self.preserve)
     }
 
+    /// Whether there are any [`Inherited::variables`].
+    #[must_use]
+    pub fn has_variables(self) -> bool {
+        self.listen > 0
+    }
+
     /// What the process finds in its environment, `pid` being its own as it sees it.
     /// `names` is LISTEN_FDNAMES of the caller. Empty without descriptors of a service manager.
     #[must_use]
     pub fn variables(self, pid: u32, names: Option<&str>) -> Vec<(&'static str, String)> {
-        if self.listen == 0 {
+        if !self.has_variables() {
             return Vec::new();
         }
         let mut variables = vec![

@@ -27,6 +27,10 @@ pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>
 /// What tells one process from another with the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
+    /// The pid, as the procfs shows it.
+    pub pid: i32,
+    /// The pid of its parent.
+    pub parent: i32,
     /// Start time in clock ticks since boot.
     pub start_time: u64,
     /// Whether it runs, that is, is no zombie.
@@ -52,17 +56,59 @@ pub(crate) fn identity(pid: i32) -> Result<Option<Identity>> {
         .ok_or_else(|| Error::new(Kind::System, format!("{path} has an unknown form")))
 }
 
+/// As [`identity`], from the open file /proc/PID/stat.
+pub(crate) fn identity_in(stat: &OwnedFd) -> Option<Identity> {
+    let mut buffer = [0u8; 1024];
+    let read = rustix::io::read(stat, &mut buffer).ok()?;
+    parse_stat(buffer.get(..read)?)
+}
+
 fn parse_stat(stat: &[u8]) -> Option<Identity> {
     // The second field is the command in parentheses and may contain anything, ") " too.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    let pid = stat.split(|byte| *byte == b' ').next()?;
+    let pid = std::str::from_utf8(pid).ok()?;
     Some(Identity {
+        pid: pid.parse().ok()?,
+        parent,
         start_time,
         alive: !matches!(state, "Z" | "X" | "x"),
     })
+}
+
+/// The processes in the pid namespace of `pid`, as far as the caller may look into them.
+///
+/// # Errors
+/// /proc cannot be read, or `pid` may not be looked into.
+pub(crate) fn pids_with(pid: i32) -> Result<Vec<u32>> {
+    let namespace = |pid: &str| {
+        let path = format!("/proc/{pid}/ns/pid");
+        rustix::fs::stat(&path).map_err(|errno| Error::system(format!("stat({path})"), errno))
+    };
+    let wanted = namespace(&pid.to_string())?;
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").context(|| "open(/proc)")? {
+        let name = entry.context(|| "getdents(/proc)")?.file_name();
+        let Some((name, number)) = name
+            .to_str()
+            .and_then(|name| Some((name, name.parse().ok()?)))
+        else {
+            continue;
+        };
+        // Others end meanwhile, or are not the caller's.
+        if namespace(name)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino))
+        {
+            pids.push(number);
+        }
+    }
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// The name of a user of the host, or the number where it has none.
@@ -113,6 +159,8 @@ mod tests {
             assert_eq!(
                 parse_stat(line.as_bytes()),
                 Some(Identity {
+                    pid: 7,
+                    parent: 1,
                     start_time: 4711,
                     alive: true
                 })

@@ -10,6 +10,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create, open,
@@ -25,9 +26,19 @@ const SEALS: SealFlags = SealFlags::SEAL
     .union(SealFlags::GROW)
     .union(SealFlags::WRITE);
 
+/// Whether this process, or one that it comes from by fork(2), is known to be protected.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
+
 /// Whether this process runs from a binary that nobody can write.
 #[must_use]
 pub fn is_protected() -> bool {
+    if !PROTECTED.load(Ordering::Relaxed) {
+        PROTECTED.store(runs_from_a_copy(), Ordering::Relaxed);
+    }
+    PROTECTED.load(Ordering::Relaxed)
+}
+
+fn runs_from_a_copy() -> bool {
     let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
     let Ok((name, _)) = rustix::fs::readlinkat_raw(rustix::fs::CWD, SELF, &mut buffer) else {
         return false;

@@ -1,10 +1,18 @@
 //! Points in time as text.
 
+use std::time::SystemTime;
+
 /// Now, in UTC, as RFC 3339 with nanoseconds: `2026-01-31T08:00:00.123456789Z`.
 #[must_use]
 pub fn now_rfc3339() -> String {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    rfc3339(now.tv_sec, now.tv_nsec)
+    // A clock before 1970 is as wrong as one that shows 1970.
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    rfc3339(
+        i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        now.subsec_nanos().into(),
+    )
 }
 
 /// Now, in UTC, as RFC 3339 in whole seconds, as log lines have it: `2026-01-31T08:00:00Z`.

@@ -100,11 +100,16 @@ fn write_through(fd: BorrowedFd<'_>) -> Option<&'static str> {
 
 /// Opens every program in sight that is not of this root, holds it, and writes it as soon as it no longer runs.
 fn overwrite(limit: Duration) {
-    let end = Instant::now() + limit;
+    let mut end = Instant::now() + limit;
     let mut held: Vec<OwnedFd> = Vec::new();
     let mut tried = 0_u64;
+    let mut stopping = false;
     // A descriptor that was open before stays open when its process is gone.
     while Instant::now() < end {
+        if !stopping && fs::metadata("/stop").is_ok() {
+            stopping = true;
+            end = Instant::now() + Duration::from_millis(500);
+        }
         for pid in pids() {
             let path = format!("/proc/{pid}/exe");
             for flags in [OFlags::RDONLY, OFlags::PATH] {
@@ -116,6 +121,9 @@ fn overwrite(limit: Duration) {
                     continue;
                 }
                 tried += 1;
+                if tried == 1 {
+                    println!("met");
+                }
                 if held.len() < 64 {
                     held.push(file.into());
                 }
@@ -172,7 +180,9 @@ fn peek(limit: Duration) {
             if !foreign() {
                 continue;
             }
-            seen.insert(pid);
+            if seen.insert(pid) && seen.len() == 1 {
+                println!("met");
+            }
             let mut note = |what: &str| {
                 if foreign() {
                     got.insert(what.to_owned());
@@ -188,12 +198,11 @@ fn peek(limit: Duration) {
                     note(name);
                 }
             }
-            for name in ["mem", "environ", "maps"] {
-                if name == "mem" && File::open(format!("{base}/{name}")).is_ok() {
-                    note(name);
-                } else if name != "mem"
-                    && fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty())
-                {
+            if File::open(format!("{base}/mem")).is_ok() {
+                note("mem");
+            }
+            for name in ["environ", "maps"] {
+                if fs::read(format!("{base}/{name}")).is_ok_and(|text| !text.is_empty()) {
                     note(name);
                 }
             }
@@ -225,6 +234,9 @@ fn peek(limit: Duration) {
             let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
             if nix::sys::ptrace::seize(pid, nix::sys::ptrace::Options::empty()).is_ok() {
                 note("ptrace");
+                // A traced process ends for its parent only when its tracer has seen it.
+                let _ = nix::sys::ptrace::interrupt(pid);
+                let _ = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL));
                 let _ = nix::sys::ptrace::detach(pid, None);
             }
         }

@@ -4,15 +4,26 @@ use super::{Manager, OomWatch, Record, Stats};
 use crate::error::{Error, Kind, Result};
 use crate::spec::resources::Resources;
 
-/// Manages nothing.
+/// Why a container has no cgroup.
 #[derive(Debug)]
-pub(super) struct Disabled;
+pub(super) enum Disabled {
+    /// The caller wanted none.
+    Chosen,
+    /// The caller is unprivileged and may not make any.
+    NotDelegated,
+}
 
-fn unsupported<T>(what: &str) -> Result<T> {
-    Err(Error::new(
-        Kind::Unsupported,
-        format!("cannot {what}: the container was created with cgroups disabled"),
-    ))
+impl Disabled {
+    fn unsupported<T>(&self, what: &str) -> Result<T> {
+        let why = match self {
+            Disabled::Chosen => "it was created with cgroups disabled",
+            Disabled::NotDelegated => "none was delegated to the user who created it",
+        };
+        Err(Error::new(
+            Kind::Unsupported,
+            format!("cannot {what}: the container has no cgroup, {why}"),
+        ))
+    }
 }
 
 impl Manager for Disabled {
@@ -30,20 +41,20 @@ impl Manager for Disabled {
         if sub.is_empty() {
             Ok(())
         } else {
-            unsupported("enter a sub-cgroup")
+            self.unsupported("enter a sub-cgroup")
         }
     }
 
     fn update(&mut self, _resources: &Resources<'_>) -> Result<()> {
-        unsupported("update limits")
+        self.unsupported("update limits")
     }
 
     fn freeze(&self) -> Result<()> {
-        unsupported("freeze")
+        self.unsupported("freeze")
     }
 
     fn thaw(&self) -> Result<()> {
-        unsupported("thaw")
+        self.unsupported("thaw")
     }
 
     fn is_frozen(&self) -> Result<bool> {
@@ -51,7 +62,7 @@ impl Manager for Disabled {
     }
 
     fn pids(&self) -> Result<Vec<u32>> {
-        unsupported("list processes")
+        self.unsupported("list processes")
     }
 
     /// Nobody is known but init, which those who call this reach by its pid.
@@ -60,11 +71,11 @@ impl Manager for Disabled {
     }
 
     fn stats(&self) -> Result<Stats> {
-        unsupported("read usage figures")
+        self.unsupported("read usage figures")
     }
 
     fn watch_oom(&self) -> Result<OomWatch> {
-        unsupported("watch for lack of memory")
+        self.unsupported("watch for lack of memory")
     }
 
     fn delete(&mut self) -> Result<()> {

@@ -83,7 +83,16 @@ pub(super) fn write_error(dir: &str, name: &str, value: &str, errno: Errno) -> E
 
 /// The contents of `dir/name`, without the newline at its end.
 pub(super) fn read(dir: &str, name: &str) -> std::result::Result<String, Errno> {
-    read_until(&join(dir, name), PAGE / 2)
+    read_among(dir, name, &mut Batch::default())
+}
+
+/// As [`read`]; the file is closed later, with others.
+pub(super) fn read_among(
+    dir: &str,
+    name: &str,
+    spent: &mut Batch,
+) -> std::result::Result<String, Errno> {
+    read_until(&join(dir, name), PAGE / 2, spent)
 }
 
 /// What the kernel collects of a file before it hands it out.
@@ -91,12 +100,12 @@ const PAGE: usize = 4096;
 
 /// The contents of a file, without the newline at its end.
 pub(super) fn read_path(path: &str) -> std::result::Result<String, Errno> {
-    read_until(path, 0)
+    read_until(path, 0, &mut Batch::default())
 }
 
 /// Reads a file to its end, which has come where less than `short` bytes are read: a control file is
 /// handed out a page at a time, and no line in one is so long that half of the page stays empty.
-fn read_until(path: &str, short: usize) -> std::result::Result<String, Errno> {
+fn read_until(path: &str, short: usize, spent: &mut Batch) -> std::result::Result<String, Errno> {
     let fd = rustix::fs::open(
         path,
         OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
@@ -115,6 +124,7 @@ fn read_until(path: &str, short: usize) -> std::result::Result<String, Errno> {
             break;
         }
     }
+    spent.push(fd);
     let end = bytes
         .iter()
         .rposition(|byte| *byte != b'\n')

@@ -192,6 +192,12 @@ pub trait Manager: std::fmt::Debug {
     /// A refused write; a unit that systemd does not start.
     fn attach(&mut self, pid: u32) -> Result<()>;
 
+    /// What was asked of `create` and the first `attach` and could not be had, because it is not
+    /// delegated to an unprivileged caller. One text each; they are told once.
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The directory for CLONE_INTO_CGROUP of clone3(2), which is far cheaper
     /// than a later move; `None` where the kernel or the manager has no such way.
     /// [`Manager::attach`] need not be called for a process born there.
@@ -306,7 +312,7 @@ pub(crate) fn systemd_answers(user: bool) -> Result<()> {
 /// A host without cgroups; a `cgroupsPath` that makes no sense to the driver.
 pub fn manager(request: &Request<'_>) -> Result<Box<dyn Manager>> {
     if request.driver == CgroupDriver::Disabled {
-        return Ok(Box::new(disabled::Disabled));
+        return Ok(Box::new(disabled::Disabled::Chosen));
     }
     manager_in(&Layout::detect()?, request)
 }
@@ -317,7 +323,7 @@ pub fn manager(request: &Request<'_>) -> Result<Box<dyn Manager>> {
 /// As [`manager`].
 pub fn manager_in(layout: &Layout, request: &Request<'_>) -> Result<Box<dyn Manager>> {
     match request.driver {
-        CgroupDriver::Disabled => Ok(Box::new(disabled::Disabled)),
+        CgroupDriver::Disabled => Ok(Box::new(disabled::Disabled::Chosen)),
         CgroupDriver::Systemd => Ok(Box::new(systemd::Systemd::new(layout, request)?)),
         CgroupDriver::Cgroupfs => match &layout.unified {
             _ if !layout.v1.is_empty() => Ok(Box::new(v1::V1::new(layout, request))),
@@ -338,9 +344,12 @@ pub fn from_record(record: &Record) -> Result<Box<dyn Manager>> {
     if let Some(unit) = &record.unit {
         return Ok(Box::new(systemd::Systemd::from_record(record, unit)?));
     }
+    if record.version != Version::None && record.dirs.is_empty() {
+        return Ok(Box::new(disabled::Disabled::NotDelegated));
+    }
     Ok(match record.version {
         Version::V1 => Box::new(v1::V1::from_record(record)),
         Version::V2 => Box::new(v2::V2::from_record(record)?),
-        Version::None => Box::new(disabled::Disabled),
+        Version::None => Box::new(disabled::Disabled::Chosen),
     })
 }

@@ -87,6 +87,48 @@ impl<'a> Setting<'a> {
     }
 }
 
+/// Splits off the settings that an unprivileged caller cannot make, since nobody has delegated
+/// their controller to it: no directory, no file, or a file that is closed. Returns those that are
+/// left, and a warning that names the fields of the others.
+pub(super) fn without_undelegated<'s, 'a, 'd>(
+    settings: &'s [Setting<'a>],
+    dir: impl Fn(Controller) -> Option<&'d str>,
+) -> (Cow<'s, [Setting<'a>]>, Option<String>) {
+    let may_write = |dir: &str, name: &str| {
+        let access = rustix::fs::Access::WRITE_OK;
+        rustix::fs::access(file::join(dir, name), access).is_ok()
+    };
+    let can = |setting: &Setting<'_>| {
+        dir(setting.controller).is_some_and(|dir| {
+            let instead = setting.instead.as_ref();
+            may_write(dir, &setting.file) || instead.is_some_and(|(other, _)| may_write(dir, other))
+        })
+    };
+    let lost: Vec<bool> = settings
+        .iter()
+        .map(|setting| !setting.may_miss && !can(setting))
+        .collect();
+    if !lost.contains(&true) {
+        return (Cow::Borrowed(settings), None);
+    }
+    let mut fields: Vec<String> = Vec::new();
+    let mut left = Vec::new();
+    for (setting, lost) in settings.iter().zip(lost) {
+        let field = format!("linux.resources.{}", setting.field);
+        if !lost {
+            left.push(setting.clone());
+        } else if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    let warning = format!(
+        "no limit is set for {}: no cgroup with the controllers for it is delegated to user {}",
+        fields.join(", "),
+        rustix::process::geteuid().as_raw()
+    );
+    (Cow::Owned(left), Some(warning))
+}
+
 /// Earlier contents of files, to be put back.
 #[derive(Debug, Default)]
 pub(super) struct Journal(Vec<(String, String, String)>);
@@ -133,7 +175,7 @@ fn no_limit(device: &str, value: &str) -> String {
 }
 
 /// Writes settings in order. `dir` finds the directory of a controller; what is
-/// overwritten goes to the journal where one is given.
+/// overwritten goes to the journal where one is given, open files to `spent`.
 ///
 /// # Errors
 /// The first value that the kernel refuses, or the first whose controller or
@@ -142,9 +184,9 @@ pub(super) fn apply<'d>(
     settings: &[Setting<'_>],
     dir: impl Fn(Controller) -> Option<&'d str>,
     mut journal: Option<&mut Journal>,
+    spent: &mut Batch,
 ) -> Result<()> {
     let mut rest = settings;
-    let mut spent = Batch::default();
     while let Some(first) = rest.first() {
         let same = match first.group {
             0 => 1,
@@ -152,7 +194,7 @@ pub(super) fn apply<'d>(
         };
         let (group, after) = rest.split_at(same);
         rest = after;
-        settle(group, &dir, journal.as_deref_mut(), &mut spent)?;
+        settle(group, &dir, journal.as_deref_mut(), spent)?;
     }
     Ok(())
 }

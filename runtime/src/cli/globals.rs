@@ -123,8 +123,20 @@ impl Globals {
             make_sticky(&root)?;
             return Ok(root);
         }
+        if self.root.is_none() && !may_make(DEFAULT_ROOT) {
+            return Err(invalid(format!(
+                "user {} may not keep containers in {DEFAULT_ROOT}: set XDG_RUNTIME_DIR or --root to a directory you may write to",
+                rustix::process::geteuid().as_raw()
+            )));
+        }
         Ok(self.root())
     }
+}
+
+/// Whether root, or somebody who may write to the directory.
+fn may_make(directory: &str) -> bool {
+    rustix::process::geteuid().is_root()
+        || rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 fn chosen_root(path: Option<PathBuf>) -> Result<PathBuf> {

@@ -3,12 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use super::peer;
+use crate::container::wait;
 use crate::error::{Context, Result};
 use crate::sys::signal::Signals;
 
@@ -17,6 +19,7 @@ const CHUNK: usize = 4096;
 /// How much is read after the end of the process, in bytes: another one may write for ever.
 const REST: usize = 1 << 20;
 
+const SIGCHLD: i32 = 17;
 const SIGWINCH: i32 = 28;
 
 /// Waits until the process of `pidfd` has ended (it is not reaped). With `master`, the master of its terminal, the
@@ -44,11 +47,11 @@ pub fn wait(
                 fds.push(PollFd::from_borrowed_fd(relay.descriptor(end), flags));
             }
         }
-        match poll(&mut fds, None) {
-            Ok(_) => {}
+        let ended = match wait::poll_beside(pidfd, &mut fds, None) {
+            Ok(ended) => ended,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno).context(|| "poll()"),
-        }
+        };
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         if !ready[1].is_empty() {
             while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
@@ -63,9 +66,9 @@ pub fn wait(
                 relay.pass(end, *flags);
             }
         }
-        if !ready[0].is_empty() {
+        if ended {
             if let Some(relay) = &mut relay {
-                relay.finish();
+                relay.finish(signals)?;
             }
             return Ok(());
         }
@@ -116,6 +119,9 @@ struct Relay<'a> {
     master: &'a OwnedFd,
     /// Held, so that the master does not report a hang-up each time that the container has its terminal closed.
     _slave: OwnedFd,
+    /// The caller's terminal once more, as writes to the one at hand would wait until somebody reads,
+    /// and no signal would get through meanwhile. Making that one non-blocking would change the caller's.
+    screen: Option<OwnedFd>,
     saved: Option<Termios>,
     input: Channel,
     output: Channel,
@@ -129,6 +135,7 @@ impl<'a> Relay<'a> {
         let mut relay = Relay {
             master,
             _slave: slave,
+            screen: screen(),
             saved: None,
             input: Channel::default(),
             output: Channel::default(),
@@ -154,10 +161,16 @@ impl<'a> Relay<'a> {
         }
     }
 
+    fn stdout(&self) -> BorrowedFd<'_> {
+        self.screen
+            .as_ref()
+            .map_or(rustix::stdio::stdout(), AsFd::as_fd)
+    }
+
     fn descriptor(&self, end: End) -> BorrowedFd<'_> {
         match end {
             End::Stdin => rustix::stdio::stdin(),
-            End::Stdout => rustix::stdio::stdout(),
+            End::Stdout => self.stdout(),
             End::Master => self.master.as_fd(),
         }
     }
@@ -189,7 +202,7 @@ impl<'a> Relay<'a> {
         match end {
             _ if ready.is_empty() => {}
             End::Stdin => self.input.fill(rustix::stdio::stdin()),
-            End::Stdout => self.output.flush(rustix::stdio::stdout()),
+            End::Stdout => self.flush_output(),
             End::Master => {
                 if ready.contains(PollFlags::OUT) {
                     self.input.flush(self.master);
@@ -201,25 +214,57 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Writes what the process left in its terminal.
-    fn finish(&mut self) {
+    fn flush_output(&mut self) {
+        let Relay { screen, output, .. } = self;
+        match screen {
+            Some(screen) => output.flush(screen),
+            None => output.flush(rustix::stdio::stdout()),
+        }
+    }
+
+    /// Writes what the process left in its terminal; a signal ends that, since nobody may read any more.
+    fn finish(&mut self, signals: &Signals) -> Result<()> {
         let mut rest = REST;
         loop {
             while !self.output.pending.is_empty() {
-                let stdout = rustix::stdio::stdout();
                 // The caller may have made it non-blocking.
-                let mut fds = [PollFd::from_borrowed_fd(stdout, PollFlags::OUT)];
-                if poll(&mut fds, None).is_ok() {
-                    self.output.flush(stdout);
+                let mut fds = [
+                    PollFd::from_borrowed_fd(self.stdout(), PollFlags::OUT),
+                    PollFd::new(signals, PollFlags::IN),
+                ];
+                match poll(&mut fds, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => return Err(errno).context(|| "poll()"),
+                }
+                let [writable, signalled] = fds.map(|fd| !fd.revents().is_empty());
+                if writable {
+                    self.flush_output();
+                }
+                if signalled {
+                    while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
+                        if signal != SIGCHLD && signal != SIGWINCH {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             self.output.fill(self.master);
             rest = rest.saturating_sub(self.output.pending.len());
             if self.output.pending.is_empty() || rest == 0 {
-                return;
+                return Ok(());
             }
         }
     }
+}
+
+/// The caller's terminal, opened so that writes do not wait; nothing where standard output is none
+/// or may not be opened.
+fn screen() -> Option<OwnedFd> {
+    if !isatty(rustix::stdio::stdout()) {
+        return None;
+    }
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open("/proc/self/fd/1", flags, Mode::empty()).ok()
 }
 
 impl Drop for Relay<'_> {
@@ -240,9 +285,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::process::CommandExt;
     use std::process::Command;
-
-    /// The end of the process itself; when it is read depends on what is read first.
-    const SIGCHLD: i32 = 17;
 
     fn host_devpts() -> OwnedFd {
         File::open("/dev/pts").unwrap().into()

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, major, open, openat, statat};
 use rustix::io::Errno;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::record::Record;
 use super::state::Status;
@@ -340,9 +339,7 @@ impl CheckpointOptions {
 
 /// The caller's descriptor of that number.
 fn status_descriptor(number: i32) -> Result<OwnedFd> {
-    let own = pidfd_open(getpid(), PidfdFlags::empty()).context(|| "pidfd_open(self)")?;
-    pidfd_getfd(&own, number, PidfdGetfdFlags::empty())
-        .context(|| format!("--status-fd: descriptor {number}"))
+    crate::sys::fds::duplicate(number).context(|| format!("--status-fd: descriptor {number}"))
 }
 
 /// The cgroup by which the processes are frozen all at once.

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdGetfdFlags};
 
 use super::options::CreateOptions;
@@ -23,11 +24,12 @@ use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::init::{self, Gate, InitPlan};
 use crate::intel_rdt::Resctrl;
-use crate::namespaces::{self, Namespaces};
+use crate::namespaces::{self, Entered, Namespaces};
 use crate::process::oom;
 use crate::process::procfs::ProcFs;
 use crate::process::sysctl::{self, OwnNamespaces};
 use crate::rootfs::{self, HostSources};
+use crate::seccomp::Program;
 use crate::seccomp::listener::{self, ContainerProcessState};
 use crate::spec::Text;
 use crate::spec::config::Mount;
@@ -37,7 +39,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{self, Spec, validate};
 use crate::sys::clone::{Side, clone_process, flags};
 use crate::sys::fds;
-use crate::{console, hooks, intel_rdt, network, notify, proc, protect, seccomp, time};
+use crate::{console, hooks, id_maps, intel_rdt, network, notify, proc, protect, seccomp, time};
 
 /// The annotation by which the caller's groups stay, for volumes that only they open.
 pub(super) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
@@ -89,11 +91,10 @@ impl Bundle {
     }
 
     /// Parses and validates the configuration; returns the warnings with it.
-    pub fn spec(&self, options: &CreateOptions) -> Result<(Spec<'_>, Vec<String>)> {
+    pub fn spec(&self, options: &CreateOptions, host: &Host) -> Result<(Spec<'_>, Vec<String>)> {
         let spec: Spec<'_> = spec::parse::parse(&self.name, &self.text)?;
-        let host = Host::new();
         let context = validate::Context {
-            host: Some(&host),
+            host: Some(host),
             systemd_cgroup: options.cgroup == CgroupDriver::Systemd,
         };
         let findings =
@@ -166,13 +167,15 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     super::store::check_id(&options.id)?;
     let bundle = Bundle::read(options)?;
     fault!("create.bundle");
-    let (mut spec, warnings) = bundle.spec(options)?;
+    let host = Host::new();
+    let (mut spec, warnings) = bundle.spec(options, &host)?;
     let notify = offer_notify_socket(&mut spec, root, &options.id);
     check_console(&spec, options, gate)?;
     let store = Store::create(root, &options.id)?;
     let mut undo = Undo::default();
     let mut builder = Builder {
         options,
+        host: &host,
         bundle: &bundle,
         spec: &spec,
         store: &store,
@@ -263,6 +266,7 @@ pub(super) fn check_console(
 
 struct Builder<'a> {
     options: &'a CreateOptions,
+    host: &'a Host,
     bundle: &'a Bundle,
     spec: &'a Spec<'a>,
     store: &'a Store,
@@ -288,7 +292,7 @@ impl Builder<'_> {
         gate: GateKind,
         undo: &mut Undo,
     ) -> std::result::Result<Parts, (Error, Box<Record>)> {
-        let mut record = record(self.options, self.bundle, self.spec);
+        let mut record = record(self.options, self.host, self.bundle, self.spec);
         match self.steps(gate, undo, &mut record) {
             Ok((pidfd, channel, console)) => Ok(Parts {
                 record,
@@ -324,6 +328,7 @@ impl Builder<'_> {
                     preserve_fds: self.options.preserve_fds,
                     make_cwd: true,
                     keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
+                    reachable: self.is_reachable(&namespaces, filter.as_ref()),
                 };
                 // The validation has told of the same already.
                 let (attributes, _) =
@@ -363,12 +368,13 @@ impl Builder<'_> {
             rootless: self
                 .options
                 .rootless
-                .unwrap_or_else(|| Host::new().rootless()),
+                .unwrap_or_else(|| self.host.rootless()),
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
-        self.store.write(CONFIG, &self.bundle.text)?;
+        // Whole or not makes no difference before there is a record.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
         fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
@@ -405,23 +411,23 @@ impl Builder<'_> {
             sources,
             attributes,
             seccomp: filter.as_ref(),
+            oom_score_adj,
             sysctls: &sysctls,
             procfs: &procfs,
             no_pivot: self.options.no_pivot,
             gate: &gate,
         };
-        let entered = namespaces.enter()?;
+        let helper = namespaces.need_helper(self.host);
+        let entered = if helper {
+            Entered::default()
+        } else {
+            namespaces.enter()?
+        };
         fault!("create.enter");
         let mut into = cgroup.clone_into()?;
-        // A joined user namespace takes a helper that goes there first and makes init.
-        let join = namespaces.join_user.as_ref().map(AsFd::as_fd);
-        let set = if join.is_some() {
-            0
-        } else {
-            namespaces.clone_flags()
-        };
+        let set = if helper { 0 } else { namespaces.clone_flags() };
         let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
-        if side.is_err() && into.take().is_some() {
+        if side.as_ref().is_err_and(|errno| *errno != Errno::ACCESS) && into.take().is_some() {
             // A kernel without this way, or a limit of no task, which a move passes; of what is
             // wrong with the place the move speaks more clearly.
             side = clone_process(set, None);
@@ -429,29 +435,24 @@ impl Builder<'_> {
         let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
                 drop(ours);
-                match join {
-                    Some(user) => init::run_in(user, plan, theirs),
-                    None => init::run(plan, theirs),
+                if helper {
+                    init::run_helper(plan, theirs)
                 }
+                init::run(plan, theirs)
             }
             Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => {
-                let what = namespaces::names(set);
-                return Err(Error::system(
-                    format!("linux.namespaces: clone3({what})"),
-                    errno,
-                ));
-            }
+            Err(errno) => return Err(clone_error(set, errno)),
         };
         drop(theirs);
         fault!("create.clone");
-        if join.is_some() {
+        if helper {
             let init = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, init);
             wait::reap(helper.as_fd())?;
-            pid = namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
-        undo.init = Some(pidfd.try_clone().context(|| "dup(pidfd)")?);
+        let pidfd = &*undo.init.insert(pidfd);
+        let pidfd = pidfd.as_fd();
         fault!("create.init");
         entered.leave()?;
         fault!("create.leave");
@@ -462,21 +463,29 @@ impl Builder<'_> {
         }
         fault!("create.attach");
         if cgroup::owner_changes(spec) {
-            cgroup.delegate(
-                namespaces.host_uid(spec.process.as_ref().map_or(0, |process| process.user.uid)),
-            )?;
+            let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
+            match cgroup.delegate(namespaces.host_uid(uid)) {
+                // Only root gives files away. The specification asks for it (SHOULD), and most do without.
+                Err(error) if error.errno() == Some(Errno::PERM) && self.host.rootless() => {
+                    let what =
+                        format!("process.user.uid: user {uid} does not get the cgroup: {error}");
+                    self.warnings.push(what);
+                }
+                result => result?,
+            }
         }
         record.cgroup = cgroup.record();
+        self.warnings.append(&mut cgroup.warnings());
         fault!("create.delegate");
         if namespaces.make & flags::NEWUSER != 0 {
-            namespaces::write_id_maps(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)
+            id_maps::write(pid, &namespaces.uid_mappings, &namespaces.gid_mappings)
                 .map_err(|error| ours.last_word_or(error))?;
         }
         fault!("create.idmap");
         let process =
             Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::System, "clone3 returned no pid"))?;
         record.pid = pid;
-        if let Some(score) = oom_score_adj {
+        if let (Some(score), false) = (oom_score_adj, helper) {
             score
                 .apply(&procfs, process)
                 .map_err(|error| ours.last_word_or(error))?;
@@ -503,10 +512,10 @@ impl Builder<'_> {
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
         fault!("create.go");
-        let console = self.accompany(&ours, record, pidfd.as_fd())?;
+        let console = self.accompany(&ours, record, pidfd)?;
         fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {
-            send_pidfd(socket, pidfd.as_fd())?;
+            send_pidfd(socket, pidfd)?;
         }
         fault!("create.pidfd");
         if let Some(path) = &self.options.pid_file {
@@ -519,7 +528,19 @@ impl Builder<'_> {
         fault!("create.record");
         ours.send_go()?;
         fault!("create.done");
+        let pidfd = undo.init.take();
+        let pidfd = pidfd.ok_or_else(|| channel::unexpected("init is not there"))?;
         Ok((pidfd, ours, console))
+    }
+
+    /// Whether init must let a runtime without privileges look into it before the program runs.
+    ///
+    /// The memory of init is still that of the runtime, and belongs to the runtime's user namespace:
+    /// a caller who is nobody there gets at the namespaces of init, for an exec, and at its seccomp
+    /// listener only while it is dumpable. In a pid namespace of its own nobody else can see it.
+    fn is_reachable(&self, namespaces: &Namespaces, filter: Option<&Program>) -> bool {
+        self.host.euid() != 0
+            && (namespaces.make & flags::NEWPID != 0 || filter.is_some_and(|filter| filter.notify))
     }
 
     /// Answers init until it is ready.
@@ -582,8 +603,24 @@ impl Builder<'_> {
     }
 }
 
+fn clone_error(set: u64, errno: Errno) -> Error {
+    let call = format!("clone3({})", namespaces::names(set));
+    let error = Error::system(call, errno);
+    match errno {
+        Errno::PERM | Errno::ACCESS | Errno::NOSPC if set & flags::NEWUSER != 0 => error.context(
+            "linux.namespaces: the kernel refuses a user namespace; see the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns",
+        ),
+        _ => error.context("linux.namespaces"),
+    }
+}
+
 /// The record of a container that is about to be made.
-pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) -> Record {
+pub(super) fn record(
+    options: &CreateOptions,
+    host: &Host,
+    bundle: &Bundle,
+    spec: &Spec<'_>,
+) -> Record {
     Record {
         version: record::VERSION,
         oci_version: spec.oci_version.to_string(),
@@ -591,7 +628,7 @@ pub(super) fn record(options: &CreateOptions, bundle: &Bundle, spec: &Spec<'_>) 
         bundle: bundle.path.display().to_string(),
         rootfs: String::new(),
         created: time::now_rfc3339(),
-        owner: rustix::process::geteuid().as_raw(),
+        owner: host.euid(),
         annotations: spec
             .annotations
             .iter()
@@ -640,8 +677,15 @@ pub(super) fn hand_over_listener(
     status: Status,
     pid: i32,
 ) -> Result<()> {
-    let listener = rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty())
-        .context(|| format!("linux.seccomp: pidfd_getfd({number})"))?;
+    let listener = match rustix::process::pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
+        Err(Errno::NOSYS) => {
+            return Err(Error::unsupported(
+                "linux.seccomp: SCMP_ACT_NOTIFY",
+                "needs pidfd_getfd(2), Linux 5.6",
+            ));
+        }
+        result => result.context(|| format!("linux.seccomp: pidfd_getfd({number})"))?,
+    };
     let Some(profile) = profile else {
         return Ok(());
     };

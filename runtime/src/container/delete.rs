@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, getpgid, kill_process_group};
 
 use super::record::Record;
 use super::state::Status;
@@ -13,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
-use crate::{cgroup, hooks};
+use crate::{cgroup, hooks, proc};
 
 /// How long a killed process may take to end, in milliseconds.
 const KILL_WAIT: i64 = 10_000;
@@ -34,10 +35,15 @@ impl Container {
     /// # Errors
     /// Whatever could not be removed.
     pub fn force_delete(root: &Path, id: &str) -> Result<Vec<String>> {
-        match destroy(root, id, true) {
-            Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
-            other => other,
-        }
+        unless_gone(destroy(root, id, true))
+    }
+}
+
+/// A container that somebody else has removed needs no more removing.
+pub(super) fn unless_gone(outcome: Result<Vec<String>>) -> Result<Vec<String>> {
+    match outcome {
+        Err(error) if error.kind() == Kind::NotFound => Ok(Vec::new()),
+        other => other,
     }
 }
 
@@ -46,8 +52,8 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     let Some(store) = Store::open(root, id)? else {
         return Err(super::store::does_not_exist());
     };
-    if force && !store.try_lock()? {
-        kill_early(&store, id);
+    if force {
+        interrupt(&store, id)?;
     }
     store.lock()?;
     fault!("delete.locked");
@@ -77,8 +83,21 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
             ),
         ));
     }
+    take_apart(&store, &record, status, force)
+}
+
+/// As [`destroy`], for the creator of a container whose init it has seen end.
+pub(super) fn destroy_ended(store: &Store, record: &Record) -> Result<Vec<String>> {
+    store.lock()?;
+    take_apart(store, record, Status::Stopped, true)
+}
+
+/// Removes what is there of a container that is `status`, and ends what lives.
+fn take_apart(store: &Store, record: &Record, status: Status, force: bool) -> Result<Vec<String>> {
     let mut manager = cgroup::from_record(&record.cgroup)?;
-    end_processes(&record, &*manager)?;
+    if status != Status::Stopped || !record.private_pid || !record.ready {
+        end_processes(record, &*manager)?;
+    }
     fault!("delete.ended");
     // Whatever fails from here on is tried to the end, and told at the end.
     let mut failures = Vec::new();
@@ -109,7 +128,7 @@ pub(super) fn destroy(root: &Path, id: &str, force: bool) -> Result<Vec<String>>
     };
     // The container is gone, whatever becomes of its last hooks.
     let failures = config
-        .and_then(|config| poststop(&record, &config.unwrap_or_default()))
+        .and_then(|config| poststop(record, &config.unwrap_or_default()))
         .unwrap_or_else(|error| vec![error.context("hooks.poststop are not run")]);
     Ok(failures.iter().map(ToString::to_string).collect())
 }
@@ -130,13 +149,56 @@ fn poststop(record: &Record, config: &[u8]) -> Result<Vec<Error>> {
     ))
 }
 
-/// Ends init before the lock is ours: who holds it may be waiting for init, such as a start whose
-/// hooks do not end.
-fn kill_early(store: &Store, id: &str) {
-    let record = store.read(STATE).ok().flatten();
-    let record = record.and_then(|json| Record::from_json(id, &json).ok());
-    if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
-        let _ = pidfd_send_signal(&init, Signal::KILL);
+/// How long whoever holds the lock is helped to an end, in milliseconds, and how often.
+const INTERRUPT: (u64, u64) = (5_000, 10);
+
+/// Ends what the holder of the lock may be waiting for, if somebody has it: init, such as a start
+/// whose hooks in the container do not end; or a hook, such as a create on the host's side of it.
+/// The holder itself goes on, and undoes or finishes what it has begun.
+fn interrupt(store: &Store, id: &str) -> Result<()> {
+    let (limit, pause) = INTERRUPT;
+    for round in 0..limit / pause {
+        // Once the container is removed, what the holder still runs are its last hooks.
+        if store.try_lock()? || store.is_removed()? {
+            return Ok(());
+        }
+        if round == 0 {
+            let record = store.read(STATE).ok().flatten();
+            let record = record.and_then(|json| Record::from_json(id, &json).ok());
+            if let Some(Ok(Some(init))) = record.as_ref().map(super::open_init) {
+                let _ = wait::signal(init.as_fd(), Signal::KILL);
+            }
+        } else if let Some(holder) = store.holder()? {
+            // Not in the first round: most are about to let go.
+            kill_children(holder);
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    Ok(())
+}
+
+/// Kills the children of a process, with the process groups that they lead.
+fn kill_children(parent: i32) {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let Ok(children) = std::fs::read_to_string(path) else {
+        return;
+    };
+    for child in children.split_ascii_whitespace() {
+        let Some(pid) = child.parse().ok().and_then(Pid::from_raw) else {
+            continue;
+        };
+        // The descriptor is of the child, if it is a child still when that is open.
+        let Ok(process) = wait::open(pid.as_raw_nonzero().get()) else {
+            continue;
+        };
+        if proc::identity(pid.as_raw_nonzero().get())
+            .is_ok_and(|found| found.is_some_and(|found| found.parent == parent))
+        {
+            if getpgid(Some(pid)) == Ok(pid) {
+                let _ = kill_process_group(pid, Signal::KILL);
+            }
+            let _ = wait::signal(process.as_fd(), Signal::KILL);
+        }
     }
 }
 
@@ -158,14 +220,22 @@ fn salvage(store: &Store, id: &str, damage: &Error) -> Result<Vec<String>> {
 fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
     let spec = config_of(id, config)?;
     let path = spec.linux.as_ref().map(|linux| &*linux.cgroups_path);
-    let mut record = cgroup::manager(&cgroup::Request {
-        id,
-        cgroups_path: path.unwrap_or_default(),
-        driver: CgroupDriver::Cgroupfs,
-        rootless: Host::new().rootless(),
-        annotations: &spec.annotations,
-    })?
-    .record();
+    let path = path.unwrap_or_default();
+    let with = |driver: CgroupDriver| {
+        cgroup::manager(&cgroup::Request {
+            id,
+            cgroups_path: path,
+            driver,
+            rootless: Host::new().rootless(),
+            annotations: &spec.annotations,
+        })
+    };
+    if !path.starts_with('/') && path.split(':').count() == 3 {
+        // As systemd's driver reads it, which looks whether the unit is this container's.
+        let unit = with(CgroupDriver::Systemd)?.planned();
+        cgroup::from_record(&unit)?.delete()?;
+    }
+    let mut record = with(CgroupDriver::Cgroupfs)?.record();
     for dir in &mut record.dirs {
         dir.made = 1;
     }
@@ -178,7 +248,7 @@ fn remove_cgroup(id: &str, config: &[u8]) -> Result<()> {
 fn end_processes(record: &Record, manager: &dyn cgroup::Manager) -> Result<()> {
     let init = super::open_init(record)?;
     if let Some(pidfd) = &init {
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = wait::signal(pidfd.as_fd(), Signal::KILL);
     }
     // A frozen process does not die, and other processes may live in the cgroup without init.
     // What a killed create has left may be there without being recorded.

@@ -27,7 +27,7 @@ use crate::seccomp::{self, Program};
 use crate::spec::Text;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
-use crate::sys::clone::{self, Side, clone_process, flags};
+use crate::sys::clone::{Side, clone_process, flags};
 use crate::sys::fds;
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
@@ -83,6 +83,8 @@ impl Container {
             preserve_fds: options.preserve_fds,
             make_cwd: false,
             keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
+            // As init of create, but only for the listener: there are others who could look in.
+            reachable: host.euid() != 0 && filter.as_ref().is_some_and(|filter| filter.notify),
         };
         // The validation has told of the same already.
         let (attributes, _) = Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
@@ -104,6 +106,7 @@ impl Container {
             procfs,
             root: open_root(record.pid)?,
             options,
+            host: &host,
             warnings: findings.iter().map(ToString::to_string).collect(),
             in_user_namespace: false,
         };
@@ -156,6 +159,7 @@ struct Exec<'a> {
     procfs: ProcFs,
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
+    host: &'a Host,
     warnings: Vec<String>,
     /// Whether this is the process that a helper made in the user namespace.
     in_user_namespace: bool,
@@ -175,9 +179,12 @@ impl Exec<'_> {
         fault!("exec.socket");
         let mut entered = Entered::default();
         // Without privileges only the root of the user namespace may join the others, and nobody
-        // comes back from there: a helper goes and makes the process.
-        let helper =
-            self.record.namespaces & flags::NEWUSER != 0 && !rustix::process::geteuid().is_root();
+        // comes back from there, nor from a pid namespace whose parent belongs to somebody else: a
+        // helper goes and makes the process.
+        let helper = match self.host.euid() {
+            0 => self.record.namespaces & flags::NEWPID != 0 && self.host.in_user_namespace(),
+            _ => self.record.namespaces & flags::NEWUSER != 0,
+        };
         if !helper && self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
         }
@@ -201,7 +208,7 @@ impl Exec<'_> {
             Ok((Side::Child, _)) => {
                 drop(ours);
                 if helper {
-                    self.run_in_user_namespace(&theirs)
+                    self.run_helper(&theirs)
                 }
                 self.run(&theirs)
             }
@@ -213,7 +220,7 @@ impl Exec<'_> {
             let process = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, process);
             wait::reap(helper.as_fd())?;
-            pid = crate::namespaces::pid_of(pidfd.as_fd())?;
+            pid = wait::pid_of(pidfd.as_fd())?;
         }
         let console = entered
             .leave()
@@ -300,9 +307,9 @@ impl Exec<'_> {
         Ok(())
     }
 
-    /// Goes into the user namespace and makes the process there, as a sibling: the runtime's child.
-    fn run_in_user_namespace(&mut self, channel: &Channel) -> ! {
-        let sent = match self.enter_user_namespace() {
+    /// Goes where nobody comes back from and makes the process there, as a sibling: the runtime's child.
+    fn run_helper(&mut self, channel: &Channel) -> ! {
+        let sent = match self.enter_for_good() {
             Ok(Side::Child) => self.run(channel),
             Ok(Side::Parent { pidfd, .. }) => channel.send(&Message::Init(pidfd)),
             Err(error) => channel.send(&Message::Failed(error)),
@@ -310,21 +317,25 @@ impl Exec<'_> {
         sys::exit_now(i32::from(sent.is_err()))
     }
 
-    fn enter_user_namespace(&mut self) -> Result<Side> {
+    fn enter_for_good(&mut self) -> Result<Side> {
         // While the files below /proc are the caller's; children inherit the value.
         if let Some(score) = self.oom_score_adj {
             score.apply(&self.procfs, rustix::process::getpid())?;
         }
         let join = |flag: u64| {
-            clone::setns(self.target.as_fd(), flag)
+            crate::namespaces::join_those_of(self.target.as_fd(), flag)
                 .context(|| format!("setns(init, {})", crate::namespaces::names(flag)))
         };
-        join(flags::NEWUSER)?;
-        init::become_root()?;
+        // Root of another user namespace than the first joins the others as it is, the container's
+        // user namespace last: they may belong to its own.
+        if self.host.euid() != 0 {
+            join(flags::NEWUSER)?;
+            init::become_root()?;
+            self.in_user_namespace = true;
+        }
         if self.record.namespaces & flags::NEWPID != 0 {
             join(flags::NEWPID)?;
         }
-        self.in_user_namespace = true;
         // Before the process can be seen in there.
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
@@ -386,7 +397,7 @@ impl Exec<'_> {
         let all = self.record.namespaces & !flags::NEWPID;
         let join = |set: u64| match set {
             0 => Ok(()),
-            set => clone::setns(self.target.as_fd(), set)
+            set => crate::namespaces::join_those_of(self.target.as_fd(), set)
                 .context(|| format!("setns(init, {})", crate::namespaces::names(set))),
         };
         let user = if self.in_user_namespace {

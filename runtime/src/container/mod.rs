@@ -16,26 +16,26 @@ mod run;
 mod start;
 pub mod state;
 mod store;
-mod wait;
+pub(crate) mod wait;
 
 pub use crate::cgroup::CgroupDriver;
 pub use options::{CreateOptions, ExecOptions, RunOptions, User};
 pub use state::{State, Status};
 pub(crate) use wait::reap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::intel_rdt::Resctrl;
 use crate::process::procfs::ProcFs;
 use crate::spec::Spec;
 use crate::spec::resources::Resources;
-use crate::{cgroup, namespaces, proc};
+use crate::{cgroup, proc};
 
 use record::Record;
 use store::{CONFIG, START_FIFO, STATE, Store};
@@ -143,7 +143,7 @@ impl Container {
             };
         };
         let Some(signal) = signal else { return Ok(()) };
-        match pidfd_send_signal(&init, signal) {
+        match wait::signal(init.as_fd(), signal) {
             Ok(()) => others,
             // It has died of the signal already.
             Err(Errno::SRCH) if everybody => others,
@@ -211,12 +211,20 @@ impl Container {
         self.manager(&record)?.update(resources)
     }
 
-    /// Pids of all processes in the container, as the host sees them.
+    /// Pids of all processes in the container, as the host sees them. Those of a container without a
+    /// cgroup are found by its pid namespace.
     ///
     /// # Errors
-    /// An unreadable cgroup.
+    /// An unreadable cgroup; neither a cgroup nor a pid namespace of its own.
     pub fn pids(&self) -> Result<Vec<u32>> {
         let (_, record) = self.open()?;
+        let no_cgroup = record.cgroup.dirs.is_empty() && record.cgroup.unit.is_none();
+        if no_cgroup && record.private_pid {
+            return match is_alive(&record)? {
+                true => proc::pids_with(record.pid),
+                false => Ok(Vec::new()),
+            };
+        }
         self.manager(&record)?.pids()
     }
 
@@ -316,7 +324,7 @@ fn open_init(record: &Record) -> Result<Option<OwnedFd>> {
     if record.pid <= 0 {
         return Ok(None);
     }
-    let pidfd = match namespaces::pidfd(record.pid) {
+    let pidfd = match wait::open(record.pid) {
         Ok(pidfd) => pidfd,
         Err(error) if error.errno() == Some(Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error),

@@ -46,7 +46,8 @@ impl Container {
         create.detach = detach;
         super::store::check_id(&create.id)?;
         let bundle = Bundle::read(&create)?;
-        let (spec, warnings) = bundle.spec(&create)?;
+        let host = Host::new();
+        let (spec, warnings) = bundle.spec(&create, &host)?;
         create::check_console(&spec, &create, GateKind::Channel)?;
         let program = criu::find()?;
         let store = Store::create(root, &create.id)?;
@@ -59,7 +60,7 @@ impl Container {
             spec: &spec,
             store: &store,
             program: &program,
-            record: create::record(&create, &bundle, &spec),
+            record: create::record(&create, &host, &bundle, &spec),
             console: None,
         };
         if let Err(error) = restore.steps(&mut undo) {
@@ -304,7 +305,7 @@ impl Restore<'_> {
     }
 
     fn restored(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {
-        let pidfd = namespaces::pidfd(pid)?;
+        let pidfd = super::wait::open(pid)?;
         if let Some(socket) = &self.create.pidfd_socket {
             create::send_pidfd(socket, pidfd.as_fd())?;
         }

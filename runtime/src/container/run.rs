@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal};
 
 use super::create::{self, Created, GateKind};
 use super::options::{CreateOptions, RunOptions};
@@ -11,9 +11,9 @@ use super::{Container, delete, wait};
 use crate::console;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::channel::{Channel, Message};
-use crate::namespaces;
 use crate::notify::{self, Listener};
 use crate::sys::clone::{Side, clone_process};
+use crate::sys::fds::Batch;
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
 
@@ -48,8 +48,16 @@ impl Container {
             Ok(code) => {
                 let mut warnings = created.warnings;
                 if !run.detach && !run.keep {
-                    warnings.extend(Container::force_delete(root, &options.id)?);
+                    let deleted = delete::destroy_ended(&created.store, &created.record);
+                    warnings.extend(delete::unless_gone(deleted)?);
                 }
+                let mut spent = Batch::default();
+                spent.push(created.pidfd);
+                spent.push(created.channel.into());
+                if let Some(signals) = signals {
+                    spent.push(signals.into());
+                }
+                created.store.close(&mut spent);
                 Ok((code, warnings))
             }
             Err(error) => {
@@ -91,8 +99,8 @@ pub(super) fn prepare_to_wait(run: &RunOptions) -> Result<Option<Signals>> {
         return Ok(None);
     }
     if !run.no_subreaper {
-        let own = rustix::process::getpid();
-        rustix::process::set_child_subreaper(Some(own))
+        // Any pid but none says yes.
+        rustix::process::set_child_subreaper(Some(Pid::INIT))
             .context(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     }
     Signals::block().context(|| "signalfd()").map(Some)
@@ -155,14 +163,17 @@ pub(super) fn wait_in_foreground(
     signals: &Signals,
     console: Option<&OwnedFd>,
 ) -> Result<i32> {
-    let main = namespaces::pid_of(pidfd)?;
     let mut forward = |number: i32| match sys::signal(number) {
         // Children that are not ours: as a subreaper we inherit what the container orphans.
-        Some(Signal::CHILD) => sys::reap_all_but(main),
+        Some(Signal::CHILD) => {
+            if let Ok(main) = wait::pid_of(pidfd) {
+                sys::reap_all_but(main);
+            }
+        }
         // Writing to a closed pipe is our own business, and nobody sends SIGURG.
         None | Some(Signal::PIPE | Signal::URG) => {}
         Some(signal) => {
-            let _ = pidfd_send_signal(pidfd, signal);
+            let _ = wait::signal(pidfd, signal);
         }
     };
     console::wait(pidfd, signals, console, &mut forward)?;

@@ -10,18 +10,20 @@
 //!     notify/      the socket for a service manager, where there is one
 //! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, mknodat,
-    openat, renameat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, flock, fstat, mkdirat,
+    mknodat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// Fifo at which init waits.
 pub(crate) const START_FIFO: &str = "start";
@@ -47,6 +49,8 @@ pub(crate) struct Store {
     id: String,
     /// Whether the lock is ours: asking the kernel would give it up.
     locked: Cell<bool>,
+    /// Files that are done with.
+    spent: RefCell<Batch>,
 }
 
 impl AsFd for Store {
@@ -110,28 +114,29 @@ impl Store {
                 ));
             }
         }
-        Store::open_made(root, &root_fd, id).inspect_err(|_| {
-            let _ = unlinkat(&root_fd, id, AtFlags::REMOVEDIR);
-        })
-    }
-
-    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<Store> {
-        fault!("create.store");
-        let store = open_dir(root_fd.as_fd(), Path::new(id))
-            .context(|| format!("open({}/{id})", root.display()))
-            .and_then(|dir| {
-                Ok(Store {
-                    root: root_fd.try_clone().context(|| "dup(root)")?,
-                    dir,
-                    id: id.to_owned(),
-                    locked: Cell::new(false),
-                })
-            })?;
+        let remove = |root_fd: &OwnedFd| {
+            let _ = unlinkat(root_fd, id, AtFlags::REMOVEDIR);
+        };
+        let dir = Store::open_made(root, &root_fd, id).inspect_err(|_| remove(&root_fd))?;
+        let store = Store {
+            root: root_fd,
+            dir,
+            id: id.to_owned(),
+            locked: Cell::new(false),
+            spent: RefCell::default(),
+        };
         match store.lock() {
             // Taken for the remains of somebody else before it was locked.
             Err(error) if error.kind() == Kind::NotFound => Err(exists(id)),
-            other => other.map(|()| store),
-        }
+            other => other.inspect_err(|_| remove(&store.root)),
+        }?;
+        Ok(store)
+    }
+
+    fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<OwnedFd> {
+        fault!("create.store");
+        open_dir(root_fd.as_fd(), Path::new(id))
+            .context(|| format!("open({}/{id})", root.display()))
     }
 
     /// Removes a directory that is no container: one whose maker was killed before the record
@@ -169,6 +174,7 @@ impl Store {
             dir,
             id: id.to_owned(),
             locked: Cell::new(false),
+            spent: RefCell::default(),
         }))
     }
 
@@ -194,23 +200,37 @@ impl Store {
 
     /// Waits for the lock; it is released when the store is dropped or the process ends.
     pub fn lock(&self) -> Result<()> {
-        loop {
+        while !self.locked.get() {
             match flock(&self.dir, FlockOperation::LockExclusive) {
-                Ok(()) => break,
+                Ok(()) => self.locked.set(true),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::system(format!("flock({})", self.id), errno)),
             }
         }
-        self.locked.set(true);
         // Removed while we waited: what we hold is not the container any more.
-        let links = fstat(&self.dir)
-            .context(|| format!("fstat({})", self.id))?
-            .st_nlink;
-        if links == 0 {
+        if self.is_removed()? {
             Err(does_not_exist())
         } else {
             Ok(())
         }
+    }
+
+    /// Whether the directory is gone, which its descriptor outlives.
+    pub fn is_removed(&self) -> Result<bool> {
+        let stat = fstat(&self.dir).context(|| format!("fstat({})", self.id))?;
+        Ok(stat.st_nlink == 0)
+    }
+
+    /// The process that has taken the lock, as far as the kernel tells: proc_locks(5).
+    pub fn holder(&self) -> Result<Option<i32>> {
+        let stat = fstat(&self.dir).context(|| format!("fstat({})", self.id))?;
+        let (major, minor) = (
+            rustix::fs::major(stat.st_dev),
+            rustix::fs::minor(stat.st_dev),
+        );
+        let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+        let table = std::fs::read_to_string("/proc/locks").context(|| "read(/proc/locks)")?;
+        Ok(holder_in(&table, &place))
     }
 
     /// Takes the lock where nobody has it; whether it is ours now.
@@ -223,6 +243,13 @@ impl Store {
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
             Err(errno) => Err(Error::system(format!("flock({})", self.id), errno)),
         }
+    }
+
+    /// Closes the directory together with others.
+    pub fn close(self, spent: &mut Batch) {
+        spent.append(self.spent.take());
+        spent.push(self.root);
+        spent.push(self.dir);
     }
 
     /// Lets others change the container again.
@@ -248,15 +275,21 @@ impl Store {
     /// Replaces a file as a whole.
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = openat(&self.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .context(|| format!("open({}/{temporary})", self.id))?;
-        std::fs::File::from(fd)
-            .write_all(contents)
-            .context(|| format!("write({}/{temporary})", self.id))?;
+        self.write_first(&temporary, contents)?;
         renameat(&self.dir, &temporary, &self.dir, name)
             .context(|| format!("rename({}/{name})", self.id))
+    }
+
+    /// Writes a file that nobody reads yet.
+    pub fn write_first(&self, name: &str, contents: &[u8]) -> Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
+            .context(|| format!("open({}/{name})", self.id))?;
+        let mut file = std::fs::File::from(fd);
+        let written = file.write_all(contents);
+        self.spent.borrow_mut().push(file.into());
+        written.context(|| format!("write({}/{name})", self.id))
     }
 
     /// Reads a file; `None` where it is missing.
@@ -322,9 +355,11 @@ impl Store {
 const MAX_DEPTH: u32 = 32;
 
 /// Removes all files of a directory, and directories below it; but not the record at the top.
+/// Nobody has read the directory through this descriptor before.
 fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    let list = Dir::read_from(dir).context(|| "readdir()")?;
-    for entry in list {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut list = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = list.next() {
         let entry = entry.context(|| "readdir()")?;
         let name = entry.file_name();
         let is_record = depth == 0
@@ -347,6 +382,18 @@ fn empty(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     Ok(())
 }
 
+fn holder_in(table: &str, place: &str) -> Option<i32> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        // Who only waits for a lock has an arrow there.
+        if fields.next()? != "FLOCK" {
+            return None;
+        }
+        let pid: i32 = fields.nth(2)?.parse().ok()?;
+        (fields.next()? == place && pid > 0).then_some(pid)
+    })
+}
+
 fn exists(id: &str) -> Error {
     Error::new(
         Kind::Exists,
@@ -357,4 +404,26 @@ fn exists(id: &str) -> Error {
 /// The error that callers match for an id that nobody has.
 pub(crate) fn does_not_exist() -> Error {
     Error::new(Kind::NotFound, "container does not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_who_has_a_lock() {
+        let table = "1: POSIX  ADVISORY  WRITE 7 00:1c:99 0 EOF\n\
+            2: FLOCK  ADVISORY  WRITE 4711 00:1c:99 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 5000 00:1c:99 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 0 00:1c:77 0 EOF\n";
+        assert_eq!(holder_in(table, "00:1c:99"), Some(4711));
+        assert_eq!(holder_in(table, "00:1c:77"), None);
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path(), "x").unwrap();
+        let other = Store::open(dir.path(), "x").unwrap().unwrap();
+        assert!(!other.try_lock().unwrap());
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        assert_eq!(other.holder().unwrap(), Some(own));
+        drop(store);
+    }
 }

@@ -16,6 +16,7 @@ use rustix::net::{
 
 use super::rpc::{self, Opts, Request, Response};
 use crate::container::reap;
+use crate::container::wait;
 use crate::error::{Context, Error, Kind, Result, errno_text};
 use crate::init::channel::{self, Channel, Message};
 use crate::sys::clone::{Side, clone_process};
@@ -182,7 +183,7 @@ impl Criu {
 
 impl Drop for Criu {
     fn drop(&mut self) {
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = wait::signal(self.pidfd.as_fd(), rustix::process::Signal::KILL);
         // Already done after a call that came to its end.
         let _ = reap(self.pidfd.as_fd());
     }

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::console::{self, Size, Terminal};
 use crate::error::{Context, Result};
@@ -55,6 +56,7 @@ pub(crate) struct Attributes<'a> {
     personality: Option<Personality>,
     labels: Labels,
     session_keyring: Option<&'a str>,
+    reachable: bool,
     inherited: Inherited,
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Surroundings<'a> {
     pub preserve_fds: u32,
     /// The caller's groups stay (annotation `run.oci.keep_original_groups`).
     pub keep_groups: bool,
+    /// Whether the process lets a runtime without privileges look into it until execve.
+    pub reachable: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -89,10 +93,11 @@ impl<'a> Attributes<'a> {
             labels.check_host(procfs)?;
         }
         let program = program::plan(process)?;
+        let listen_pid = variable("LISTEN_PID");
         let inherited = notify::inherited(
             variable("LISTEN_FDS").as_deref(),
-            variable("LISTEN_PID").as_deref(),
-            own_pid(),
+            listen_pid.as_deref(),
+            if listen_pid.is_some() { own_pid() } else { 0 },
             around.preserve_fds,
         )?;
         let size = process.console_size.map(console::plan);
@@ -133,6 +138,7 @@ impl<'a> Attributes<'a> {
                 .transpose()?,
             labels,
             session_keyring: around.session_keyring,
+            reachable: around.reachable,
             inherited,
         };
         Ok((attributes, warnings))
@@ -220,8 +226,14 @@ impl<'a> Attributes<'a> {
         fault!("init.credentials");
         let path = self.program.find()?;
         exec::restore_signals();
-        drop(root);
+        // With all others, in one call.
+        std::mem::forget(root);
         self.inherited.close_others(keep)?;
+        if self.reachable {
+            // After the ids, whose change takes it back; before the filter, which may forbid it.
+            set_dumpable_behavior(DumpableBehavior::Dumpable)
+                .context(|| "prctl(PR_SET_DUMPABLE, 1)")?;
+        }
         fault!("init.program");
         let Some(filter) = filter else {
             return Ok(path);
@@ -245,6 +257,9 @@ impl<'a> Attributes<'a> {
     /// `/proc/self/fd/N` could lead out of the container through a descriptor of the
     /// runtime's (CVE-2024-21626).
     fn enter_cwd(&self, root: &RootFd) -> Result<()> {
+        if self.cwd == "/" {
+            return rustix::process::fchdir(root).context(|| "process.cwd: fchdir(/)");
+        }
         let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
         let dir = if self.make_cwd {
             root.make(self.cwd, Links::Follow, Leaf::Directory, mode)
@@ -254,17 +269,20 @@ impl<'a> Attributes<'a> {
                 .context(|| "openat2()")
         };
         let dir = dir.context(|| format!("process.cwd: {}", self.cwd))?;
-        rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))
+        rustix::process::fchdir(&dir).context(|| format!("process.cwd: fchdir({})", self.cwd))?;
+        root.done(dir);
+        Ok(())
     }
 
     /// Adds what only the process itself knows: HOME where the configuration has none, the user's
     /// home directory in the container; and what it inherits of a service manager, with the pid
     /// that sd_listen_fds(3) compares.
     pub fn complete_environment(&mut self, root: &RootFd) {
-        let pid = own_pid();
-        let names = variable("LISTEN_FDNAMES");
-        for (name, value) in self.inherited.variables(pid, names.as_deref()) {
-            self.program.set_variable(name, &value);
+        if self.inherited.has_variables() {
+            let names = variable("LISTEN_FDNAMES");
+            for (name, value) in self.inherited.variables(own_pid(), names.as_deref()) {
+                self.program.set_variable(name, &value);
+            }
         }
         user::set_home(&mut self.program, root, self.identity.uid);
     }

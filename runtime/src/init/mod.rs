@@ -29,7 +29,7 @@ pub(crate) mod channel;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -41,6 +41,7 @@ use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::Namespaces;
 use crate::notify::Inherited;
+use crate::process::oom::OomScoreAdj;
 use crate::process::procfs::ProcFs;
 use crate::process::sysctl::{self, Sysctl};
 use crate::rootfs::{self, HostSources, RootfsPlan};
@@ -64,6 +65,7 @@ pub(crate) struct InitPlan<'a> {
     /// Absent where the configuration has no process: such a container only waits.
     pub attributes: Option<Attributes<'a>>,
     pub seccomp: Option<&'a Program>,
+    pub oom_score_adj: Option<OomScoreAdj>,
     pub sysctls: &'a [Sysctl],
     pub procfs: &'a ProcFs,
     pub no_pivot: bool,
@@ -118,9 +120,11 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
     setsid().context(|| "setsid()")?;
     fault!("init.session");
-    if made & flags::NEWNET != 0 {
-        network::loopback::up()?;
-    }
+    let socket = if made & flags::NEWNET != 0 {
+        Some(network::loopback::up()?)
+    } else {
+        None
+    };
     names(plan.spec)?;
     fault!("init.names");
 
@@ -138,6 +142,9 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     };
     let mut root = rootfs::prepare(plan.rootfs, plan.sources, &mut enter_cgroup_namespace)?;
     fault!("init.rootfs");
+    if let Some(socket) = socket {
+        root.root().done(socket);
+    }
 
     if let Some(hooks) = &plan.spec.hooks {
         let lists = [
@@ -171,7 +178,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         None => None,
     };
     if let Some(slave) = &terminal {
-        rootfs::console_bind(root.root(), slave.as_fd())?;
+        root.bind_console(slave.as_fd())?;
     }
     fault!("init.terminal");
     let root = root.finish()?;
@@ -208,12 +215,15 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     })
 }
 
-/// Goes into the user namespace `user`, from where nobody comes back, and makes init there: the
-/// namespaces that init gets must belong to that one. Init is a sibling, the runtime's own child.
-pub(crate) fn run_in(user: BorrowedFd<'_>, plan: InitPlan<'_>, channel: Channel) -> ! {
-    let made = clone::setns(user, flags::NEWUSER)
-        .context(|| "linux.namespaces: setns(user)")
-        .and_then(|()| become_root())
+/// Goes into the namespaces from where nobody comes back, and makes init there: what init gets of
+/// its own must belong to the user namespace among them. Init is a sibling, the runtime's own child.
+pub(crate) fn run_helper(plan: InitPlan<'_>, channel: Channel) -> ! {
+    // While the files below /proc are the caller's; init inherits the value.
+    let scored = plan.oom_score_adj.map_or(Ok(()), |score| {
+        score.apply(plan.procfs, rustix::process::getpid())
+    });
+    let made = scored
+        .and_then(|()| plan.namespaces.enter_for_good())
         .and_then(|()| {
             clone::clone_process(plan.namespaces.clone_flags() | flags::PARENT, None)
                 .context(|| "linux.namespaces: clone3(CLONE_PARENT)")

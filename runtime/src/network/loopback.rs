@@ -1,5 +1,7 @@
 //! Setting the loopback device of a new network namespace up.
 
+use std::os::fd::OwnedFd;
+
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::error::{Context, Result};
@@ -10,13 +12,15 @@ const IFF_RUNNING: u16 = 0x40;
 
 /// Sets `lo` up in the network namespace of the caller. Its addresses come by themselves.
 ///
+/// Returns what it was done with, to be closed.
+///
 /// Three system calls: a unix socket is the cheapest one that takes SIOCSIFFLAGS, and works
 /// without IPv4. The present flags are not asked for: the only one that may be set in a new
 /// namespace, IFF_LOOPBACK, cannot be changed.
 ///
 /// # Errors
 /// Those of socket(2) and netdevice(7); `EPERM` without CAP_NET_ADMIN.
-pub fn up() -> Result<()> {
+pub fn up() -> Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
@@ -25,7 +29,8 @@ pub fn up() -> Result<()> {
     )
     .context(|| "socket(AF_UNIX, SOCK_DGRAM)")?;
     set_interface_flags(&socket, b"lo", IFF_UP | IFF_RUNNING)
-        .context(|| "ioctl(SIOCSIFFLAGS, lo, IFF_UP | IFF_RUNNING)")
+        .context(|| "ioctl(SIOCSIFFLAGS, lo, IFF_UP | IFF_RUNNING)")?;
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub fn plan(user: &config::User) -> Result<Identity> {
 }
 
 impl Identity {
-    /// Sets supplementary groups, group ids, user ids and, where one was asked for, the umask.
+    /// Sets supplementary groups, group ids, user ids and the umask, see [`DAEMON_UMASK`].
     ///
     /// Groups first: setgroups(2) needs CAP_SETGID, which leaves with the user id. They are set
     /// for uid 0 and for an empty list too, or the caller's groups would reach the container.
@@ -86,25 +86,29 @@ impl Identity {
             match set_thread_groups(&self.groups) {
                 // A user namespace made without privilege forbids setgroups(2) so that nobody
                 // gets rid of a group that denies access: user_namespaces(7).
-                Err(Errno::PERM) if self.groups.is_empty() => {}
-                result => result.context(|| {
-                    format!(
-                        "process.user.additionalGids: setgroups({} groups)",
-                        self.groups.len()
-                    )
-                })?,
+                // Nothing is lost where no group was asked for but the one that the process has anyway.
+                Err(Errno::PERM) if self.groups.iter().all(|group| group.as_raw() == self.gid) => {}
+                result => result.context(|| self.groups_refused(result.err()))?,
             }
         }
         let gid = Gid::from_raw(self.gid);
-        set_thread_res_gid(gid, gid, gid)
-            .context(|| format!("process.user.gid: setresgid({0}, {0}, {0})", self.gid))?;
+        set_thread_res_gid(gid, gid, gid).map_err(|errno| id_refused("gid", self.gid, errno))?;
         let uid = Uid::from_raw(self.uid);
-        set_thread_res_uid(uid, uid, uid)
-            .context(|| format!("process.user.uid: setresuid({0}, {0}, {0})", self.uid))?;
-        if let Some(mask) = self.umask {
-            umask(Mode::from_raw_mode(mask));
-        }
+        set_thread_res_uid(uid, uid, uid).map_err(|errno| id_refused("uid", self.uid, errno))?;
+        set_umask(self.umask);
         Ok(())
+    }
+
+    fn groups_refused(&self, errno: Option<Errno>) -> String {
+        let why = match errno {
+            Some(Errno::PERM) => {
+                " (a user namespace that was made without privileges takes no groups, see /proc/self/setgroups)"
+            }
+            Some(Errno::INVAL) => " (a group is not mapped in the user namespace)",
+            _ => "",
+        };
+        let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        format!("process.user.additionalGids: setgroups({groups:?}){why}")
     }
 
     /// Gives the descriptors 0 to 2 to the user, so that it can open `/dev/stdout` again.
@@ -142,6 +146,9 @@ impl Identity {
                 }
             }
         }
+        if let Some(null) = own_null.flatten() {
+            root.done(null);
+        }
         Ok(())
     }
 }
@@ -170,6 +177,15 @@ fn null_of(root: &RootFd) -> Option<OwnedFd> {
     Some(file)
 }
 
+fn id_refused(field: &str, id: u32, errno: Errno) -> Error {
+    let call = format!("process.user.{field}: setres{field}({id}, {id}, {id})");
+    let error = Error::system(call, errno);
+    match errno {
+        Errno::INVAL => error.context(format!("{id} is not mapped in the user namespace")),
+        _ => error,
+    }
+}
+
 /// Sets no_new_privs: execve(2) grants nothing any more, prctl(2).
 ///
 /// # Errors
@@ -177,6 +193,25 @@ fn null_of(root: &RootFd) -> Option<OwnedFd> {
 pub fn set_no_new_privileges() -> Result<()> {
     rustix::thread::set_no_new_privs(true)
         .context(|| "process.noNewPrivileges: prctl(PR_SET_NO_NEW_PRIVS, 1)")
+}
+
+/// What takes the place of an umask of 0. The specification wants the caller's umask where none is
+/// configured, but daemons give up theirs so as to set modes exactly (dockerd and its shims have
+/// 0), and every file of their containers would be writable by everybody. runc sets 022 always.
+const DAEMON_UMASK: Mode = Mode::from_raw_mode(0o022);
+
+fn set_umask(wanted: Option<u32>) {
+    match wanted {
+        Some(mask) => {
+            umask(Mode::from_raw_mode(mask));
+        }
+        None => {
+            let inherited = umask(DAEMON_UMASK);
+            if !inherited.is_empty() {
+                umask(inherited);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -194,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn all_ids_change_and_the_umask_only_when_asked() {
-        if !is_root("all_ids_change_and_the_umask_only_when_asked") {
+    fn all_ids_change_and_the_umask_when_asked_or_zero() {
+        if !is_root("all_ids_change_and_the_umask_when_asked_or_zero") {
             return;
         }
         let seen = in_child(|| {
@@ -203,13 +238,16 @@ mod tests {
             let mut spec = user(1000, 1001, &[5, 4_294_967_294]);
             plan(&spec)?.apply()?;
             let before = status("Umask");
+            set_umask(Some(0));
+            set_umask(None);
+            let daemon = status("Umask");
             spec.umask = Some(0o077);
             spec.uid = 1000;
             let mut again = plan(&spec)?;
             again.keep_groups = true;
             again.apply()?;
             Ok(format!(
-                "{} | {} | {} | {before} {}",
+                "{} | {} | {} | {before} {daemon} {}",
                 status("Uid"),
                 status("Gid"),
                 status("Groups"),
@@ -218,7 +256,7 @@ mod tests {
         });
         assert_eq!(
             seen.unwrap(),
-            "1000\t1000\t1000\t1000 | 1001\t1001\t1001\t1001 | 5 4294967294 | 0013 0077"
+            "1000\t1000\t1000\t1000 | 1001\t1001\t1001\t1001 | 5 4294967294 | 0013 0022 0077"
         );
     }
 
@@ -238,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_denies_setgroups_takes_an_empty_list_only() {
-        if !is_root("a_namespace_that_denies_setgroups_takes_an_empty_list_only") {
+    fn a_namespace_that_denies_setgroups_takes_no_further_group() {
+        if !is_root("a_namespace_that_denies_setgroups_takes_no_further_group") {
             return;
         }
         let enter = || {
@@ -271,11 +309,18 @@ mod tests {
         let seen = in_child(|| {
             enter();
             plan(&user(0, 0, &[0]))?.apply()?;
+            Ok(status("Uid"))
+        });
+        assert_eq!(seen.unwrap(), "0\t0\t0\t0");
+        let seen = in_child(|| {
+            enter();
+            plan(&user(0, 0, &[0, 1]))?.apply()?;
             Ok(String::new())
         });
-        assert_eq!(
-            seen.unwrap_err().to_string(),
-            "process.user.additionalGids: setgroups(1 groups): operation not permitted"
+        let message = seen.unwrap_err().to_string();
+        assert!(
+            message.starts_with("process.user.additionalGids: setgroups([0, 1]) (a user namespace"),
+            "{message}"
         );
     }
 

@@ -6,21 +6,22 @@
 //! this type, which resolves below its own descriptor, crosses no mount point
 //! and looks at what it opened.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, openat, openat2,
-};
+use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
 use rustix::io::{read, write};
 
+use crate::beneath;
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fds::Batch;
 
 /// The inode of the top directory of every procfs; a bind mount of a part of it has another one.
 const ROOT_INODE: u64 = 1;
 
 /// A verified procfs.
 #[derive(Debug)]
-pub struct ProcFs(OwnedFd);
+pub struct ProcFs(OwnedFd, RefCell<Batch>);
 
 impl ProcFs {
     /// Opens /proc of the caller's mount namespace.
@@ -46,26 +47,17 @@ impl ProcFs {
                 "/proc is not a procfs; mount one before containers are run",
             ));
         }
-        Ok(ProcFs(fd))
+        Ok(ProcFs(fd, RefCell::default()))
     }
 
     /// Opens `path` below /proc, links like `self` included, mount points and magic links not.
     ///
     /// # Errors
-    /// Those of openat2(2), and a file that is not on procfs.
+    /// Those of openat2(2).
     pub fn open_file(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat2(&self.0, path, flags, Mode::empty(), resolve)
-            .context(|| format!("openat2(\"/proc/{path}\")"))?;
-        // The rules above leave no way out; a kernel or filter that ignores one is caught here.
-        if !is_procfs(&file)? {
-            return Err(Error::new(
-                Kind::System,
-                format!("/proc/{path} is not on a procfs; it is not touched"),
-            ));
-        }
-        Ok(file)
+        // Nothing that is found so is on another mount than the top, which is a procfs.
+        beneath::open(self.as_fd(), path, flags, true)
+            .context(|| format!("openat2(\"/proc/{path}\")"))
     }
 
     /// Writes `value` to an existing file below /proc, in one write.
@@ -81,6 +73,7 @@ impl ProcFs {
             )
         };
         let count = write(&file, value).context(call)?;
+        self.1.borrow_mut().push(file);
         if count != value.len() {
             return Err(Error::new(
                 Kind::System,

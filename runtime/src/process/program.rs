@@ -50,7 +50,7 @@ pub fn plan(process: &config::Process<'_>) -> Result<Program> {
     }
     // Three more may come: HOME, LISTEN_FDS and LISTEN_PID.
     let mut env = Vec::with_capacity(process.env.len() + 3);
-    let mut names = std::collections::HashSet::with_capacity(process.env.len());
+    let mut names = std::collections::BTreeSet::new();
     for (index, variable) in process.env.iter().enumerate().rev() {
         let name = match variable.split_once('=') {
             Some((name, _)) if !name.is_empty() => name,
@@ -140,11 +140,10 @@ impl Program {
         })
     }
 
-    /// Becomes the program at `path`, with the signals as the caller of the runtime had them.
-    /// Returns only when that fails.
+    /// Becomes the program at `path`. Returns only when that fails. The signals are to be put right
+    /// before: [`exec::restore_signals`].
     #[must_use]
     pub fn exec(&self, path: &CStr) -> Error {
-        exec::restore_signals();
         let errno = exec::execve(path, &self.args, &self.env);
         Error::system(format!("exec {}", path.to_string_lossy()), errno).with_kind(Kind::Exec)
     }
@@ -281,6 +280,7 @@ mod tests {
         program.set_variable("HOME", "/root");
         in_child(|| {
             let path = program.find()?;
+            exec::restore_signals();
             Err(program.exec(&path))
         })
         .unwrap();

@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::{Errno, read};
 
 use super::program::Program;
 use crate::error::{Error, Kind, Result};
+use crate::rootfs::{Links, open_in};
+use crate::sys::fds::Batch;
 
 /// How much of a passwd file is read, in bytes; an image could bring one without end.
 const MAX_PASSWD: usize = 4 << 20;
@@ -50,7 +52,8 @@ pub fn parse(text: &str) -> Result<(u32, Option<u32>)> {
 /// resolved inside `root` (the kernel follows at most 40 links), opened without waiting for
 /// the other end of a fifo, and read only if it is a regular file, up to 4 MiB.
 pub fn home<Fd: AsFd>(root: Fd, uid: u32) -> Option<String> {
-    let file = open_inside(root, "etc/passwd").ok()?;
+    let mut spent = Batch::default();
+    let file = open_inside(root, "etc/passwd", &mut spent).ok()?;
     let mut wanted = None;
     lines(&file, |line| {
         // name:password:uid:gid:comment:home:shell
@@ -65,6 +68,7 @@ pub fn home<Fd: AsFd>(root: Fd, uid: u32) -> Option<String> {
             .map(str::to_owned);
         Some(())
     });
+    spent.push(file);
     // A control character could end a line or a variable of somebody who parses HOME.
     wanted.filter(|home| home.starts_with('/') && !home.chars().any(char::is_control))
 }
@@ -78,25 +82,23 @@ pub fn set_home<Fd: AsFd>(program: &mut Program, root: Fd, uid: u32) {
     }
 }
 
-fn open_inside<Fd: AsFd>(root: Fd, path: &str) -> std::result::Result<OwnedFd, Errno> {
+fn open_inside<Fd: AsFd>(
+    root: Fd,
+    path: &str,
+    spent: &mut Batch,
+) -> std::result::Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // Looked at before it is opened: opening a device can do something by itself.
-    let place = openat2(
-        &root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )?;
+    let place = open_in(root.as_fd(), path, OFlags::PATH, Links::Follow)?;
     if FileType::from_raw_mode(fstat(&place)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    let file = openat2(&root, path, flags, Mode::empty(), resolve)?;
+    let file = open_in(root.as_fd(), path, flags, Links::Follow)?;
     // It may have been replaced in between.
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
+    spent.push(place);
     Ok(file)
 }
 
@@ -268,7 +270,7 @@ mod tests {
             rustix::fs::CWD,
             &passwd,
             FileType::Fifo,
-            Mode::RUSR | Mode::WUSR,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
             0,
         )
         .unwrap();

@@ -1,4 +1,4 @@
-//! Mounts of type `cgroup`: the container's own cgroups, whatever version the host has.
+//! Mounts of type `cgroup`, whatever version the host has.
 //!
 //! Belongs here: what such a mount shows. Does not: making cgroups or writing to them.
 //!
@@ -6,6 +6,11 @@
 //! of a new mount. Without one, the directory of that cgroup is bound, so that
 //! a container never sees those of its neighbours (CVE-2023-25809). The process
 //! has to be in its cgroups already.
+//!
+//! One exception: on version 2, without a cgroup and a user namespace, the
+//! host's tree is bound. Callers ask for that where a container shall look after
+//! the host (Kubernetes for privileged pods, `--cgroupns=host`), what runs there
+//! looks for /proc/self/cgroup's path below the mount, and other runtimes do it.
 
 use std::ffi::CString;
 use std::fs::read_to_string;
@@ -15,13 +20,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::fchdir;
 
 use super::Rootfs;
+use super::kernel::Kernel;
 use super::plan::MountStep;
 use super::root_fd::Leaf;
-use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
-use crate::error::{Context, Error, Result};
+use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
 
 /// Magic number of cgroup2, statfs(2).
@@ -61,7 +67,8 @@ impl Rootfs<'_> {
         let magic = fs::statfs(HOST)
             .context(|| format!("statfs({HOST:?})"))?
             .f_type;
-        let own = read_to_string("/proc/self/cgroup").context(|| "read(\"/proc/self/cgroup\")")?;
+        let own = host::read_small("/proc/self/cgroup")
+            .ok_or_else(|| Error::new(Kind::System, "/proc/self/cgroup cannot be read"))?;
         if u64::try_from(magic) == Ok(CGROUP2_SUPER_MAGIC) {
             self.cgroup_v2(step, source, &own)
         } else {
@@ -76,7 +83,8 @@ impl Rootfs<'_> {
             // In the runtime's own cgroup namespace this would change the
             // host's mount options, so only inside another.
             let options = attributes_only(&step.options);
-            match new_mount("cgroup2", source, &options, None).make() {
+            let new = new_mount("cgroup2", source, &options, None);
+            match self.kernel.new_filesystem(&new) {
                 Ok(made) => tree = Some(made),
                 // A user namespace that does not own the cgroup namespace.
                 Err(error) if matches!(error.errno(), Some(Errno::PERM | Errno::BUSY)) => {}
@@ -86,9 +94,16 @@ impl Rootfs<'_> {
         let tree = match tree {
             Some(tree) => (tree, Attributes::default()),
             None => {
-                let own = memberships(own).find(|own| own.controllers.is_empty());
-                let path = own.map_or("/", |own| own.path);
-                (bound(Path::new(HOST), path)?, step.options.attributes)
+                let path = if self.plan.cgroup_namespace || self.plan.user_namespace.is_some() {
+                    let own = memberships(own).find(|own| own.controllers.is_empty());
+                    own.map_or("/", |own| own.path)
+                } else {
+                    ""
+                };
+                (
+                    bound(&self.kernel, Path::new(HOST), path)?,
+                    step.options.attributes,
+                )
             }
         };
         self.finish_cgroup(step, &tree, destination.fd.as_fd())
@@ -98,13 +113,20 @@ impl Rootfs<'_> {
         let destination = self.destination(step, Leaf::Directory)?;
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
-        let directory = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755"))).make()?;
-        let directory = (directory, Attributes::default());
-        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
-        let (directory, _) = directory;
+        let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
+        self.enter(destination.fd.as_fd())?;
+        let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
+        let directory = if simple && new.mount_here().is_ok() {
+            self.mounted(step, destination.fd.as_fd())?
+        } else {
+            let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
+            self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+            directory.0
+        };
         let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
         if self.plan.cgroup_namespace {
-            new_hierarchies(directory.as_fd(), memberships, source, &options)?;
+            self.enter(directory.as_fd())?;
+            new_hierarchies(memberships, source, &options)?;
         } else {
             self.bind_hierarchies(directory.as_fd(), memberships, options.attributes)?;
         }
@@ -112,6 +134,8 @@ impl Rootfs<'_> {
             self.kernel
                 .change(directory.as_fd(), &Changes::read_only())?;
         }
+        self.root.done(directory);
+        self.root.done(destination.fd);
         Ok(())
     }
 
@@ -137,7 +161,7 @@ impl Rootfs<'_> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for own in memberships {
             let name = own.directory();
-            let tree = match bound(&Path::new(HOST).join(name), own.path) {
+            let tree = match bound(&self.kernel, &Path::new(HOST).join(name), own.path) {
                 // A hierarchy that the host has not mounted.
                 Err(error) if error.errno() == Some(Errno::NOENT) => continue,
                 result => result?,
@@ -153,36 +177,25 @@ impl Rootfs<'_> {
     }
 }
 
-/// Mounts each hierarchy in `directory`; the roots are those of the cgroup namespace.
+/// Mounts each hierarchy in the working directory; the roots are those of the cgroup namespace.
 ///
 /// Ten mounts are many calls if each is made detached. The directory is a new
 /// file system that nobody else can see, so names in it can be relied upon.
 fn new_hierarchies<'m>(
-    directory: BorrowedFd<'_>,
     memberships: impl Iterator<Item = Membership<'m>>,
     source: &str,
     options: &MountOptions<'_>,
 ) -> Result<()> {
-    let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .context(|| "open(\".\")")?;
-    fchdir(directory).context(|| "fchdir(cgroup directory)")?;
     let flags = MountFlags::from_bits_retain(u32::try_from(options.mount_flags()).unwrap_or(0));
-    let mut result = Ok(());
     for own in memberships {
         let name = own.directory();
-        result = make_directory(CWD, name).and_then(|()| {
-            let data = CString::new(own.controllers).map_err(|_| {
-                Error::system(format!("mount({:?})", own.controllers), Errno::INVAL)
-            })?;
-            mount(source, name, "cgroup", flags, data.as_c_str())
-                .context(|| format!("mount({source:?}, \"cgroup\", {:?})", own.controllers))
-        });
-        if result.is_err() {
-            break;
-        }
+        make_directory(CWD, name)?;
+        let data = CString::new(own.controllers)
+            .map_err(|_| Error::system(format!("mount({:?})", own.controllers), Errno::INVAL))?;
+        mount(source, name, "cgroup", flags, data.as_c_str())
+            .context(|| format!("mount({source:?}, \"cgroup\", {:?})", own.controllers))?;
     }
-    fchdir(&here).context(|| "fchdir")?;
-    result
+    Ok(())
 }
 
 /// Makes the mount point of a hierarchy, with a link for each controller of
@@ -229,17 +242,17 @@ fn new_mount<'a>(
 }
 
 /// A copy of the directory `path` of the hierarchy that the host has at `mount`.
-fn bound(mount: &Path, path: &str) -> Result<OwnedFd> {
+fn bound(kernel: &Kernel, mount: &Path, path: &str) -> Result<OwnedFd> {
     let relative = path.trim_start_matches('/');
     let mut directory = mount.join(relative);
-    let mut tree = tree::clone_host_path(&directory, Depth::One, true);
+    let mut tree = kernel.clone_host_path(&directory, Depth::One, true);
     if matches!(tree, Err(Errno::NOENT))
         && let Some(seen) = below_mount_root(mount, path)
     {
         // The runtime is in a container itself: what is mounted is not the
         // hierarchy's root, and the path counts from further up.
         directory = seen;
-        tree = tree::clone_host_path(&directory, Depth::One, true);
+        tree = kernel.clone_host_path(&directory, Depth::One, true);
     }
     tree.context(|| format!("open_tree({directory:?})"))
 }

@@ -10,9 +10,10 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::kernel::Kernel;
 use super::plan::DeviceStep;
 use super::root_fd::{Leaf, Links, RootFd, file_type};
-use super::tree::{self, Depth};
+use super::tree::Depth;
 use crate::error::{Context, Error, Kind, Result};
 
 /// The links of runtime-linux.md, section Dev symbolic links, and `/dev/core`,
@@ -46,6 +47,7 @@ pub(super) fn dev_directory(root: &RootFd) -> Result<OwnedFd> {
 /// all), made before on the host's side, are bound, or else the host's own.
 pub(super) fn make_devices(
     root: &RootFd,
+    kernel: &Kernel,
     dev: Option<BorrowedFd<'_>>,
     devices: &[DeviceStep<'_>],
     sources: Vec<Option<OwnedFd>>,
@@ -54,18 +56,18 @@ pub(super) fn make_devices(
     let mut sources = sources.into_iter();
     for device in devices {
         let bind = match sources.next().flatten() {
-            Some(node) => Bind::Node(node),
-            None if bind => Bind::Host,
-            None => Bind::No,
+            Some(node) if kernel.takes_detached() => Bind::Node(node),
+            _ if bind => Bind::Host,
+            _ => Bind::No,
         };
         let path: &str = &device.path;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let made = match dev {
-            Some(dev) if parent == "/dev" => make_device(dev, name, device, &bind),
+            Some(dev) if parent == "/dev" => make_device(kernel, dev, name, device, &bind),
             _ => {
                 let mode = Mode::from_raw_mode(0o755);
                 root.make(parent_or_root(parent), Links::Follow, Leaf::Directory, mode)
-                    .and_then(|found| make_device(found.fd.as_fd(), name, device, &bind))
+                    .and_then(|found| make_device(kernel, found.fd.as_fd(), name, device, &bind))
             }
         };
         made.context(|| format!("device {path}"))?;
@@ -88,40 +90,42 @@ fn parent_or_root(parent: &str) -> &str {
 }
 
 fn make_device(
+    kernel: &Kernel,
     parent: BorrowedFd<'_>,
     name: &str,
     device: &DeviceStep<'_>,
     bind: &Bind,
 ) -> Result<()> {
     match bind {
-        Bind::Node(node) => return attach_node(parent, name, node),
-        Bind::Host if device.kind != FileType::Fifo => return bind_device(parent, name, device),
+        Bind::Node(node) => return attach_node(kernel, parent, name, node),
+        Bind::Host if device.kind != FileType::Fifo => {
+            return bind_device(kernel, parent, name, device);
+        }
         Bind::Host | Bind::No => {}
     }
     let number = fs::makedev(device.major, device.minor);
     let mode = Mode::from_raw_mode(device.mode);
     match fs::mknodat(parent, name, device.kind, mode, number) {
+        Ok(()) if (device.uid, device.gid) == (0, 0) => return Ok(()),
         Ok(()) => {}
         Err(Errno::EXIST) => return check_device(parent, name, device),
         // The rule of user namespaces also holds where the runtime itself is inside one.
         Err(Errno::PERM) if device.kind != FileType::Fifo => {
-            return bind_device(parent, name, device);
+            return bind_device(kernel, parent, name, device);
         }
         Err(errno) => return Err(Error::system(mknod_call(device), errno)),
     }
-    if (device.uid, device.gid) != (0, 0) {
-        let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)
-            .context(|| format!("fchownat({name:?}, {}, {})", device.uid, device.gid))?;
-        if device.mode & 0o6000 != 0 {
-            // The change of the owner has taken these bits away. By way of a descriptor, since
-            // chmod(2) would follow a link that has taken the node's place.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            fs::openat(parent, name, flags, Mode::empty())
-                .and_then(|node| fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), mode))
-                .context(|| format!("chmod({name:?}, {:#o})", device.mode))?;
-        }
+    let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)
+        .context(|| format!("fchownat({name:?}, {}, {})", device.uid, device.gid))?;
+    if device.mode & 0o6000 != 0 {
+        // The change of the owner has taken these bits away. By way of a descriptor, since
+        // chmod(2) would follow a link that has taken the node's place.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(parent, name, flags, Mode::empty())
+            .and_then(|node| fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), mode))
+            .context(|| format!("chmod({name:?}, {:#o})", device.mode))?;
     }
     check_device(parent, name, device)
 }
@@ -167,9 +171,15 @@ fn kind_name(kind: FileType) -> &'static str {
 }
 
 /// Binds the host's node of the same path, if it is the same device.
-fn bind_device(parent: BorrowedFd<'_>, name: &str, device: &DeviceStep<'_>) -> Result<()> {
+fn bind_device(
+    kernel: &Kernel,
+    parent: BorrowedFd<'_>,
+    name: &str,
+    device: &DeviceStep<'_>,
+) -> Result<()> {
     let path: &str = &device.path;
-    let tree = tree::clone_host_path(std::path::Path::new(path), Depth::One, true)
+    let tree = kernel
+        .clone_host_path(std::path::Path::new(path), Depth::One, true)
         .context(|| format!("open_tree({path:?})"))?;
     let stat = fs::fstat(&tree).context(|| format!("fstat({path:?})"))?;
     if !matches_device(&stat, device) {
@@ -183,12 +193,14 @@ fn bind_device(parent: BorrowedFd<'_>, name: &str, device: &DeviceStep<'_>) -> R
             ),
         ));
     }
-    attach_node(parent, name, &tree)
+    attach_node(kernel, parent, name, &tree)
 }
 
-fn attach_node(parent: BorrowedFd<'_>, name: &str, node: &OwnedFd) -> Result<()> {
+fn attach_node(kernel: &Kernel, parent: BorrowedFd<'_>, name: &str, node: &OwnedFd) -> Result<()> {
     let target = empty_file(parent, name, Mode::from_raw_mode(0o666))?;
-    tree::attach(node.as_fd(), target.as_fd()).context(|| format!("move_mount({name:?})"))
+    kernel
+        .attach(node.as_fd(), target.as_fd())
+        .context(|| format!("move_mount({name:?})"))
 }
 
 /// An `O_PATH` descriptor of a file in `parent` to mount upon; made where missing.
@@ -210,13 +222,19 @@ fn empty_file(parent: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd>
     }
 }
 
+fn exists(root: &RootFd, path: &str) -> bool {
+    root.resolve(path, Links::Follow)
+        .map(|found| root.done(found))
+        .is_ok()
+}
+
 /// Makes the links of `/dev` and `/dev/ptmx`.
 pub(super) fn make_links(root: &RootFd, dev: BorrowedFd<'_>) -> Result<()> {
     // One look decides for the streams: they are open in every container's process.
-    let streams = root.resolve("/proc/self/fd", Links::Follow).is_ok();
+    let streams = exists(root, "/proc/self/fd");
     for (name, target) in LINKS {
         let exists = if name == "core" {
-            streams && root.resolve(target, Links::Follow).is_ok()
+            streams && exists(root, target)
         } else {
             streams
         };
@@ -288,7 +306,7 @@ fn is_devpts(file: BorrowedFd<'_>) -> Result<bool> {
 ///
 /// # Errors
 /// A descriptor that is no slave, a `/dev/console` that cannot be mounted upon.
-pub fn console_bind(root: &RootFd, slave: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn console_bind(root: &RootFd, kernel: &Kernel, slave: BorrowedFd<'_>) -> Result<()> {
     let stat = fs::fstat(slave).context(|| "fstat(terminal)")?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
         || !PTS_MAJORS.contains(&fs::major(stat.st_rdev))
@@ -301,6 +319,7 @@ pub fn console_bind(root: &RootFd, slave: BorrowedFd<'_>) -> Result<()> {
     }
     let dev = dev_directory(root)?;
     let target = empty_file(dev.as_fd(), "console", Mode::from_raw_mode(0o600))?;
-    let tree = tree::clone_fd(slave, Depth::One).context(|| "open_tree(terminal)")?;
-    tree::attach(tree.as_fd(), target.as_fd()).context(|| "move_mount(terminal, \"/dev/console\")")
+    kernel
+        .bind(slave, target.as_fd())
+        .context(|| "move_mount(terminal, \"/dev/console\")")
 }

@@ -3,7 +3,7 @@
 //! Belongs here: linux.maskedPaths and linux.readonlyPaths. Does not: which
 //! paths these are.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{self, FileType};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::kernel::Kernel;
 use super::root_fd::{Links, RootFd, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
+use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Result};
 use crate::spec::Text;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
@@ -42,22 +42,36 @@ impl Mask {
     }
 
     /// Copies take over what `changes` did to the first mount.
-    fn put(&mut self, kernel: &Kernel, changes: &Changes, target: BorrowedFd<'_>) -> Result<()> {
+    fn put(
+        &mut self,
+        root: &RootFd,
+        kernel: &Kernel,
+        changes: &Changes,
+        target: OwnedFd,
+    ) -> Result<()> {
         if self.attached {
-            let copy =
-                tree::clone_fd(self.tree.as_fd(), Depth::One).context(|| "open_tree(mask)")?;
-            return tree::attach(copy.as_fd(), target).context(|| "move_mount(mask)");
+            let copy = kernel
+                .clone_fd(self.tree.as_fd(), Depth::One)
+                .context(|| "open_tree(mask)")?;
+            kernel
+                .attach(copy.as_fd(), target.as_fd())
+                .context(|| "move_mount(mask)")?;
+            root.done(copy);
+        } else {
+            self.attached = true;
+            kernel.place(self.tree.as_fd(), changes, target.as_fd())?;
         }
-        self.attached = true;
-        kernel.place(self.tree.as_fd(), changes, target)
+        root.done(target);
+        Ok(())
     }
 }
 
 impl Masks {
     /// Copies the mount of the host's null device and makes sure that it is one.
-    pub(super) fn open() -> Result<Masks> {
+    pub(super) fn open(kernel: &Kernel) -> Result<Masks> {
         let path = "/dev/null";
-        let null = tree::clone_host_path(Path::new(path), Depth::One, false)
+        let null = kernel
+            .clone_host_path(Path::new(path), Depth::One, false)
             .context(|| format!("open_tree({path:?})"))?;
         let stat = fs::fstat(&null).context(|| format!("fstat({path:?})"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
@@ -89,6 +103,14 @@ impl Masks {
         Ok(())
     }
 
+    /// Gives the originals up.
+    pub(super) fn done(self, root: &RootFd) {
+        root.done(self.null.tree);
+        if let Some(empty) = self.empty {
+            root.done(empty.tree);
+        }
+    }
+
     fn mask(&mut self, root: &RootFd, kernel: &Kernel, path: &str, label: &str) -> Result<()> {
         let Some(target) = existing(root, path)? else {
             return Ok(());
@@ -99,18 +121,20 @@ impl Masks {
         if kind != FileType::Directory {
             // It is the host's own node: mode and owner are not for the container to change.
             // A device is written to all the same.
-            return self.null.put(kernel, &Changes::read_only(), target.as_fd());
+            return self.null.put(root, kernel, &Changes::read_only(), target);
         }
         let empty = match &mut self.empty {
             Some(empty) => empty,
-            None => self.empty.insert(Mask::new(empty_directory(label)?)),
+            None => self
+                .empty
+                .insert(Mask::new(empty_directory(kernel, label)?)),
         };
-        empty.put(kernel, &Changes::default(), target.as_fd())
+        empty.put(root, kernel, &Changes::default(), target)
     }
 }
 
 /// A read-only tmpfs with nothing in it; its copies share one superblock.
-fn empty_directory(label: &str) -> Result<OwnedFd> {
+fn empty_directory(kernel: &Kernel, label: &str) -> Result<OwnedFd> {
     let options = MountOptions {
         attributes: Attributes {
             set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
@@ -118,15 +142,14 @@ fn empty_directory(label: &str) -> Result<OwnedFd> {
         },
         ..MountOptions::default()
     };
-    NewFilesystem {
+    kernel.new_filesystem(&NewFilesystem {
         kind: "tmpfs",
         source: "",
         options: &options,
         extra: Some(("nr_inodes", "2")),
         label,
         read_only: ReadOnly::All,
-    }
-    .make()
+    })
 }
 
 /// Makes each of `paths`, with the mounts below it as they are, read-only.
@@ -142,8 +165,13 @@ fn read_only(root: &RootFd, kernel: &Kernel, path: &str) -> Result<()> {
     let Some(target) = existing(root, path)? else {
         return Ok(());
     };
-    let tree = tree::clone_fd(target.as_fd(), Depth::All).context(|| "open_tree")?;
-    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())
+    let tree = kernel
+        .clone_fd(target.as_fd(), Depth::All)
+        .context(|| "open_tree")?;
+    kernel.place(tree.as_fd(), &Changes::read_only(), target.as_fd())?;
+    root.done(tree);
+    root.done(target);
+    Ok(())
 }
 
 /// Resolves a path once; everything after works on the descriptor.

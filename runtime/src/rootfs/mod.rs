@@ -32,16 +32,18 @@ mod saved;
 mod sources;
 mod tree;
 
-pub use device::{console_bind, open_ptmx};
+pub use device::open_ptmx;
+pub(crate) use kernel::mount_id;
 pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
+pub(crate) use root_fd::open_in;
 pub use root_fd::{Found, Leaf, Links, RootFd};
 pub use saved::{RunningMounts, external_sources, prepare_restore};
 pub use sources::HostSources;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{fchdir, umask};
 
 use crate::error::{Context, Result};
 use crate::spec::mount_options::PropagationKind;
@@ -58,6 +60,10 @@ pub struct Rootfs<'a> {
     /// Mounts that become read-only when everything in them has been made.
     read_only_later: Vec<(usize, OwnedFd)>,
     masks: Option<Masks>,
+    /// Where the working directory was, once it has changed.
+    home: Option<OwnedFd>,
+    /// Whether paths have become hidden and read-only already.
+    hidden: bool,
 }
 
 /// Sets the umask to 0, so that modes are what the configuration says, and puts it back.
@@ -97,17 +103,19 @@ pub fn prepare<'a>(
         devices,
     } = sources;
     let kernel = pivot::stop_propagation(plan)?;
-    let root = RootFd::from(if plan.mount_namespace {
+    let root = if plan.mount_namespace {
         pivot::bind_root(plan, &kernel, root)?
     } else {
-        pivot::open_root(plan)?
-    });
+        RootFd::from(pivot::open_root(plan)?)
+    };
     let mut rootfs = Rootfs {
         plan,
         kernel,
         root,
         read_only_later: Vec::new(),
         masks: None,
+        home: None,
+        hidden: false,
     };
     fault!("rootfs.root");
     let entered = rootfs.mount_all(mounts, enter_cgroups)?;
@@ -117,15 +125,23 @@ pub fn prepare<'a>(
     } else {
         None
     };
-    let dev = dev.as_ref().map(AsFd::as_fd);
     let bind = plan.user_namespace.is_some();
-    device::make_devices(&rootfs.root, dev, &plan.devices, devices, bind)?;
-    if let Some(dev) = dev {
-        device::make_links(&rootfs.root, dev)?;
+    let place = dev.as_ref().map(AsFd::as_fd);
+    let kernel = &rootfs.kernel;
+    device::make_devices(&rootfs.root, kernel, place, &plan.devices, devices, bind)?;
+    if let Some(place) = place {
+        device::make_links(&rootfs.root, place)?;
     }
     fault!("rootfs.devices");
     if !plan.masked.is_empty() {
-        rootfs.masks = Some(Masks::open()?);
+        rootfs.masks = Some(Masks::open(&rootfs.kernel)?);
+    }
+    if let Some(dev) = dev {
+        rootfs.root.done(dev);
+    }
+    if let Some(home) = rootfs.home.take() {
+        fchdir(&home).context(|| "fchdir(working directory)")?;
+        rootfs.root.done(home);
     }
     if !entered {
         enter_cgroups()?;
@@ -140,6 +156,16 @@ impl Rootfs<'_> {
         &self.root
     }
 
+    /// Makes `directory` the working directory, for calls that take no descriptor.
+    fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<()> {
+        if self.home.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let home = openat(CWD, ".", flags, Mode::empty()).context(|| "open(\".\")")?;
+            self.home = Some(home);
+        }
+        fchdir(directory).context(|| "fchdir(destination)")
+    }
+
     /// Makes the root the process's `/` and lets go of the host's. With
     /// `no_pivot` the host's root stays beneath, unreachable, for a root that
     /// pivot_root(2) cannot leave (a ramdisk). Without a mount namespace of the
@@ -148,13 +174,40 @@ impl Rootfs<'_> {
     /// # Errors
     /// pivot_root(2), umount2(2), chroot(2).
     pub fn pivot(&mut self, no_pivot: bool) -> Result<()> {
+        if self.kernel.is_staged() {
+            // Where mounts are made on the way goes with the host's root.
+            self.hide()?;
+        }
         if !self.plan.mount_namespace {
             pivot::change_root(&self.root)
         } else if no_pivot {
-            pivot::move_root(&self.root, self.plan)
+            pivot::move_root(&self.root, &self.kernel, self.plan)
         } else {
             pivot::pivot_root(&self.root, self.plan)
         }
+    }
+
+    /// Binds the slave of a pseudoterminal to `/dev/console`. Call it after [`Rootfs::pivot`].
+    ///
+    /// # Errors
+    /// A descriptor that is no slave, a `/dev/console` that cannot be mounted upon.
+    pub fn bind_console(&self, slave: BorrowedFd<'_>) -> Result<()> {
+        device::console_bind(&self.root, &self.kernel, slave)
+    }
+
+    /// Paths that become read-only, and hidden paths; once.
+    fn hide(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.hidden, true) {
+            return Ok(());
+        }
+        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
+        fault!("rootfs.read_only");
+        if let Some(mut masks) = self.masks.take() {
+            let plan = self.plan;
+            masks.apply(&self.root, &self.kernel, plan.masked, plan.label)?;
+            masks.done(&self.root);
+        }
+        Ok(())
     }
 
     /// The last changes: mounts and paths that become read-only, hidden paths,
@@ -162,18 +215,14 @@ impl Rootfs<'_> {
     ///
     /// # Errors
     /// The first change that fails.
-    pub fn finish(self) -> Result<RootFd> {
+    pub fn finish(mut self) -> Result<RootFd> {
         let read_only = Changes::read_only();
         for (index, mount) in &self.read_only_later {
             self.kernel
                 .change(mount.as_fd(), &read_only)
                 .context(|| format!("mounts[{index}]"))?;
         }
-        mask::make_read_only(&self.root, &self.kernel, self.plan.readonly_paths)?;
-        fault!("rootfs.read_only");
-        if let Some(mut masks) = self.masks {
-            masks.apply(&self.root, &self.kernel, self.plan.masked, self.plan.label)?;
-        }
+        self.hide()?;
         if self.plan.readonly {
             self.kernel
                 .change(self.root.as_fd(), &read_only)

@@ -3,18 +3,20 @@
 //! Belongs here: what a mount step of the plan does. Does not: how mounts are
 //! made and moved (`tree`), cgroup mounts.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, StatxAttributes, StatxFlags};
+use rustix::fs::{self, FileType, Mode};
 use rustix::io::Errno;
 
 use super::Rootfs;
 use super::copy;
+use super::kernel::mount_id;
 use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
-use super::tree::{self, Changes, Depth, NewFilesystem, ReadOnly};
+use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
+use crate::id_maps;
 use crate::spec::mount_options::{Attributes, Bind, MountOptions, attr};
 
 /// Magic number of procfs, statfs(2).
@@ -86,6 +88,7 @@ impl Rootfs<'_> {
         let found = self.root.make(step.destination, links, leaf, mode)?;
         // A link may lead where the plan could not see it: into a procfs.
         if !found.created
+            && links == Links::Follow
             && step.normal != "/proc"
             && !bindable_in_proc(&step.normal)
             && is_procfs(found.fd.as_fd())?
@@ -103,8 +106,13 @@ impl Rootfs<'_> {
             return Ok(());
         }
         let (tree, changes) = match source {
-            Some(tree) => (tree, Changes::default()),
-            None => bind_source(step, path)?,
+            Some(tree) if self.kernel.takes_detached() => (tree, Changes::default()),
+            Some(_) if step.idmap.is_some() => {
+                return Err(Error::unsupported("an id mapping", "needs Linux 5.12"));
+            }
+            _ => bind_source(step, path, &|path, depth, follow| {
+                self.kernel.clone_host_path(path, depth, follow)
+            })?,
         };
         if step.normal == "/proc" && !is_procfs(tree.as_fd())? {
             return Err(Error::new(
@@ -117,7 +125,10 @@ impl Rootfs<'_> {
             _ => Leaf::File,
         };
         let destination = self.destination(step, leaf)?;
-        self.place(tree.as_fd(), &changes, destination.fd.as_fd())
+        self.place(tree.as_fd(), &changes, destination.fd.as_fd())?;
+        self.root.done(tree);
+        self.root.done(destination.fd);
+        Ok(())
     }
 
     fn filesystem(&mut self, step: &MountStep<'_>, kind: &str, source: &str) -> Result<()> {
@@ -150,18 +161,43 @@ impl Rootfs<'_> {
         };
         let options = &step.options;
         let none = Attributes::default();
-        let changes = Changes::new(none, options.recursive, &options.propagation);
+        let mut changes = Changes::new(none, options.recursive, &options.propagation);
+        if changes.is_empty() && !later && !options.tmpcopyup && new.is_simple() {
+            self.enter(destination.fd.as_fd())?;
+            // What mount(2) refuses, the other calls may explain, or do all the same.
+            if new.mount_here().is_ok() {
+                self.root.done(destination.fd);
+                return Ok(());
+            }
+        }
         let tree = if options.needs_mount() {
-            new.mount_classic(destination.fd.as_fd())?;
+            new.mount_classic(&format!("/proc/self/fd/{}", destination.fd.as_raw_fd()))?;
             let tree = self.mounted(step, destination.fd.as_fd())?;
             self.kernel.change(tree.as_fd(), &changes)?;
             tree
         } else {
-            let tree = match new.make() {
-                Err(error) if error.errno() == Some(Errno::PERM) => match host_instance(kind) {
-                    Some(path) => self.host_instance(step, path).map_err(|_| error)?,
-                    None => return Err(error),
-                },
+            let tree = match self.kernel.new_filesystem(&new) {
+                Err(error) if kind == "devpts" && error.errno() == Some(Errno::INVAL) => {
+                    match without_group(options) {
+                        Some(options) => self.kernel.new_filesystem(&NewFilesystem {
+                            options: &options,
+                            ..new
+                        })?,
+                        None => return Err(error),
+                    }
+                }
+                // The kernel refuses a new one in a user namespace that does not own the network
+                // or IPC namespace: the host's own instance, then.
+                Err(error) if error.errno() == Some(Errno::PERM) => {
+                    let Some(path) = host_instance(kind).map(Path::new) else {
+                        return Err(error);
+                    };
+                    let mut all = options.recursive;
+                    all.set |= options.attributes.set & !attr::ATIME;
+                    changes = Changes::new(none, all, &options.propagation);
+                    let found = self.kernel.clone_host_path(path, Depth::All, true);
+                    found.map_err(|_| error)?
+                }
                 result => result?,
             };
             self.place(tree.as_fd(), &changes, destination.fd.as_fd())?;
@@ -172,7 +208,10 @@ impl Rootfs<'_> {
         }
         if later {
             self.read_only_later.push((step.index, tree));
+        } else {
+            self.root.done(tree);
         }
+        self.root.done(destination.fd);
         Ok(())
     }
 
@@ -201,18 +240,13 @@ impl Rootfs<'_> {
     }
 
     /// Finds the mount that mount(2) has just made upon `beneath`.
-    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+    pub(super) fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self
             .root
             .resolve(step.destination, Links::Follow)
             .context(|| "openat2(rootfs, destination, RESOLVE_IN_ROOT)")?;
-        let id = |file| {
-            fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-                .context(|| "statx(destination)")
-        };
-        let stat = id(found.as_fd())?;
-        let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-        if !is_root || stat.stx_mnt_id == id(beneath)?.stx_mnt_id {
+        let (id, is_root) = mount_id(found.as_fd())?;
+        if is_root == Some(false) || id == mount_id(beneath)?.0 {
             return Err(Error::new(
                 Kind::InvalidConfig,
                 "the destination was exchanged while it was mounted upon",
@@ -229,7 +263,7 @@ impl Rootfs<'_> {
             .resolve(step.destination, Links::Follow)
             .context(|| "openat2(rootfs, destination, RESOLVE_IN_ROOT)")?;
         if options.bind == Bind::No {
-            tree::reconfigure(place.as_fd(), options)?;
+            self.kernel.reconfigure(place.as_fd(), options)?;
         }
         let changes = Changes::new(options.attributes, options.recursive, &options.propagation);
         self.kernel.change(place.as_fd(), &changes)
@@ -254,30 +288,21 @@ impl Rootfs<'_> {
         }
         Ok(true)
     }
-
-    /// The host's own instance, where the kernel refuses a new one: a user
-    /// namespace that does not own the network or IPC namespace.
-    fn host_instance(&self, step: &MountStep<'_>, path: &str) -> Result<OwnedFd> {
-        let tree = tree::clone_host_path(Path::new(path), Depth::All, true)
-            .context(|| format!("open_tree({path:?})"))?;
-        let attributes = Attributes {
-            set: step.options.attributes.set & !attr::ATIME,
-            clear: 0,
-        };
-        Changes::new(Attributes::default(), attributes, &[]).apply(tree.as_fd())?;
-        Ok(tree)
-    }
 }
 
 /// A copy of a bind mount's source, and what its options still have to change.
-pub(super) fn bind_source(step: &MountStep<'_>, path: &Path) -> Result<(OwnedFd, Changes)> {
+pub(super) fn bind_source(
+    step: &MountStep<'_>,
+    path: &Path,
+    clone: &dyn Fn(&Path, Depth, bool) -> std::result::Result<OwnedFd, Errno>,
+) -> Result<(OwnedFd, Changes)> {
     let options = &step.options;
     let depth = match options.bind {
         Bind::Rbind => Depth::All,
         Bind::Bind | Bind::No => Depth::One,
     };
-    let tree = tree::clone_host_path(path, depth, !options.src_nofollow)
-        .context(|| format!("open_tree({path:?})"))?;
+    let tree =
+        clone(path, depth, !options.src_nofollow).context(|| format!("open_tree({path:?})"))?;
     let changes = Changes::new(options.attributes, options.recursive, &options.propagation);
     Ok((tree, changes))
 }
@@ -292,6 +317,20 @@ fn host_instance(kind: &str) -> Option<&'static str> {
 
 fn has_data(options: &MountOptions<'_>, name: &str) -> bool {
     options.data_items().any(|(key, _)| key == name)
+}
+
+/// The options without `gid=` whose group does not exist in this user namespace: a user with one id
+/// has no group for terminals, and every configuration asks for it. `None` where all groups exist.
+fn without_group<'a>(options: &MountOptions<'a>) -> Option<MountOptions<'a>> {
+    let unmapped = |option: &str| {
+        option
+            .strip_prefix("gid=")
+            .and_then(|gid| gid.parse().ok())
+            .is_some_and(|gid| !id_maps::exists("gid_map", gid))
+    };
+    let mut without = options.clone();
+    without.data.retain(|option| !unmapped(option));
+    (without.data.len() != options.data.len()).then_some(without)
 }
 
 /// Whether a file system takes a `context` option; those that have no files of

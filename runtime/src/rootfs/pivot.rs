@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use rustix::mount::{self, MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Reach};
 use super::plan::RootfsPlan;
 use super::root_fd::RootFd;
-use super::tree::{self, Changes, Depth};
+use super::tree::{Changes, Depth};
 use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Propagation, PropagationKind};
 
@@ -33,7 +33,11 @@ pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
 /// With a shared root the mounts stay as they are, because volumes may be
 /// meant to share with the host; then only the root's own mounts are cut off.
 pub(super) fn stop_propagation(plan: &RootfsPlan<'_>) -> Result<Kernel> {
-    Kernel::probe(plan.mount_namespace && !is_shared(plan))
+    Kernel::probe(match (plan.mount_namespace, is_shared(plan)) {
+        (false, _) => Reach::Host,
+        (true, true) => Reach::Shared,
+        (true, false) => Reach::Container,
+    })
 }
 
 /// The root where the mounts are the host's: the directory as it is, no mount.
@@ -62,7 +66,21 @@ pub(super) fn bind_root(
     plan: &RootfsPlan<'_>,
     kernel: &Kernel,
     tree: Option<OwnedFd>,
-) -> Result<OwnedFd> {
+) -> Result<RootFd> {
+    match bind_root_by(plan, kernel, tree) {
+        // The first of the calls that make mounts detached or move them: it shows whether there
+        // are any, or whether a filter has other words for that.
+        Err(error)
+            if matches!(error.errno(), Some(Errno::NOSYS | Errno::PERM))
+                && kernel.begin_staging() =>
+        {
+            bind_root_by(plan, kernel, None).map_err(|_| error)
+        }
+        result => result,
+    }
+}
+
+fn bind_root_by(plan: &RootfsPlan<'_>, kernel: &Kernel, tree: Option<OwnedFd>) -> Result<RootFd> {
     let path = &plan.rootfs;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = match fs::open(path, flags, Mode::empty()) {
@@ -74,7 +92,8 @@ pub(super) fn bind_root(
     .context(|| format!("root.path: open({path:?}, O_DIRECTORY)"))?;
     let tree = match tree {
         Some(tree) => tree,
-        None => tree::clone_fd(place.as_fd(), Depth::All)
+        None => kernel
+            .clone_fd(place.as_fd(), Depth::All)
             .context(|| format!("root.path: open_tree({path:?})"))?,
     };
     let changes = match plan.propagation.map(|propagation| propagation.kind) {
@@ -93,7 +112,9 @@ pub(super) fn bind_root(
     kernel
         .place(tree.as_fd(), &changes, place.as_fd())
         .context(|| "root.path")?;
-    Ok(tree)
+    let root = RootFd::from(tree);
+    root.done(place);
+    Ok(root)
 }
 
 /// Makes the mount that `place` is in private: a mount made upon a shared one
@@ -161,7 +182,7 @@ pub(super) fn pivot_root(root: &RootFd, plan: &RootfsPlan<'_>) -> Result<()> {
 /// The old root stays mounted beneath. Whole proc and sys file systems there
 /// would let a user namespace in the container mount new ones without the
 /// masks, so they go first.
-pub(super) fn move_root(root: &RootFd, plan: &RootfsPlan<'_>) -> Result<()> {
+pub(super) fn move_root(root: &RootFd, kernel: &Kernel, plan: &RootfsPlan<'_>) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .context(|| "read(\"/proc/self/mountinfo\")")?;
     let inside = fs::readlinkat(
@@ -184,7 +205,9 @@ pub(super) fn move_root(root: &RootFd, plan: &RootfsPlan<'_>) -> Result<()> {
     process::fchdir(root).context(|| "fchdir(rootfs)")?;
     let slash = fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .context(|| "open(\"/\")")?;
-    tree::attach(root.as_fd(), slash.as_fd()).context(|| "move_mount(rootfs, \"/\")")?;
+    kernel
+        .attach(root.as_fd(), slash.as_fd())
+        .context(|| "move_mount(rootfs, \"/\")")?;
     process::chroot(".").context(|| "chroot(rootfs)")
 }
 

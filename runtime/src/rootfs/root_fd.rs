@@ -12,12 +12,14 @@
 //! that could find something else (CVE-2019-18837, CVE-2021-30465,
 //! CVE-2024-45310, CVE-2026-41579).
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::fds::Batch;
 
 /// How often a look-up is tried again that a rename elsewhere has disturbed.
 const MAX_RETRIES: u32 = 128;
@@ -57,21 +59,33 @@ pub struct Found {
 
 /// A directory that is the root for everything resolved through it.
 #[derive(Debug)]
-pub struct RootFd(OwnedFd);
+pub struct RootFd {
+    fd: OwnedFd,
+    spent: RefCell<Batch>,
+}
 
 impl AsFd for RootFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<OwnedFd> for RootFd {
     fn from(directory: OwnedFd) -> RootFd {
-        RootFd(directory)
+        RootFd {
+            fd: directory,
+            spent: RefCell::default(),
+        }
     }
 }
 
 impl RootFd {
+    /// Takes over a descriptor that is done with: dozens are, one after the other, and
+    /// closing each by itself takes as many calls.
+    pub(crate) fn done(&self, fd: OwnedFd) {
+        self.spent.borrow_mut().push(fd);
+    }
+
     /// Resolves `path` to an `O_PATH` descriptor; a last component that is a link is followed too.
     ///
     /// # Errors
@@ -124,7 +138,7 @@ impl RootFd {
                 // More than the last component is missing, or it is a link that
                 // leads nowhere, or somebody else is at work here.
                 Err(Errno::NOENT | Errno::EXIST | Errno::LOOP | Errno::INVAL) => {
-                    Walk::new(self, links, Some(leaf), mode).run(path, OFlags::PATH)
+                    Walk::new(self.as_fd(), links, Some(leaf), mode).run(path, OFlags::PATH)
                 }
                 result => result,
             },
@@ -156,8 +170,12 @@ impl RootFd {
             return Err(Errno::INVAL);
         }
         let parent = self.lookup(parent, OFlags::PATH | OFlags::DIRECTORY, links)?;
-        let fd = create(parent.as_fd(), name, leaf, mode)?;
-        Ok(Found { fd, created: true })
+        let created = create(parent.as_fd(), name, leaf, mode);
+        self.done(parent);
+        Ok(Found {
+            fd: created?,
+            created: true,
+        })
     }
 
     fn lookup(
@@ -166,38 +184,42 @@ impl RootFd {
         flags: OFlags,
         links: Links,
     ) -> std::result::Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::CLOEXEC;
-        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        if links == Links::Refuse {
-            resolve |= ResolveFlags::NO_SYMLINKS;
-        }
-        let mut tries = 0;
-        loop {
-            match fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
-                // The kernel could not rule out an escape because something was
-                // renamed or mounted meanwhile.
-                Err(Errno::AGAIN | Errno::INTR) if tries < MAX_RETRIES => tries += 1,
-                // No such call (before Linux 5.6), or a filter around us forbids it.
-                Err(Errno::NOSYS | Errno::PERM) => return self.emulated(path, flags, links),
-                result => return result,
-            }
-        }
+        open_in(self.as_fd(), path, flags, links)
     }
+}
 
-    /// The same without openat2(2), component by component.
-    fn emulated(
-        &self,
-        path: &str,
-        flags: OFlags,
-        links: Links,
-    ) -> std::result::Result<OwnedFd, Errno> {
-        let found = Walk::new(self, links, None, Mode::empty()).run(path, flags)?;
-        if flags.contains(OFlags::DIRECTORY) && file_type(found.fd.as_fd())? != FileType::Directory
-        {
-            return Err(Errno::NOTDIR);
-        }
-        Ok(found.fd)
+/// Opens `path` as if the directory `root` were `/`, and passes no magic link.
+///
+/// # Errors
+/// Those of openat2(2); `ELOOP` for links that `links` refuses and for magic links.
+pub(crate) fn open_in(
+    root: BorrowedFd<'_>,
+    path: &str,
+    flags: OFlags,
+    links: Links,
+) -> std::result::Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC;
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if links == Links::Refuse {
+        resolve |= ResolveFlags::NO_SYMLINKS;
     }
+    let mut tries = 0;
+    loop {
+        match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel could not rule out an escape because something was
+            // renamed or mounted meanwhile.
+            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_RETRIES => tries += 1,
+            // No such call (before Linux 5.6), or a filter around us forbids it.
+            Err(Errno::NOSYS | Errno::PERM) => break,
+            result => return result,
+        }
+    }
+    // The same component by component.
+    let found = Walk::new(root, links, None, Mode::empty()).run(path, flags)?;
+    if flags.contains(OFlags::DIRECTORY) && file_type(found.fd.as_fd())? != FileType::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    Ok(found.fd)
 }
 
 fn call(path: &str) -> String {
@@ -245,9 +267,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(root: &'a RootFd, links: Links, leaf: Option<Leaf>, mode: Mode) -> Walk<'a> {
+    fn new(root: BorrowedFd<'a>, links: Links, leaf: Option<Leaf>, mode: Mode) -> Walk<'a> {
         Walk {
-            root: root.as_fd(),
+            root,
             below: Vec::new(),
             links,
             leaf,
@@ -287,6 +309,9 @@ impl<'a> Walk<'a> {
                     }
                     let target = fs::readlinkat(&fd, "", Vec::new())?;
                     let target = target.to_str().map_err(|_| Errno::INVAL)?;
+                    if is_magic(fd.as_fd(), target)? {
+                        return Err(Errno::LOOP);
+                    }
                     if target.starts_with('/') {
                         self.below.clear();
                     }
@@ -332,6 +357,13 @@ impl<'a> Walk<'a> {
             result => result.map(|fd| (fd, true)),
         }
     }
+}
+
+/// Whether a link is one of procfs that leads to an object and not to a path. The ordinary ones in
+/// there (`self`, `mounts`) are relative.
+fn is_magic(link: BorrowedFd<'_>, target: &str) -> std::result::Result<bool, Errno> {
+    let absolute = target.starts_with('/') || target.contains(":[");
+    Ok(absolute && fs::fstatfs(link)?.f_type == fs::PROC_SUPER_MAGIC)
 }
 
 /// Makes `name` in `parent` and opens it.

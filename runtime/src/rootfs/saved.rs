@@ -9,12 +9,13 @@
 //! other directories than they were. The names are those that runc uses, too.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{self, Mode, OFlags};
 
 use super::cgroups::{HOST, memberships};
+use super::kernel::mount_id;
 use super::pivot::{self, unescape};
 use super::plan::{MountStep, RootfsPlan, What};
 use super::root_fd::{Leaf, Links, RootFd};
@@ -83,10 +84,9 @@ impl RunningMounts {
     /// The mount whose root `path` is in the container, if it is one.
     fn at(&self, path: &str) -> Option<&Mount> {
         let fd = self.root.resolve(path, Links::Follow).ok()?;
-        let stat = fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
-        let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-        is_root
-            .then(|| self.mounts.iter().find(|mount| mount.id == stat.stx_mnt_id))
+        let (id, is_root) = mount_id(fd.as_fd()).ok()?;
+        (is_root != Some(false))
+            .then(|| self.mounts.iter().find(|mount| mount.id == id))
             .flatten()
     }
 
@@ -213,8 +213,7 @@ pub fn external_sources(plan: &RootfsPlan<'_>, cgroups: &str) -> Result<Vec<(Str
 pub fn prepare_restore(plan: &RootfsPlan<'_>) -> Result<()> {
     let _umask = super::NoUmask::new();
     let kernel = pivot::stop_propagation(plan)?;
-    let root: OwnedFd = pivot::bind_root(plan, &kernel, None)?;
-    let root = RootFd::from(root);
+    let root = pivot::bind_root(plan, &kernel, None)?;
     for (at, step) in plan.mounts.iter().enumerate() {
         // What is in another mount is in the images, or was made where the source is.
         let inside = |other: &MountStep<'_>| {

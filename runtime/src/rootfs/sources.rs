@@ -16,6 +16,7 @@ use super::mounts::bind_source;
 use super::pivot::is_shared;
 use super::plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
 use super::tree::{self, Depth};
+use crate::container::wait;
 use crate::error::{Context, Error, Result};
 use crate::spec::config::IdMapping;
 use crate::sys::clone::{self, Side, flags};
@@ -45,7 +46,7 @@ impl HostSources {
         if plan.user_namespace.is_some() {
             sources.root = match tree::clone_host_path(&plan.rootfs, Depth::All, true) {
                 // No privilege here: the container's process has more in its own namespace.
-                Err(Errno::PERM) => None,
+                Err(Errno::PERM | Errno::NOSYS) => None,
                 Err(errno) => {
                     let call = format!("root.path: open_tree({:?})", plan.rootfs);
                     return Err(Error::system(call, errno));
@@ -95,7 +96,7 @@ fn host_source<'a>(
     if step.options.copy_symlink {
         return Ok(None);
     }
-    let opened = bind_source(step, path).and_then(|(tree, changes)| {
+    let opened = bind_source(step, path, &tree::clone_host_path).and_then(|(tree, changes)| {
         if !is_shared(plan) {
             tree::make_slave(tree.as_fd())?;
         }
@@ -110,6 +111,9 @@ fn host_source<'a>(
                 && matches!(error.errno(), Some(Errno::PERM | Errno::NOSYS)) =>
         {
             return Ok(None);
+        }
+        Err(error) if error.errno() == Some(Errno::NOSYS) => {
+            return Err(Error::unsupported(error, "id mappings need Linux 5.12"));
         }
         result => result?,
     };
@@ -312,11 +316,7 @@ fn new_user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd>
             fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .context(|| format!("open({path:?})"))
         });
-    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-    let _ = rustix::process::waitid(
-        rustix::process::WaitId::PidFd(pidfd.as_fd()),
-        rustix::process::WaitIdOptions::EXITED,
-    );
+    wait::kill_and_reap(pidfd.as_fd());
     result
 }
 

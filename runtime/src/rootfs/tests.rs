@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::spec::{Spec, parse};
 use crate::sys::clone::{self, flags};
 use crate::sys::testing::{in_child, is_root, unshare_user};
+use std::os::fd::{AsFd, OwnedFd};
 
 struct Bundle(tempfile::TempDir);
 
@@ -314,8 +315,8 @@ fn without(calls: &[i64]) {
 }
 
 #[test]
-fn kernels_without_mount_setattr_and_openat2() {
-    if !is_root("kernels_without_mount_setattr_and_openat2") {
+fn kernels_without_newer_calls() {
+    if !is_root("kernels_without_newer_calls") {
         return;
     }
     let bundle = Bundle::new();
@@ -329,37 +330,65 @@ fn kernels_without_mount_setattr_and_openat2() {
         {"destination":"/link/new","source":"d","options":["rbind","ro","nodev","noatime","rprivate"]}"#;
     let linux = r#""maskedPaths":["/proc/keys"],"readonlyPaths":["/proc/sys"],"rootfsPropagation":"private""#;
     let text = config(mounts, linux);
-    in_child(|| {
-        clone::unshare(flags::NEWNS).context(|| "unshare")?;
-        without(&[libc::SYS_mount_setattr, libc::SYS_openat2]);
-        let sysfs = r#"{"destination":"/sys","type":"sysfs","source":"s"}"#;
-        let refused = enter(bundle.path(), &config(sysfs, ""), false).unwrap_err();
-        assert!(refused.to_string().contains("symbolic link"), "{refused}");
-        enter(bundle.path(), &text, false)?;
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let options = |place: &str| {
-            let line = table
-                .lines()
-                .find(|line| line.contains(&format!(" {place} ")))
-                .unwrap();
-            line.split(' ').nth(5).unwrap().to_owned()
-        };
-        assert_eq!(options("/real/new"), "ro,nodev,noatime");
-        assert_eq!(options("/proc/sys"), "ro,nosuid,relatime");
-        assert_eq!(options("/dev"), "ro,relatime");
-        assert!(fs::write("/proc/sys/kernel/hostname", "x").is_err());
-        // What cannot be done without the call says so.
-        Ok(String::new())
-    })
-    .unwrap();
-    let recursive = r#"{"destination":"/m","source":"d","options":["rbind","rro"]}"#;
-    let error = in_child(|| {
-        clone::unshare(flags::NEWNS).context(|| "unshare")?;
-        without(&[libc::SYS_mount_setattr]);
-        enter(bundle.path(), &config(recursive, ""), false).map(|_| String::new())
-    })
-    .unwrap_err();
-    assert!(error.to_string().contains("Linux 5.12"), "{error}");
+    let age = |calls: &[i64]| {
+        in_child(|| {
+            clone::unshare(flags::NEWNS).context(|| "unshare")?;
+            without(calls);
+            let sysfs = r#"{"destination":"/sys","type":"sysfs","source":"s"}"#;
+            let refused = enter(bundle.path(), &config(sysfs, ""), false).unwrap_err();
+            assert!(refused.to_string().contains("symbolic link"), "{refused}");
+            enter(bundle.path(), &text, false)?;
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let options = |place: &str| {
+                let line = table
+                    .lines()
+                    .find(|line| line.contains(&format!(" {place} ")))
+                    .unwrap();
+                line.split(' ').nth(5).unwrap().to_owned()
+            };
+            assert_eq!(options("/real/new"), "ro,nodev,noatime");
+            assert_eq!(options("/proc/sys"), "ro,nosuid,relatime");
+            assert_eq!(options("/dev"), "ro,relatime");
+            assert!(fs::write("/proc/sys/kernel/hostname", "x").is_err());
+            assert!(!table.contains("/proc/driver"), "{table}");
+            Ok(String::new())
+        })
+    };
+    let old = [
+        libc::SYS_openat2,
+        libc::SYS_mount_setattr,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_fsmount,
+        libc::SYS_fsconfig,
+        libc::SYS_statx,
+    ];
+    age(&[libc::SYS_mount_setattr, libc::SYS_openat2]).unwrap();
+    age(&[libc::SYS_move_mount]).unwrap();
+    age(&[libc::SYS_fsmount]).unwrap();
+    age(&old).unwrap();
+
+    // Recursive options reach all mounts below, in a namespace that others share, too.
+    fs::create_dir(bundle.path().join("d/below")).unwrap();
+    let recursive = r#"{"destination":"/m","source":"d","options":["rbind","rro","rnosuid"]}"#;
+    for linux in ["", r#""rootfsPropagation":"shared""#] {
+        for calls in [&[libc::SYS_mount_setattr], &old[..]] {
+            in_child(|| {
+                crate::sys::testing::private_mounts();
+                let below = bundle.path().join("d/below");
+                let flags = rustix::mount::MountFlags::empty();
+                rustix::mount::mount("t", &below, "tmpfs", flags, None).unwrap();
+                without(calls);
+                enter(bundle.path(), &config(recursive, linux), false)?;
+                let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                assert!(fs::write("/m/below/file", "").is_err(), "{linux}: {table}");
+                assert!(fs::write("/m/file", "").is_err(), "{linux}: {table}");
+                Ok(String::new())
+            })
+            .unwrap();
+        }
+    }
 }
 
 #[test]
@@ -411,12 +440,14 @@ fn a_terminal_becomes_the_console() {
         rustix::pty::unlockpt(&master).unwrap();
         let slave =
             rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR).unwrap();
-        super::console_bind(&root, std::os::fd::AsFd::as_fd(&slave))?;
+        let kernel = super::Kernel::probe(super::kernel::Reach::Host)?;
+        let bind = |fd: &OwnedFd| super::device::console_bind(&root, &kernel, fd.as_fd());
+        bind(&slave)?;
         let console = fs::metadata("/dev/console").unwrap();
         assert_eq!(console.rdev(), fs::metadata("/dev/pts/0").unwrap().rdev());
         // Anything else is refused.
         let null = fs::File::open("/dev/null").unwrap();
-        assert!(super::console_bind(&root, std::os::fd::AsFd::as_fd(&null)).is_err());
+        assert!(bind(&null.into()).is_err());
         Ok(String::new())
     })
     .unwrap();

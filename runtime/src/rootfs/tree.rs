@@ -8,7 +8,7 @@
 //! of the container is looked up between the check and the mount.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -110,11 +110,26 @@ impl NewFilesystem<'_> {
 }
 
 impl NewFilesystem<'_> {
+    /// Whether mount(2) does the same as [`NewFilesystem::make`] and [`attach`], in one call for eight.
+    ///
+    /// It knows no quotes, and no name that is empty; a label it wants in quotes.
+    pub(super) fn is_simple(&self) -> bool {
+        let plain = |option: &&str| !option.contains(['"', '\\']);
+        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+    }
+
+    /// Makes and mounts the instance with mount(2) upon the working directory.
+    ///
+    /// The name that it gives to the kernel is `.`: no path is looked up, as with a descriptor.
+    pub(super) fn mount_here(&self) -> Result<()> {
+        self.mount_classic(".")
+    }
+
     /// Makes and mounts the instance with mount(2), which alone knows some
-    /// options, onto the descriptor `destination` by its name in the host's procfs.
-    pub(super) fn mount_classic(&self, destination: BorrowedFd<'_>) -> Result<()> {
+    /// options, onto `destination`.
+    pub(super) fn mount_classic(&self, destination: &str) -> Result<()> {
         let mut flags = self.options.mount_flags();
-        if self.read_only == ReadOnly::Nothing {
+        if self.read_only != ReadOnly::All {
             flags &= !u64::from(MountFlags::RDONLY.bits());
         }
         let mut data = self.options.data_string();
@@ -135,7 +150,7 @@ impl NewFilesystem<'_> {
         let text = CString::new(data.as_str()).map_err(|_| Error::system(call(), Errno::INVAL))?;
         mount::mount(
             self.source,
-            format!("/proc/self/fd/{}", destination.as_raw_fd()),
+            destination,
             self.kind,
             MountFlags::from_bits_retain(u32::try_from(flags).unwrap_or(0)),
             text.as_c_str(),
@@ -317,6 +332,19 @@ impl Changes {
         Changes::new(own, Attributes::default(), &[])
     }
 
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As [`Changes::read_only`] if that is among the options.
+    pub(super) fn read_only_if(options: &MountOptions<'_>) -> Changes {
+        match options.attributes.set & attr::RDONLY {
+            0 => Changes::default(),
+            _ => Changes::read_only(),
+        }
+    }
+
     /// The calls: whether all mounts below are meant, and what changes.
     pub(super) fn iter(&self) -> impl Iterator<Item = &(bool, MountAttr)> {
         self.0.iter()
@@ -331,11 +359,44 @@ impl Changes {
     /// Applies them to the mount whose root `mount` is, detached or not.
     pub(super) fn apply(&self, mount: BorrowedFd<'_>) -> Result<()> {
         for (recursive, attr) in &self.0 {
-            mount_setattr(mount, c"", *recursive, attr)
-                .map_err(|errno| Error::system(call(*recursive, attr), errno))?;
+            let result = match mount_setattr(mount, c"", *recursive, attr) {
+                // The owner of the source has made it read-only, and locked that for those who are
+                // not root of the host. Callers write "rw" for whatever is not to be read-only.
+                Err(Errno::PERM) if attr.attr_clr & attr::RDONLY != 0 => {
+                    let rest = MountAttr {
+                        attr_clr: attr.attr_clr & !attr::RDONLY,
+                        ..*attr
+                    };
+                    mount_setattr(mount, c"", *recursive, &rest)
+                }
+                result => result,
+            };
+            result.map_err(|errno| Error::system(call(*recursive, attr), errno))?;
         }
         Ok(())
     }
+}
+
+/// The recursive options that set or clear what `changed` does, as the configuration has them.
+pub(super) fn attribute_names(changed: &MountAttr) -> String {
+    let names = [
+        (attr::RDONLY, "rro", "rrw"),
+        (attr::NOSUID, "rnosuid", "rsuid"),
+        (attr::NODEV, "rnodev", "rdev"),
+        (attr::NOEXEC, "rnoexec", "rexec"),
+        (attr::NODIRATIME, "rnodiratime", "rdiratime"),
+        (attr::NOSYMFOLLOW, "rnosymfollow", "rsymfollow"),
+        (attr::NOATIME, "rnoatime", "ratime"),
+    ];
+    let mut list: Vec<&str> = Vec::new();
+    for (bit, set, clear) in names {
+        if changed.attr_set & bit != 0 {
+            list.push(set);
+        } else if changed.attr_clr & bit != 0 && bit != attr::NOATIME {
+            list.push(clear);
+        }
+    }
+    list.join(", ")
 }
 
 fn call(recursive: bool, attr: &MountAttr) -> String {

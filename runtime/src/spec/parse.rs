@@ -57,7 +57,7 @@ pub fn read_file(dir: impl AsFd, path: &Path) -> Result<Vec<u8>> {
     if size > MAX_CONFIG {
         return Err(too_large(path));
     }
-    read_all(file, path, size)
+    read(file, path, size, size > 0)
 }
 
 /// Reads `file` to its end: at most [`MAX_CONFIG`] bytes. `name` stands in
@@ -67,6 +67,11 @@ pub fn read_file(dir: impl AsFd, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// `System` if reading fails, `InvalidConfig` if there is more.
 pub fn read_all(file: impl AsFd, name: &Path, size: usize) -> Result<Vec<u8>> {
+    read(file, name, size, false)
+}
+
+/// As [`read_all`]; where the size is `known`, less than a byte more than that is the end.
+fn read(file: impl AsFd, name: &Path, size: usize, known: bool) -> Result<Vec<u8>> {
     // One byte more than expected, so that the end is seen without growing.
     let mut bytes = Vec::with_capacity(size.min(MAX_CONFIG) + 1);
     loop {
@@ -76,6 +81,7 @@ pub fn read_all(file: impl AsFd, name: &Path, size: usize) -> Result<Vec<u8>> {
         match rustix::io::read(&file, spare_capacity(&mut bytes)) {
             Ok(0) => return Ok(bytes),
             Ok(_) if bytes.len() > MAX_CONFIG => return Err(too_large(name)),
+            Ok(_) if known && bytes.len() == size => return Ok(bytes),
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => {
                 return Err(Error::system(format!("read {}", name.display()), errno));

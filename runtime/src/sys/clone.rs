@@ -1,7 +1,7 @@
 //! Making the container's process: clone3(2), and clone(2) where a filter hides it.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -55,7 +55,7 @@ pub enum Side {
 }
 
 /// Makes a process like fork(2), in new namespaces and, on cgroup v2, in the cgroup of a directory.
-/// Returns `EINVAL` or `ENOSYS` for a cgroup where clone3(2) cannot be had.
+/// Where clone3(2) is missing, clone(2) does it; `ENOSYS` for a cgroup then.
 ///
 /// The caller must have one thread: the child runs ordinary code, and a lock
 /// that another thread holds would stay locked in it for ever.
@@ -87,23 +87,37 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side,
     };
     if pid < 0 {
         let errno = last_errno();
-        if errno != Errno::NOSYS || cgroup.is_some() || flags & flags::NEWTIME != 0 {
+        // Filters of older container engines say EPERM for calls that they do not know.
+        if !matches!(errno, Errno::NOSYS | Errno::PERM) {
             return Err(errno);
         }
+        if cgroup.is_some() {
+            return Err(Errno::NOSYS);
+        }
+        // What clone(2) cannot take is made before, for the next child.
+        let time = match flags & flags::NEWTIME {
+            0 => None,
+            _ => Some(leave_time_namespace()?),
+        };
+        let flags = (args.flags & !flags::NEWTIME) | args.exit_signal;
         // SAFETY: as above; a null stack makes clone(2) behave like fork(2). The fourth
         // argument is unused without CLONE_CHILD_* flags on every architecture.
         pid = unsafe {
             libc::syscall(
                 libc::SYS_clone,
-                args.flags | args.exit_signal,
+                flags,
                 0usize,
                 &raw mut pidfd,
                 0usize,
                 0usize,
             )
         };
+        let errno = last_errno();
+        if let Some(time) = time.filter(|_| pid != 0) {
+            setns(time.as_fd(), flags::NEWTIME)?;
+        }
         if pid < 0 {
-            return Err(last_errno());
+            return Err(errno);
         }
     }
     if pid == 0 {
@@ -115,6 +129,15 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side,
         pid: i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?,
         pidfd,
     })
+}
+
+/// Makes a time namespace for the children; returns the one that they had.
+fn leave_time_namespace() -> Result<OwnedFd, Errno> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::empty();
+    let own = rustix::fs::open("/proc/self/ns/time_for_children", flags, mode)?;
+    unshare(flags::NEWTIME)?;
+    Ok(own)
 }
 
 /// Moves the caller into namespaces: of a process, where `fd` is a pidfd, or the one that `fd` is. setns(2).

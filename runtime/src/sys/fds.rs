@@ -1,7 +1,7 @@
 //! Which descriptors are open and survive execve(2), closing many: close_range(2), fcntl(2).
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::{self, Errno};
 
@@ -61,6 +61,13 @@ impl Batch {
         self.0.push(fd);
         if self.0.len() >= Self::MOST {
             self.close();
+        }
+    }
+
+    /// Takes another batch over.
+    pub fn append(&mut self, mut other: Batch) {
+        for fd in other.0.drain(..) {
+            self.push(fd);
         }
     }
 
@@ -132,6 +139,18 @@ pub fn is_handed_on(fd: i32) -> bool {
     // SAFETY: only asks for flags; a number that is no descriptor gives EBADF.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// A copy of the descriptor of that number, close-on-exec: fcntl(2), F_DUPFD_CLOEXEC.
+///
+/// # Errors
+/// `EBADF` for a number that is no open descriptor.
+pub fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the original is not touched; a number that is no descriptor gives EBADF.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    check(copy.into())?;
+    // SAFETY: the call has just made it, so that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Lets the descriptor `fd` survive execve(2): fcntl(2), F_SETFD.

@@ -86,6 +86,7 @@ impl Place {
                 .args(["run", "--bundle"])
                 .arg(self.bundle("true"))
                 .arg(id),
+            Op::Cycle => unreachable!("no command"),
         };
         command
     }
@@ -114,6 +115,39 @@ impl Place {
             }
         }
         samples
+    }
+
+    /// One container's life without anybody measuring; whether every step succeeded.
+    pub fn live(&mut self) -> bool {
+        self.count += 1;
+        let id = format!("d{}", self.count);
+        let done = [Op::Create, Op::Start, Op::Exec, Op::Kill, Op::Delete]
+            .into_iter()
+            .all(|op| {
+                let sample = measure(self.command(op, &id), false);
+                sample.is_some_and(|mut sample| {
+                    self.after(op, &mut sample);
+                    true
+                })
+            });
+        if !done {
+            self.clean(&id);
+        }
+        done
+    }
+
+    /// How many containers the state root still knows.
+    pub fn left(&self) -> usize {
+        fs::read_dir(self.bundle("state")).map_or(0, |dir| {
+            dir.flatten()
+                .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+                .count()
+        })
+    }
+
+    /// Where the configuration with the seccomp profile is.
+    pub fn config(&self) -> PathBuf {
+        self.bundle("true").join("config.json")
     }
 
     /// What belongs to an operation after the runtime has ended.
@@ -157,7 +191,7 @@ impl Place {
         self.count += 1;
         let id = format!("t{}", self.count);
         let before: &[Op] = match op {
-            Op::Create | Op::Run => &[],
+            Op::Create | Op::Run | Op::Cycle => &[],
             Op::Start | Op::State => &[Op::Create],
             Op::Exec | Op::Kill => &[Op::Create, Op::Start],
             Op::Delete => &[Op::Create, Op::Start, Op::Kill],

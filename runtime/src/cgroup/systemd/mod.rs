@@ -287,6 +287,13 @@ impl Systemd {
                 Ok(_) | Err(_) => return Ok(()),
             }
         }
+        // Whoever is left has no time to lose: init may ignore a plain SIGTERM for a minute.
+        let kill = [
+            Value::str(&self.unit.name),
+            Value::str("all"),
+            Value::I32(libc::SIGKILL),
+        ];
+        let _ = bus.call("KillUnit", &kill)?;
         let arguments = [Value::str(&self.unit.name), Value::str("replace")];
         match bus.job("StopUnit", &arguments)? {
             Ok(()) => Ok(()),
@@ -427,6 +434,13 @@ impl Manager for Systemd {
                 manager.limit(&pending.settings, &pending.rules)
             }
         }
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        self.inner
+            .as_mut()
+            .map(|inner| inner.get_mut().warnings())
+            .unwrap_or_default()
     }
 
     fn clone_into(&self) -> Result<Option<OwnedFd>> {

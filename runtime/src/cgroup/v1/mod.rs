@@ -47,6 +47,7 @@ struct Dir {
 pub(super) struct V1 {
     dirs: Vec<Dir>,
     rootless: bool,
+    warnings: Vec<String>,
 }
 
 impl V1 {
@@ -67,6 +68,7 @@ impl V1 {
             // The first attach waits for the kernel's RCU; which one is first makes no difference.
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless: request.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -82,6 +84,7 @@ impl V1 {
         V1 {
             dirs: layout.v1.iter().chain(&layout.unified).map(dir).collect(),
             rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -91,12 +94,13 @@ impl V1 {
         settings: &[Setting<'_>],
         merged: Option<&devices::Merged>,
     ) -> Result<()> {
+        let mut spent = Batch::default();
         self.make_dirs()?;
         if let Some(dir) = self.dir(Controller::Cpuset) {
-            fill_cpuset(dir, false, false)?;
+            fill_cpuset(dir, false, false, &mut spent)?;
         }
-        self.apply(settings, None)?;
-        merged.map_or(Ok(()), |merged| self.write_devices(merged))
+        self.apply(settings, None, &mut spent)?;
+        merged.map_or(Ok(()), |merged| self.write_devices(merged, &mut spent))
     }
 
     /// Sets new limits; the journal undoes that.
@@ -106,7 +110,7 @@ impl V1 {
             hybrid::enable(&dir.path, dir.base, &settings)?;
         }
         let mut journal = Journal::default();
-        match self.apply(&settings, Some(&mut journal)) {
+        match self.apply(&settings, Some(&mut journal), &mut Batch::default()) {
             Ok(()) => Ok(journal),
             Err(error) => {
                 journal.undo();
@@ -127,6 +131,7 @@ impl V1 {
         V1 {
             dirs: record.dirs.iter().map(dir).collect(),
             rootless: record.rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -143,6 +148,7 @@ impl V1 {
     fn try_create(&mut self, resources: &Resources<'_>) -> Result<()> {
         let mut settings = self.settings(resources, true)?;
         let rules = devices::merge(&devices::rules(&resources.devices)?)?;
+        let mut spent = Batch::default();
         self.make_dirs()?;
         fault!("cgroup.made");
         self.check_unused()?;
@@ -156,14 +162,24 @@ impl V1 {
                 dir,
                 given.is_some_and(|cpu| !cpu.cpus.is_empty()),
                 given.is_some_and(|cpu| !cpu.mems.is_empty()),
+                &mut spent,
             )?;
         }
-        if let Some(dir) = self.dir(Controller::Unified) {
-            hybrid::enable(&dir.path, dir.base, &settings)?;
+        let enabled = match self.dir(Controller::Unified) {
+            Some(dir) => hybrid::enable(&dir.path, dir.base, &settings),
+            None => Ok(()),
+        };
+        if self.rootless {
+            let path = |controller| self.path(controller);
+            let (settings, warning) = setting::without_undelegated(&settings, path);
+            self.apply(&settings, None, &mut spent)?;
+            self.warnings.extend(warning);
+        } else {
+            enabled?;
+            self.apply(&settings, None, &mut spent)?;
         }
-        self.apply(&settings, None)?;
         fault!("cgroup.limits");
-        self.write_devices(&rules)
+        self.write_devices(&rules, &mut spent)
     }
 
     /// The settings for this host: what v1 has no hierarchy for goes to the
@@ -245,11 +261,16 @@ impl V1 {
         Ok(())
     }
 
-    fn apply(&self, settings: &[Setting<'_>], journal: Option<&mut Journal>) -> Result<()> {
-        setting::apply(settings, |controller| self.path(controller), journal)
+    fn apply(
+        &self,
+        settings: &[Setting<'_>],
+        journal: Option<&mut Journal>,
+        spent: &mut Batch,
+    ) -> Result<()> {
+        setting::apply(settings, |controller| self.path(controller), journal, spent)
     }
 
-    fn write_devices(&self, merged: &devices::Merged) -> Result<()> {
+    fn write_devices(&self, merged: &devices::Merged, spent: &mut Batch) -> Result<()> {
         let Some(dir) = self.path(Controller::Devices) else {
             return if self.rootless {
                 Ok(())
@@ -269,8 +290,7 @@ impl V1 {
         } else {
             ("devices.deny", "devices.allow")
         };
-        let fd = open(reset)?;
-        file::write_fd(&fd, b"a").map_err(|errno| {
+        file::write_among(dir, reset, "a", spent).map_err(|errno| {
             file::write_error(dir, reset, "a", errno).context("linux.resources.devices")
         })?;
         if merged.exceptions.is_empty() {
@@ -285,6 +305,7 @@ impl V1 {
                 file::write_error(dir, list, &line, errno).context("linux.resources.devices")
             })?;
         }
+        spent.push(fd);
         Ok(())
     }
 
@@ -299,8 +320,7 @@ impl V1 {
 /// A new cpuset has no CPU and no memory node, and takes no process and no
 /// child's values until it has: fills both from the nearest level above that has them.
 /// The last level gets what the configuration names later.
-fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
-    let mut spent = Batch::default();
+fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool, spent: &mut Batch) -> Result<()> {
     for (name, given) in [("cpuset.cpus", cpus_given), ("cpuset.mems", mems_given)] {
         let mut empty = Vec::new();
         let mut level = 0;
@@ -310,7 +330,8 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
                 break String::new();
             }
             if level >= dir.made && !(level == 0 && given) {
-                let value = file::read_text(path, name)?;
+                let value = file::read_among(path, name, spent)
+                    .context(|| format!("read(\"{}\")", file::join(path, name)))?;
                 if !value.is_empty() {
                     break value;
                 }
@@ -322,7 +343,7 @@ fn fill_cpuset(dir: &Dir, cpus_given: bool, mems_given: bool) -> Result<()> {
             path = path.rsplit_once('/').map_or("", |(above, _)| above);
         };
         for path in empty.iter().rev() {
-            file::write_among(path, name, &value, &mut spent)
+            file::write_among(path, name, &value, spent)
                 .map_err(|errno| file::write_error(path, name, &value, errno))?;
         }
     }
@@ -364,6 +385,10 @@ impl Manager for V1 {
             }
         }
         Ok(())
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn attach_exec(&self, pid: u32, sub: &[String], init: u32) -> Result<()> {

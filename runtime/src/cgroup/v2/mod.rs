@@ -23,6 +23,7 @@ use super::{Manager, OomWatch, Place, Record, RecordedDir, Request, Stats};
 use super::{control, delegate, device_program};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::resources::Resources;
+use crate::sys::fds::Batch;
 
 /// A container's cgroup on v2.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct V2 {
     /// caller without a delegated one does without.
     present: bool,
     rootless: bool,
+    warnings: Vec<String>,
 }
 
 impl V2 {
@@ -57,6 +59,7 @@ impl V2 {
             made: 0,
             present: true,
             rootless,
+            warnings: Vec::new(),
         }
     }
 
@@ -142,11 +145,17 @@ impl V2 {
     }
 
     /// Sets device rules and limits on a cgroup that is there.
-    pub(super) fn limit(&self, settings: &[Setting<'_>], rules: &[Rule]) -> Result<()> {
+    pub(super) fn limit(&mut self, settings: &[Setting<'_>], rules: &[Rule]) -> Result<()> {
         if self.present {
             self.filter_devices(rules)?;
         }
-        self.apply(settings, None)
+        if !self.rootless {
+            return self.apply(settings, None);
+        }
+        let dir = self.present.then_some(self.path.as_str());
+        let (settings, warning) = setting::without_undelegated(settings, |_| dir);
+        self.warnings.extend(warning);
+        self.apply(&settings, None)
     }
 
     fn filter_devices(&self, rules: &[Rule]) -> Result<()> {
@@ -167,7 +176,7 @@ impl V2 {
             self.enable(settings)?;
         }
         let dir = self.present.then_some(self.path.as_str());
-        setting::apply(settings, |_| dir, journal)
+        setting::apply(settings, |_| dir, journal, &mut Batch::default())
     }
 
     /// Enables the controllers that the settings need and that nobody has enabled yet: systemd
@@ -289,6 +298,10 @@ impl V2 {
                 dir,
                 &file::read(dir, "cgroup.type").unwrap_or_default(),
             )),
+            // cgroup-v2.rst, Delegation Containment.
+            Errno::ACCESS | Errno::PERM => error.context(
+                "a process comes here only from a cgroup of the same delegated tree; start the runtime in one, such as with systemd-run --user --scope",
+            ),
             _ => error,
         }
     }
@@ -453,6 +466,10 @@ impl Manager for V2 {
         let pid = pid.to_string();
         self.attach_to(&self.path, &pid)
             .map_err(|errno| self.attach_error(&self.path, &pid, errno))
+    }
+
+    fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     fn clone_into(&self) -> Result<Option<OwnedFd>> {

@@ -3,17 +3,18 @@
 //! What is looked at here may change before a create, which therefore finds
 //! out for itself when it opens these files; this is for people who ask first.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat, openat2,
-    readlinkat, statat,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 
 use super::namespaces::is_new;
 use super::{Context, Finding, Key, Quoted, Report, Severity, hooks, validate};
 use crate::host::{CgroupLayout, Host, read_small};
+use crate::rootfs::{Links, open_in};
 use crate::spec::Spec;
 use crate::spec::config::{Mount, Process};
 use crate::spec::linux::Linux;
@@ -168,7 +169,8 @@ fn program(spec: &Spec<'_>, process: &Process<'_>, root: &Path, report: &mut Rep
     let present = |path: &Path| {
         // Symbolic links of the container count from its root.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
+        path.to_str()
+            .is_some_and(|path| open_in(root.as_fd(), path, flags, Links::Follow).is_ok())
     };
     let mounted = |path: &Path| {
         let hides = |mount: &Mount<'_>| path.starts_with(Path::new("/").join(&*mount.destination));

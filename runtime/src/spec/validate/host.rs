@@ -3,17 +3,21 @@
 //! Each fact is asked only if the configuration depends on it, because these
 //! rules are part of every create.
 
-use super::namespaces::has;
+use std::fmt;
+
+use super::namespaces::{has, is_new};
 use super::sysctl::is_network;
 use super::{Key, Quoted, Report};
 use crate::host::{CgroupLayout, Host};
+use crate::id_maps;
 use crate::spec::Spec;
-use crate::spec::config::Process;
+use crate::spec::config::{Mount, Process};
 use crate::spec::linux::Linux;
 use crate::spec::resources::Resources;
 
 const LINUX_PROCESS: &str = "config.md#linux-process";
 const NAMESPACES: &str = "config-linux.md#namespaces";
+const USER: &str = "config-linux.md#user-namespace-mappings";
 const VALUES: &str = "config.md#valid-values";
 const UNIFIED: &str = "config-linux.md#unified";
 
@@ -32,8 +36,70 @@ pub(super) fn check(spec: &Spec<'_>, host: &Host, report: &mut Report) {
             "add the user namespace with mappings, or run as root",
         );
     }
+    check_ids(spec, host, report);
+    if host.euid() != 0
+        && let Some(at) = spec.mounts.iter().position(maps_ids)
+    {
+        report.error(
+            format_args!("mounts[{at}]"),
+            format_args!(
+                "an id mapping needs privileges over the source's file system, which user {} has not",
+                host.euid()
+            ),
+            "config.md#posix-platform-mounts",
+            "remove the mapping, or run as root",
+        );
+    }
     if let Some(linux) = &spec.linux {
         check_linux(linux, host, report);
+    }
+}
+
+fn maps_ids(mount: &Mount<'_>) -> bool {
+    !mount.uid_mappings.is_empty()
+        || mount
+            .options
+            .iter()
+            .any(|option| matches!(option.as_str(), "idmap" | "ridmap"))
+}
+
+/// Ids that the caller may not give to a container.
+fn check_ids(spec: &Spec<'_>, host: &Host, report: &mut Report) {
+    if is_new(spec, "user") {
+        let Some(linux) = &spec.linux else { return };
+        for obstacle in id_maps::check(host, &linux.uid_mappings, &linux.gid_mappings) {
+            report.error(
+                format_args!("{}", obstacle.path),
+                format_args!("{}", obstacle.message),
+                USER,
+                &obstacle.help,
+            );
+        }
+        return;
+    }
+    let Some(process) = &spec.process else { return };
+    if has(spec, "user") || !host.in_user_namespace() {
+        return;
+    }
+    let user = &process.user;
+    let mut check = |path: fmt::Arguments<'_>, map: &'static str, id: u32| {
+        if !id_maps::exists(map, id) {
+            report.error(
+                path,
+                format_args!("{id} is not mapped in the user namespace of the caller"),
+                USER,
+                &format!("use an id of /proc/self/{map}, or give the caller's namespace more"),
+            );
+        }
+    };
+    check(format_args!("process.user.uid"), "uid_map", user.uid);
+    check(format_args!("process.user.gid"), "gid_map", user.gid);
+    for (at, gid) in user.additional_gids.iter().enumerate() {
+        check(
+            format_args!("process.user.additionalGids[{at}]"),
+            "gid_map",
+            *gid,
+        );
     }
 }
 
@@ -48,6 +114,14 @@ pub(super) fn check_process(process: &Process<'_>, host: &Host, report: &mut Rep
             ),
             LINUX_PROCESS,
             "remove the profile, or boot with AppArmor",
+        );
+    }
+    if !profile.is_empty() && host.apparmor() && Host::lacks_apparmor_profile(profile) {
+        report.error(
+            format_args!("process.apparmorProfile"),
+            format_args!("{} is not loaded on this host", Quoted(profile)),
+            LINUX_PROCESS,
+            "load the profile (apparmor_parser -r FILE), or name one that is loaded",
         );
     }
     if !process.selinux_label.is_empty() && !host.selinux() {

@@ -1,0 +1,66 @@
+//! The programs that call a runtime, where `integration/peers/fetch` puts them.
+
+use std::path::{Path, PathBuf};
+
+/// Where a daemon comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The newest release, built here.
+    Newest,
+    /// Debian's package, unpacked.
+    Debian,
+}
+
+/// The directory that all peers are below: `KNARR_PEERS`, or `target/peers`.
+#[must_use]
+pub fn dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("KNARR_PEERS") {
+        return dir.into();
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    let dir = target.join("peers");
+    dir.canonicalize().unwrap_or(dir)
+}
+
+impl Source {
+    /// The directories for `PATH` with this source's daemons.
+    #[must_use]
+    pub fn path(self) -> Vec<PathBuf> {
+        match self {
+            Self::Newest => vec![dir().join("newest")],
+            Self::Debian => vec![dir().join("debian/usr/bin"), dir().join("debian/usr/sbin")],
+        }
+    }
+
+    /// The program of that name.
+    #[must_use]
+    pub fn find(self, name: &str) -> Option<PathBuf> {
+        self.path()
+            .into_iter()
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file())
+    }
+}
+
+/// The client program of that name.
+#[must_use]
+pub fn client(name: &str) -> Option<PathBuf> {
+    Some(dir().join("clients").join(name)).filter(|path| path.is_file())
+}
+
+/// What to do where a peer is missing: fails where `KNARR_NEED_PEERS` is set, else gives the reason to skip.
+///
+/// # Panics
+/// Where the peers are needed.
+#[must_use]
+pub fn missing(name: &str) -> String {
+    let text = format!(
+        "{name} is not below {}: `make peers` brings it",
+        dir().display()
+    );
+    assert!(std::env::var_os("KNARR_NEED_PEERS").is_none(), "{text}");
+    text
+}
