@@ -136,13 +136,27 @@ impl Place {
         done
     }
 
-    /// How many containers the state root still knows.
-    pub fn left(&self) -> usize {
-        fs::read_dir(self.bundle("state")).map_or(0, |dir| {
-            dir.flatten()
-                .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
-                .count()
-        })
+    /// What is left of containers that are gone: entries of the state root, cgroups, mounts.
+    pub fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.bundle("state"));
+        let states = entries.into_iter().flatten().flatten().filter_map(|entry| {
+            // crun keeps a cache there.
+            let name = entry.file_name().into_string().ok()?;
+            (!name.starts_with('.')).then(|| format!("state {name}"))
+        });
+        let cgroups = cgroup::hierarchies().into_iter().filter_map(|hierarchy| {
+            let dir = hierarchy
+                .join(self.cgroup.trim_start_matches('/'))
+                .join("stay");
+            dir.exists().then(|| dir.display().to_string())
+        });
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = self.dir.path().to_string_lossy().into_owned();
+        let mounts = mounts
+            .lines()
+            .filter(|line| line.contains(&own))
+            .map(str::to_owned);
+        states.chain(cgroups).chain(mounts).collect()
     }
 
     /// Where the configuration with the seccomp profile is.

@@ -73,13 +73,13 @@ pub fn lives(runtimes: &[Runtime], count: u32) -> i32 {
     let mut place = Place::new(runtime, Which::Docker);
     let failed = (0..count).filter(|_| !place.live()).count();
     let left = place.left();
-    if failed + left > 0 {
+    if failed > 0 || !left.is_empty() {
         println!(
-            "{}: {failed} of {count} lives failed, {left} containers are left",
+            "{}: {failed} of {count} lives failed; left: {left:?}",
             runtime.name
         );
     }
-    i32::from(failed + left > 0)
+    i32::from(failed > 0 || !left.is_empty())
 }
 
 /// All runtimes, one after the other.
