@@ -11,7 +11,7 @@ use std::time::Duration;
 use knarr_integration::bundle::{drop_namespace, push};
 use knarr_integration::{Container, Outcome, Sandbox, Value, cgroup, json, process, runtime};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// A sandbox with systemd's cgroups; ends the test where there are none.
 macro_rules! sandbox {
