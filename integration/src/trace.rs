@@ -51,10 +51,6 @@ struct Followed {
 #[must_use]
 pub fn kill_at(mut command: Command, whom: usize, nth: u64) -> Ended {
     let text = format!("{command:?}");
-    // A killed process that the runtime leaves behind is ours to reap, as a caller's who cares; not
-    // everybody's process number 1 is quick at it, and a zombie holds its pid namespace up.
-    let own = rustix::process::getpid();
-    rustix::process::set_child_subreaper(Some(own)).unwrap();
     let mut child = command.spawn().unwrap();
     let runtime = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (done, watched) = channel::<()>();
@@ -65,11 +61,8 @@ pub fn kill_at(mut command: Command, whom: usize, nth: u64) -> Ended {
         }
         late
     });
-    let (ended, killed) = follow(runtime, whom, nth);
+    let ended = follow(runtime, whom, nth);
     drop(done);
-    if let Some(killed) = killed {
-        let _ = waitpid(killed, Some(WaitPidFlag::__WALL));
-    }
     assert!(
         !watchdog.join().unwrap(),
         "{whom}, call {nth}: hangs: {text}"
@@ -79,7 +72,7 @@ pub fn kill_at(mut command: Command, whom: usize, nth: u64) -> Ended {
     ended
 }
 
-fn follow(runtime: Pid, whom: usize, nth: u64) -> (Ended, Option<Pid>) {
+fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
     let mut options =
         Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
     if whom > 0 {
@@ -90,7 +83,6 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> (Ended, Option<Pid>) {
     let mut victim = None;
     let mut seen = 0;
     let mut quiet = 0;
-    let mut killed = None;
     let mut followed: HashMap<Pid, Followed> = HashMap::new();
     let mut ended = Ended {
         killed: false,
@@ -114,9 +106,9 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> (Ended, Option<Pid>) {
                 std::thread::sleep(PAUSE);
                 continue;
             }
-            Ok(WaitStatus::StillAlive) => return (ended, killed),
+            Ok(WaitStatus::StillAlive) => return ended,
             Ok(status) => status,
-            Err(Errno::ECHILD) => return (ended, killed),
+            Err(Errno::ECHILD) => return ended,
             Err(errno) => panic!("waitpid: {errno}"),
         };
         quiet = 0;
@@ -131,12 +123,11 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> (Ended, Option<Pid>) {
         if matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
             if victim == Some(pid) {
                 victim = None;
-                killed = Some(pid);
             }
             // Who is left is the container's by now, and ends with it; but the one that was killed
             // would stay a zombie, which holds its pid namespace up.
             if ended.code >= 0 && victim.is_none() && followed.is_empty() {
-                return (ended, killed);
+                return ended;
             }
             continue;
         }
