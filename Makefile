@@ -44,13 +44,16 @@ BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
 BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
 DEMO_NEEDS  := busybox-static=/bin/busybox
 TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
-	libseccomp-dev=/usr/include/seccomp.h
+	libseccomp-dev=/usr/include/seccomp.h uidmap=/usr/bin/newuidmap
 CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
-# What the daemons below target/peers need of Debian.
+# What the daemons below target/peers need of Debian, and the callers that are Debian's.
 CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
 	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
-	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1
+	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
+	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
+	catatonit=/usr/libexec/podman/catatonit \
+	golang-github-containers-common=/etc/containers/policy.json
 
 .PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
@@ -72,14 +75,15 @@ example: demo-needs build-needs
 	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
 
 # Skipped tests print why; the list is repeated at the end.
-test: build-needs test-needs knarr
+test: build-needs test-needs knarr conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
-	KNARR_BIN=$(KNARR) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
+	KNARR_BIN=$(KNARR) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
-VM_TESTS ?= privileged checkpoint cgroups podman user:podman
+VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
+	conmon podman user:podman
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
@@ -92,6 +96,7 @@ callers: build-needs peers knarr
 		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
 
 bench: demo-needs knarr
+	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
@@ -130,15 +135,17 @@ deb:
 clean:
 	$(CARGO) clean
 
-# Installs those packages of a list of needs that are not there.
+# Installs those packages of a list of needs that are not there. Others may be at it: integration/vm/vm
+# takes the same lock.
+APT_LOCK := /var/cache/apt/knarr.lock
 define needs
 	@missing=""; for need in $(1); do \
 		test -e "$${need#*=}" || missing="$$missing $${need%%=*}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { echo "please install:$$missing"; exit 1; }; \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -q -y --no-install-recommends $$missing; \
+		flock $(APT_LOCK) apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+			flock $(APT_LOCK) apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 endef
 

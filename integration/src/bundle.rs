@@ -190,11 +190,12 @@ pub fn rootfs(dir: &Path) {
     .unwrap();
 }
 
-/// Makes an image of [`rootfs`] that `ctr image import` and `docker load` read: a file at `tar`, made below `dir`.
+/// Makes an image of [`rootfs`] that `ctr image import` and `docker load` read: a file at `tar`, made
+/// below `dir`. It runs `command` where nothing else is asked for.
 ///
 /// # Panics
 /// Where a file cannot be made, or tar or sha256sum fails.
-pub fn image(dir: &Path, tar: &Path, name: &str) {
+pub fn image(dir: &Path, tar: &Path, name: &str, command: &[&str]) {
     let run = |program: &str, args: &[&str]| {
         let out = Command::new(program)
             .current_dir(dir)
@@ -227,7 +228,7 @@ pub fn image(dir: &Path, tar: &Path, name: &str) {
     let config = json!({
         "architecture": arch,
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": command},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);

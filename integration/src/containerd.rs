@@ -25,22 +25,60 @@ pub struct Containerd {
 }
 
 impl Containerd {
+    /// Starts the daemon with its Kubernetes side, whose only runtime is the one under test under the
+    /// name `knarr`, configured as operators do it.
+    #[must_use]
+    pub fn for_pods(source: Source) -> Self {
+        let runtime = runtime::path().display();
+        // Version 3 has the plugin in two parts; the pause image belongs to the other one.
+        let (version, plugin, own, other) = match source {
+            Source::Newest => (
+                3,
+                "plugins.'io.containerd.cri.v1.runtime'",
+                String::new(),
+                format!(
+                    "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '{IMAGE}'\n"
+                ),
+            ),
+            Source::Debian => (
+                2,
+                "plugins.'io.containerd.grpc.v1.cri'",
+                format!("sandbox_image = '{IMAGE}'\n"),
+                String::new(),
+            ),
+        };
+        // Not on every machine may root lower what the OOM killer goes by.
+        let config = format!(
+            "[{plugin}]\nrestrict_oom_score_adj = true\n{own}\
+             [{plugin}.containerd]\ndefault_runtime_name = 'knarr'\n\
+             [{plugin}.containerd.runtimes.knarr]\nruntime_type = 'io.containerd.runc.v2'\n\
+             [{plugin}.containerd.runtimes.knarr.options]\nBinaryName = '{runtime}'\n{other}"
+        );
+        Self::configured(source, version, &config, &["sleep", "6000"])
+    }
+
     /// Starts the daemon and imports the image.
     pub fn new(source: Source) -> Self {
+        // Of no use to ctr, and it looks for network plugins.
+        let config = "disabled_plugins = ['io.containerd.grpc.v1.cri', \
+            'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n";
+        Self::configured(source, 2, config, &["/bin/sh"])
+    }
+
+    fn configured(source: Source, version: u32, config: &str, command: &[&str]) -> Self {
         let pen = Pen::new(&source.path());
         let this = Self { source, pen };
         // /run is private, so the default places below it will do.
-        let config = format!(
-            "version = 2\nroot = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-             \"io.containerd.cri.v1.runtime\", \"io.containerd.cri.v1.images\"]\n\
-             [grpc]\n  address = \"/run/containerd/containerd.sock\"\n",
-            this.pen.path("root").display()
-        );
-        fs::write(this.pen.path("config.toml"), config).unwrap();
+        let root = this.pen.path("root");
+        let text = format!("version = {version}\nroot = '{}'\n{config}", root.display());
+        fs::write(this.pen.path("config.toml"), text).unwrap();
         this.start();
         let image = this.pen.path("box.tar");
-        bundle::image(&this.pen.path("image"), &image, IMAGE);
-        this.ctr(&["image", "import", image.to_str().unwrap()]).ok();
+        bundle::image(&this.pen.path("image"), &image, IMAGE, command);
+        for namespace in ["default", "k8s.io"] {
+            let image = image.to_str().unwrap();
+            this.ctr(&["-n", namespace, "image", "import", image]).ok();
+        }
         this
     }
 

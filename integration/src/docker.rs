@@ -76,7 +76,7 @@ impl Docker {
         fs::write(this.pen.path("daemon.json"), config.to_string()).unwrap();
         this.start();
         let image = this.pen.path("box.tar");
-        bundle::image(&this.pen.path("image"), &image, IMAGE);
+        bundle::image(&this.pen.path("image"), &image, IMAGE, &["/bin/sh"]);
         this.docker(&["load", "-i", image.to_str().unwrap()]).ok();
         this
     }

@@ -140,12 +140,21 @@ impl Monitored<'_> {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// The log's lines without their times: stream, F or P for a full or partial line, text.
+    /// The log's lines with their streams, without times. A line that came in pieces (P, then F) is
+    /// one.
     fn logged(&self) -> Vec<String> {
-        self.log()
-            .lines()
-            .map(|line| line.split_once(' ').unwrap().1.trim_end().to_owned())
-            .collect()
+        let mut lines = Vec::new();
+        let mut begun = String::new();
+        for entry in self.log().lines() {
+            let mut parts = entry.splitn(4, ' ').skip(1);
+            let (stream, kind) = (parts.next().unwrap(), parts.next().unwrap());
+            begun += parts.next().unwrap_or("").trim_end();
+            if kind == "F" {
+                lines.push(format!("{stream} {begun}"));
+                begun.clear();
+            }
+        }
+        lines
     }
 }
 
@@ -157,7 +166,7 @@ fn output_and_exit_code_are_kept() {
     let container = conmon(&sb, "plain", "plain", &bundle, &[]);
     container.start();
     assert_eq!(container.exit_code(), "7");
-    assert_eq!(container.logged(), ["stdout F out", "stderr F err"]);
+    assert_eq!(container.logged(), ["stdout out", "stderr err"]);
     assert_eq!(sb.status("plain"), "stopped");
     sb.rt(&["delete", "plain"]).ok();
 }
@@ -172,7 +181,7 @@ fn a_terminal_is_kept_too() {
     let container = conmon(&sb, "tty", "tty", &bundle, &["--terminal"]);
     container.start();
     assert_eq!(container.exit_code(), "3");
-    assert_eq!(container.logged(), ["stdout F /dev/pts/0", "stdout F err"]);
+    assert_eq!(container.logged(), ["stdout /dev/pts/0", "stdout err"]);
     sb.rt(&["delete", "tty"]).ok();
 }
 
@@ -216,10 +225,10 @@ fn execs_are_monitored() {
         (exec.exit_code(), exec.logged())
     };
     let (code, log) = run("exec1", &spec(false, "echo out; exit 5"), &[]);
-    assert_eq!((code.as_str(), log), ("5", vec!["stdout F out".to_owned()]));
+    assert_eq!((code.as_str(), log), ("5", vec!["stdout out".to_owned()]));
     let (code, log) = run("exec2", &spec(true, "tty; exit 6"), &["--terminal"]);
     assert_eq!(code, "6");
-    assert!(log[0].starts_with("stdout F /dev/pts/"), "{log:?}");
+    assert!(log[0].starts_with("stdout /dev/pts/"), "{log:?}");
     sb.finish("target");
 }
 

@@ -640,6 +640,53 @@ fn containers_outlive_the_daemon() {
     it.run(&[], "outlives", "exit 8").exits(8);
 }
 
+/// As Kubernetes calls it: a runtime of config.toml, through the Container Runtime Interface.
+fn pod(source: Source) {
+    let Some(client) = peers::client("pod").filter(|_| source.find("containerd").is_some()) else {
+        let why = peers::missing("containerd or its client");
+        skip!("{why}");
+    };
+    let it = Containerd::for_pods(source);
+    let _watch = it.watch();
+    let group = it.cgroup("pods");
+    let out = it
+        .pen
+        .run(&[
+            client.to_str().unwrap(),
+            "/run/containerd/containerd.sock",
+            "knarr",
+            IMAGE,
+            &group,
+        ])
+        .ok();
+    let mut wanted = vec![
+        "exec: 5 inside",
+        "memory in use: true",
+        "ended: CONTAINER_EXITED 3",
+    ];
+    // Containerd 1.6 does not tell what a runtime can do.
+    if source == Source::Newest {
+        wanted.extend(["recursive read-only: true", "user namespaces: true"]);
+    }
+    for line in wanted {
+        assert!(
+            out.stdout.lines().any(|said| said == line),
+            "{line}: {out:#?}"
+        );
+    }
+    assert!(cgroup::processes(&group).is_empty(), "processes are left");
+}
+
+#[test]
+fn a_pod_of_the_newest() {
+    pod(Source::Newest);
+}
+
+#[test]
+fn a_pod_of_debian() {
+    pod(Source::Debian);
+}
+
 /// The pen leaves nothing, paused containers included.
 #[test]
 fn nothing_is_left_behind() {

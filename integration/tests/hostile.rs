@@ -721,8 +721,7 @@ fn hooks_that_do_not_end_do_not_hold_up_a_forced_delete() {
     sb.same_as(&before);
 }
 
-/// A masked file shows the host's null device, and a caller's standard input may be it: neither may
-/// give a way to change the mode or the owner of the host's node.
+/// Masks show the host's null device, and standard input may be it: neither lets its mode be changed.
 #[test]
 fn the_hosts_null_device_cannot_be_changed() {
     let sb = Sandbox::new();

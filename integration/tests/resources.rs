@@ -27,6 +27,7 @@ both_drivers! {
     a_limit_below_the_usage_is_refused_where_asked
     a_refused_update_changes_nothing
     no_task_at_all
+    a_controller_that_is_not_there_is_an_error
 }
 
 fn read(c: &Container, file: &str) -> String {
@@ -674,4 +675,49 @@ fn no_task_at_all(sb: &Sandbox) {
     let none = limited(sb, "none", &json!({"pids": {"limit": 0}}));
     assert!(process::alive(none.pid));
     assert_eq!(read(&none, "pids.max"), "0");
+}
+
+/// With `cgroup_disable=memory,pids,...` on the kernel's command line, or on a small kernel.
+fn a_controller_that_is_not_there_is_an_error(sb: &Sandbox) {
+    let present = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+    let absent: Vec<_> = [
+        (
+            "memory",
+            json!({"memory": {"limit": 52_428_800}}),
+            "memory.limit",
+        ),
+        ("pids", json!({"pids": {"limit": 5}}), "pids.limit"),
+        ("cpu", json!({"cpu": {"shares": 512}}), "cpu.shares"),
+        ("cpuset", json!({"cpu": {"cpus": "0"}}), "cpu.cpus"),
+        ("io", json!({"blockIO": {"weight": 100}}), "blockIO.weight"),
+        (
+            "hugetlb",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}),
+            "hugepageLimits[0].limit",
+        ),
+        ("rdma", json!({"rdma": {"x": {"hcaHandles": 1}}}), "rdma.x"),
+        (
+            "misc",
+            json!({"unified": {"misc.max": "x 1"}}),
+            "unified.misc.max",
+        ),
+    ]
+    .into_iter()
+    .filter(|(name, ..)| !present.split_whitespace().any(|known| known == *name))
+    .collect();
+    for (_, resources, field) in &absent {
+        refused(sb, resources, field);
+    }
+    // Without a limit nobody misses it.
+    let c = sb.sleeper("free", |_| {});
+    sb.rt(&["exec", "free", "/bin/true"]).ok();
+    for (_, resources, field) in &absent {
+        update(sb, "free", resources).fails_with(field);
+    }
+    sb.rt(&["events", "--stats", "free"]).ok();
+    sb.finish("free");
+    assert!(!cgroup::dir("", &c.bundle.cgroup).exists());
+    if absent.is_empty() {
+        knarr_integration::skip!("all controllers are there");
+    }
 }

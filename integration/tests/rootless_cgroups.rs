@@ -302,6 +302,17 @@ fn delegated_to_root_of_a_user_namespace() {
         no_user_namespace(config);
         no_path(config);
     });
+    // The user's systemd is found without the variables too.
+    let bundle = ground.bundle("true", |config| {
+        no_user_namespace(config);
+        no_path(config);
+    });
+    let mut command =
+        ground.command(&["--systemd-cgroup", "run", "--bundle", bundle.arg(), "bare"]);
+    command
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("DBUS_SESSION_BUS_ADDRESS");
+    ground.finish(command).ok();
     limited_life(&ground, &["--systemd-cgroup"], |config| {
         no_path(config);
         config["linux"]["uidMappings"] = map(&[(0, 1, 30_000)]);
@@ -368,6 +379,38 @@ fn delegated_cgroup_is_seen_in_the_container() {
         },
     );
     assert_eq!(seen.ok().stdout, "");
+}
+
+#[test]
+fn delegated_cgroups_outside_the_container_cannot_be_changed() {
+    delegated!("delegated_cgroups_outside_the_container_cannot_be_changed");
+    let (ground, _holder) = nested(1).unwrap();
+    let others = user::delegated().unwrap();
+    // Without a cgroup namespace, and with a mount that asks to be writable.
+    let script = format!(
+        "test -e {0} && ls -d {0}; mkdir {0}/attack /sys/fs/cgroup/attack; true",
+        others.display()
+    );
+    for own_user_namespace in [false, true] {
+        let seen = ground
+            .sh(&script, |config| {
+                if !own_user_namespace {
+                    no_user_namespace(config);
+                } else {
+                    config["linux"]["uidMappings"] = map(&[(0, 0, 1)]);
+                    config["linux"]["gidMappings"] = map(&[(0, 0, 1)]);
+                }
+                drop_namespace(config, "cgroup");
+                push(
+                    config,
+                    "/mounts",
+                    json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}),
+                );
+            })
+            .ok();
+        assert!(seen.stderr.contains("Read-only"), "{seen:#?}");
+        assert!(!others.join("attack").exists());
+    }
 }
 
 // ---- systemd's own user namespaces ----

@@ -151,8 +151,7 @@ fn check_helper(ids: &Ids, mappings: &[IdMapping]) -> Option<Obstacle> {
     if name == uid.to_string() || ranges_come_from_elsewhere() {
         return None;
     }
-    let text = read_small(ids.ranges).unwrap_or_default();
-    let granted = parse_ranges(&text, &name, uid);
+    let granted = granted(ids.ranges, &name, uid);
     let lacking = |mapping: &IdMapping| {
         let own = mapping.size == 1 && mapping.host_id == ids.own;
         !own && !covers(&granted, mapping.host_id, mapping.size)
@@ -207,6 +206,18 @@ fn contains(extent: &IdMapping, start: u32, size: u32) -> bool {
         .is_some_and(|at| u64::from(at) + u64::from(size) <= u64::from(extent.size))
 }
 
+/// What the user `uid` of this user namespace is called outside it; the same where nobody knows.
+pub(crate) fn outside(uid: u32) -> u32 {
+    let map = read_small("/proc/self/uid_map").unwrap_or_default();
+    let extents = parse_map(&map);
+    let extent = extents.iter().find(|extent| contains(extent, uid, 1));
+    extent.map_or(uid, |extent| {
+        extent
+            .host_id
+            .saturating_add(uid.saturating_sub(extent.container_id))
+    })
+}
+
 /// Whether an id exists in the user namespace of the caller. Without /proc: yes.
 pub(crate) fn exists(map: &'static str, id: u32) -> bool {
     read_small(&format!("/proc/self/{map}")).is_none_or(|text| {
@@ -216,7 +227,12 @@ pub(crate) fn exists(map: &'static str, id: u32) -> bool {
     })
 }
 
-/// The ranges (first id, count) of a user in the text of subuid(5): lines of `owner:start:count`,
+/// The ranges (first id, count) that `file` grants to a user, in order.
+pub(crate) fn granted(file: &str, name: &str, uid: u32) -> Vec<(u64, u64)> {
+    parse_ranges(&read_small(file).unwrap_or_default(), name, uid)
+}
+
+/// The ranges of a user in the text of subuid(5): lines of `owner:start:count`,
 /// the owner a name or a number.
 fn parse_ranges(text: &str, name: &str, uid: u32) -> Vec<(u64, u64)> {
     let number = uid.to_string();
@@ -330,7 +346,7 @@ fn write_map(pid: i32, ids: &Ids, mappings: &[IdMapping]) -> Result<()> {
 }
 
 /// Where a helper is: on the caller's PATH, or where distributions have it.
-fn find_helper(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_helper(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .filter(|dir| dir.is_absolute())
@@ -370,6 +386,7 @@ mod tests {
         assert!(contains(&map[0], 0, 1) && !contains(&map[0], 0, 2));
         assert!(contains(&map[1], 65_536, 1) && !contains(&map[1], 65_537, 1));
         assert!(contains(&parse_map("0 0 4294967295")[0], 4_294_967_294, 1));
+        assert_eq!(outside(u32::MAX), u32::MAX);
         assert!(exists("uid_map", rustix::process::geteuid().as_raw()));
     }
 }

@@ -11,6 +11,8 @@ tool (
 require (
 	github.com/containerd/containerd/v2 v2.1.4
 	github.com/opencontainers/runtime-spec v1.2.1
+	google.golang.org/grpc v1.74.2
+	k8s.io/cri-api v0.32.3
 )
 
 require (
@@ -209,7 +211,6 @@ require (
 	golang.org/x/tools v0.36.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20250528174236-200df99c418a // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20250528174236-200df99c418a // indirect
-	google.golang.org/grpc v1.74.2 // indirect
 	google.golang.org/protobuf v1.36.9 // indirect
 	gopkg.in/evanphx/json-patch.v4 v4.12.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect

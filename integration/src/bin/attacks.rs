@@ -45,9 +45,10 @@ One test for each class of hole that container runtimes have had (`integration/t
 - *fell*: it succeeded. *unproven*: it did not take place, for the reason given below.
 - Races are run for a limited time (`--seconds`): what held may still fall to luck.
 
-Not defended, by any of them: a container with CAP_SYS_PTRACE of the host's user namespace and no
-LSM that confines ptrace(2) can take over a process that joins it by exec, before that has given up
-the runtime's privileges. Give such a capability only inside a user namespace.
+Not defended by any of the three, and seen with the attacker of `joining_process_by_exec`: a container
+with CAP_SYS_PTRACE of the host's user namespace, and no LSM that confines ptrace(2), can take over a
+process that joins it by exec, before that has given up the runtime's privileges. Give that
+capability only inside a user namespace.
 
 ";
 

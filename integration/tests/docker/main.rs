@@ -16,7 +16,7 @@ use knarr_integration::daemon::PATIENCE;
 use knarr_integration::docker::{Docker, IMAGE, RUNTIME};
 use knarr_integration::peers::{self, Source};
 use knarr_integration::runtime::Outcome;
-use knarr_integration::{Value, cgroup, process, skip};
+use knarr_integration::{cgroup, process, skip};
 
 use build::{build_classic, build_with_buildkit, compose_up_and_down};
 use confinement::{
@@ -99,7 +99,6 @@ both!(
     build_with_buildkit,
     compose_up_and_down,
     as_runc,
-    checkpoint_and_restore,
 );
 
 /// Lines of output without carriage returns.
@@ -418,20 +417,6 @@ fn as_runc(it: &Docker) {
     // Callers ask for its version under that name.
     let version = it.pen.run(&["runc", "--version"]).ok();
     assert!(version.stdout.contains(" version "), "{version:#?}");
-}
-
-fn checkpoint_and_restore(it: &Docker) {
-    let criu = it.pen.run(&["criu", "check"]);
-    let help = it.pen.run(&["runc", "checkpoint", "--help"]);
-    if criu.code != 0 || help.code != 0 {
-        skip!(
-            "criu is missing or does not work on this kernel: run this in a machine where it does"
-        );
-    }
-    let info: Value = it.docker(&["info", "--format", "{{json .}}"]).ok().json();
-    if info["ExperimentalBuild"] != true {
-        skip!("checkpoints need a daemon with experimental features");
-    }
 }
 
 /// dockerd and its containerd are killed and started again: containers go on, and answer.

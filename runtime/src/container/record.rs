@@ -66,7 +66,7 @@ impl Record {
             Error::new(
                 Kind::State,
                 format!(
-                    "state of container {id} is damaged ({why}): remove the container with delete --force"
+                    "state of container {id} is damaged, or of another runtime ({why}): remove the container with that, or with delete --force"
                 ),
             )
         };

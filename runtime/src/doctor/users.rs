@@ -2,18 +2,15 @@
 
 use super::kernel::setting;
 use super::{Check, State};
-use crate::host::{Host, read_small};
+use crate::host::Host;
+use crate::{id_maps, proc};
 
 const AREA: &str = "rootless";
 
 pub(super) fn checks(host: &Host) -> Vec<Check> {
     let mut checks = vec![user_namespaces()];
     for name in ["newuidmap", "newgidmap"] {
-        let path = std::env::var_os("PATH").and_then(|path| {
-            std::env::split_paths(&path)
-                .map(|dir| dir.join(name))
-                .find(|file| file.is_file())
-        });
+        let path = id_maps::find_helper(name);
         checks.push(Check::new(
             AREA,
             name,
@@ -56,28 +53,15 @@ fn user_namespaces() -> Check {
 
 /// The ids that `file` gives to this user, by name or by number. subuid(5).
 fn subordinate(uid: u32, file: &str) -> Check {
-    let number = uid.to_string();
-    let passwd = read_small("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == number).then_some(name)
-    });
-    let text = read_small(file).unwrap_or_default();
-    let ids: u64 = text
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            let owner = fields.next()?;
-            let count = fields.nth(1)?.trim().parse::<u64>().ok()?;
-            (Some(owner) == name || owner == number).then_some(count)
-        })
-        .sum();
+    let name = proc::user_name(uid);
+    let ids: u64 = id_maps::granted(file, &name, uid)
+        .iter()
+        .fold(0, |sum, (_, count)| sum.saturating_add(*count));
     Check::new(
         AREA,
         file,
         State::present_if(ids >= 65536),
-        format!("{ids} ids for {}", name.unwrap_or(&number)),
+        format!("{ids} ids for {name}"),
         "containers with more users than root cannot be mapped",
         "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
     )

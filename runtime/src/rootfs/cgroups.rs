@@ -11,6 +11,8 @@
 //! host's tree is bound. Callers ask for that where a container shall look after
 //! the host (Kubernetes for privileged pods, `--cgroupns=host`), what runs there
 //! looks for /proc/self/cgroup's path below the mount, and other runtimes do it.
+//!
+//! What is bound on version 2 is read-only in every user namespace but the first.
 
 use std::ffi::CString;
 use std::fs::read_to_string;
@@ -28,6 +30,7 @@ use super::root_fd::Leaf;
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host;
+use crate::host::Host;
 use crate::spec::mount_options::{Attributes, MountOptions, attr};
 
 /// Magic number of cgroup2, statfs(2).
@@ -100,10 +103,14 @@ impl Rootfs<'_> {
                 } else {
                     ""
                 };
-                (
-                    bound(&self.kernel, Path::new(HOST), path)?,
-                    step.options.attributes,
-                )
+                let mut attributes = step.options.attributes;
+                if Host::new().in_user_namespace() {
+                    // What is in there may belong to the user who started this: with no cgroup
+                    // namespace around it, the container would reach the user's other cgroups.
+                    attributes.set |= attr::RDONLY;
+                    attributes.clear &= !attr::RDONLY;
+                }
+                (bound(&self.kernel, Path::new(HOST), path)?, attributes)
             }
         };
         self.finish_cgroup(step, &tree, destination.fd.as_fd())
@@ -113,11 +120,16 @@ impl Rootfs<'_> {
         let destination = self.destination(step, Leaf::Directory)?;
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
-        let directory = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
-        let directory = self.kernel.new_filesystem(&directory)?;
-        let directory = (directory, Attributes::default());
-        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
-        let (directory, _) = directory;
+        let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
+        self.enter(destination.fd.as_fd())?;
+        let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
+        let directory = if simple && new.mount_here().is_ok() {
+            self.mounted(step, destination.fd.as_fd())?
+        } else {
+            let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
+            self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+            directory.0
+        };
         let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
         if self.plan.cgroup_namespace {
             self.enter(directory.as_fd())?;

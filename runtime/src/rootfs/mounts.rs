@@ -240,7 +240,7 @@ impl Rootfs<'_> {
     }
 
     /// Finds the mount that mount(2) has just made upon `beneath`.
-    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+    pub(super) fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self
             .root
             .resolve(step.destination, Links::Follow)

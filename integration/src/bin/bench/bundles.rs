@@ -86,6 +86,7 @@ impl Place {
                 .args(["run", "--bundle"])
                 .arg(self.bundle("true"))
                 .arg(id),
+            Op::Cycle => unreachable!("no command"),
         };
         command
     }
@@ -114,6 +115,53 @@ impl Place {
             }
         }
         samples
+    }
+
+    /// One container's life without anybody measuring; whether every step succeeded.
+    pub fn live(&mut self) -> bool {
+        self.count += 1;
+        let id = format!("d{}", self.count);
+        let done = [Op::Create, Op::Start, Op::Exec, Op::Kill, Op::Delete]
+            .into_iter()
+            .all(|op| {
+                let sample = measure(self.command(op, &id), false);
+                sample.is_some_and(|mut sample| {
+                    self.after(op, &mut sample);
+                    true
+                })
+            });
+        if !done {
+            self.clean(&id);
+        }
+        done
+    }
+
+    /// What is left of containers that are gone: entries of the state root, cgroups, mounts.
+    pub fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.bundle("state"));
+        let states = entries.into_iter().flatten().flatten().filter_map(|entry| {
+            // crun keeps a cache there.
+            let name = entry.file_name().into_string().ok()?;
+            (!name.starts_with('.')).then(|| format!("state {name}"))
+        });
+        let cgroups = cgroup::hierarchies().into_iter().filter_map(|hierarchy| {
+            let dir = hierarchy
+                .join(self.cgroup.trim_start_matches('/'))
+                .join("stay");
+            dir.exists().then(|| dir.display().to_string())
+        });
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = self.dir.path().to_string_lossy().into_owned();
+        let mounts = mounts
+            .lines()
+            .filter(|line| line.contains(&own))
+            .map(str::to_owned);
+        states.chain(cgroups).chain(mounts).collect()
+    }
+
+    /// Where the configuration with the seccomp profile is.
+    pub fn config(&self) -> PathBuf {
+        self.bundle("true").join("config.json")
     }
 
     /// What belongs to an operation after the runtime has ended.
@@ -157,7 +205,7 @@ impl Place {
         self.count += 1;
         let id = format!("t{}", self.count);
         let before: &[Op] = match op {
-            Op::Create | Op::Run => &[],
+            Op::Create | Op::Run | Op::Cycle => &[],
             Op::Start | Op::State => &[Op::Create],
             Op::Exec | Op::Kill => &[Op::Create, Op::Start],
             Op::Delete => &[Op::Create, Op::Start, Op::Kill],

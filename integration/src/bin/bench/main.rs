@@ -1,16 +1,17 @@
 //! Compares container runtimes: every operation, all runtimes in turn, round by round.
 //!
 //! Belongs here: the command line and the order of measurements. `measure` times one call, `trace`
-//! counts what it does, `bundles` makes what is run, `report` prints.
+//! counts what it does, `bundles` makes what is run, `density` runs many, `report` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bundles;
+mod density;
 mod measure;
 mod report;
 mod trace;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use knarr_integration::runtime;
@@ -27,7 +28,7 @@ struct Args {
     /// Which configuration.
     #[arg(long, value_enum, default_value_t = Which::Both)]
     bundle: Which,
-    /// Programs to compare; by default knarr (KNARR_BIN), runc, crun and youki.
+    /// Programs to compare; by default knarr (KNARR_BIN), runc, crun, crun-new (peers/crun) and youki.
     #[arg(long = "runtime")]
     runtimes: Vec<PathBuf>,
     /// Only the hot figures.
@@ -36,6 +37,12 @@ struct Args {
     /// Leave the pass that counts system calls, forks and memory out.
     #[arg(long)]
     no_trace: bool,
+    /// Instead: this many containers' lives, two at a time, and what they leave behind.
+    #[arg(long)]
+    density: Option<u32>,
+    /// One of the two of --density.
+    #[arg(long, hide = true)]
+    lives: Option<u32>,
     /// Also write all figures to a file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -86,9 +93,17 @@ fn main() {
         "the benchmark needs root"
     );
     let runtimes = runtimes(&args);
+    measure::adopt_orphans();
+    if let Some(count) = args.lives {
+        std::process::exit(density::lives(&runtimes, count));
+    }
     report::runtimes(&runtimes);
     hide_unified(&runtimes);
-    measure::adopt_orphans();
+    if let Some(count) = args.density {
+        density::compare(&runtimes, count);
+        return;
+    }
+    seccomp(&runtimes);
 
     let mut all = Vec::new();
     for which in [Which::Plain, Which::Docker] {
@@ -115,9 +130,11 @@ fn main() {
 fn hide_unified(runtimes: &[Runtime]) {
     use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
     let unified = "/sys/fs/cgroup/unified";
-    if !runtimes.iter().any(|runtime| runtime.name == "crun")
+    if !runtimes
+        .iter()
+        .any(|runtime| runtime.name.starts_with("crun"))
         || knarr_integration::cgroup::unified()
-        || !std::path::Path::new(unified).join("cgroup.procs").exists()
+        || !Path::new(unified).join("cgroup.procs").exists()
     {
         return;
     }
@@ -131,12 +148,60 @@ fn hide_unified(runtimes: &[Runtime]) {
     println!("hybrid cgroups: {unified} is hidden from all runtimes, because crun refuses it");
 }
 
+/// Where peers/crun puts the newest crun.
+fn newest_crun() -> PathBuf {
+    let peers = std::env::var_os("KNARR_PEERS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers"),
+        PathBuf::from,
+    );
+    peers.join("crun-new/crun")
+}
+
+/// What knarr's seccomp filter costs: a program built like knarr says it, where there is one.
+fn seccomp(runtimes: &[Runtime]) {
+    let Some(knarr) = runtimes.iter().find(|runtime| runtime.name == "knarr") else {
+        return;
+    };
+    let program = knarr.path.with_file_name("examples/seccomp_compile");
+    if !program.exists() {
+        println!("seccomp: not measured, there is no {}", program.display());
+        return;
+    }
+    let place = Place::new(knarr, Which::Docker);
+    let mut least = BTreeMap::<String, f64>::new();
+    for _ in 0..20 {
+        let Ok(output) = std::process::Command::new(&program)
+            .arg(place.config())
+            .output()
+        else {
+            break;
+        };
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let mut words = line.split(' ');
+            if let (Some(name), Some(Ok(time))) = (words.next(), words.next().map(str::parse)) {
+                let best = least.entry(name.to_owned()).or_insert(f64::MAX);
+                *best = best.min(time);
+            }
+        }
+    }
+    let least: Vec<String> = least
+        .iter()
+        .map(|(name, time)| format!("{name} {time:.0}"))
+        .collect();
+    println!(
+        "seccomp filter, us, minimum of 20 processes: {}",
+        least.join(", ")
+    );
+}
+
 /// The programs named, or those that are found.
 fn runtimes(args: &Args) -> Vec<Runtime> {
     let named: Vec<PathBuf> = if args.runtimes.is_empty() {
         let own = (std::env::var_os("KNARR_BIN").is_some()).then(|| runtime::path().to_owned());
         own.into_iter()
-            .chain(["runc", "crun", "youki"].map(PathBuf::from))
+            .chain(["runc", "crun"].map(PathBuf::from))
+            .chain([newest_crun()])
+            .chain(["youki"].map(PathBuf::from))
             .collect()
     } else {
         args.runtimes.clone()
@@ -149,8 +214,11 @@ fn runtimes(args: &Args) -> Vec<Runtime> {
                 println!("not installed: {}", name.display());
             }
             let path = path?;
+            // peers/crun makes a directory that says which one it is.
+            let named = path.parent().filter(|dir| dir.ends_with("crun-new"));
+            let name = named.and_then(Path::file_name).or(path.file_name())?;
             Some(Runtime {
-                name: path.file_name()?.to_string_lossy().into_owned(),
+                name: name.to_string_lossy().into_owned(),
                 path,
             })
         })
@@ -175,7 +243,21 @@ fn compare(args: &Args, runtimes: &[Runtime], which: Which) -> Figures {
                 if !hot && args.hot {
                     continue;
                 }
-                for (op, sample) in place.cycle(&warmer, hot) {
+                let samples = place.cycle(&warmer, hot);
+                let six = |(op, sample): &(Op, Option<Sample>)| match op {
+                    Op::Run => Some(Sample::default()),
+                    _ => *sample,
+                };
+                let whole = samples
+                    .iter()
+                    .map(six)
+                    .try_fold(Sample::default(), |sum, next| {
+                        next.map(|next| Sample {
+                            wall: sum.wall + next.wall,
+                            cpu: sum.cpu + next.cpu,
+                        })
+                    });
+                for (op, sample) in samples.into_iter().chain([(Op::Cycle, whole)]) {
                     let figure = row.entry(op).or_default();
                     match sample {
                         _ if round == 0 => {}

@@ -32,10 +32,12 @@ pub enum Op {
     Delete,
     /// `run` of `true`, in the foreground
     Run,
+    /// The six before `run`, one container's life; no command.
+    Cycle,
 }
 
 impl Op {
-    /// All of them.
+    /// All commands.
     pub const ALL: [Self; 7] = [
         Self::Create,
         Self::Start,
@@ -45,6 +47,11 @@ impl Op {
         Self::Delete,
         Self::Run,
     ];
+
+    /// What tables have a row for.
+    pub fn rows() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::Cycle])
+    }
 
     /// The name of the command.
     pub fn name(self) -> &'static str {
@@ -56,12 +63,13 @@ impl Op {
             Self::Kill => "kill",
             Self::Delete => "delete",
             Self::Run => "run",
+            Self::Cycle => "cycle",
         }
     }
 }
 
 /// One call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Sample {
     /// Wall-clock time.
     pub wall: Duration,

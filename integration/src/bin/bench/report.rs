@@ -80,7 +80,7 @@ pub fn table(name: &str, figures: &Figures, hot_only: bool) {
         "execs",
         "failed",
     );
-    for op in Op::ALL {
+    for op in Op::rows() {
         for (runtime, row) in figures {
             let Some(figure) = row.get(&op) else { continue };
             let cold = |of| {
@@ -119,42 +119,32 @@ pub fn table(name: &str, figures: &Figures, hot_only: bool) {
     ratios(figures);
 }
 
-/// knarr against runc and the best peer, by minima.
+/// knarr against every peer, by minima: CPU time, then wall time.
 fn ratios(figures: &Figures) {
     let Some(own) = figures.get("knarr") else {
         return;
     };
-    println!("\nknarr's minimum by the peer's (hot); less is better");
-    println!(
-        "{:7} {:>14} {:>14} {:>18} {:>18}",
-        "op", "CPU / runc", "wall / runc", "CPU / best", "wall / best"
-    );
-    for op in Op::ALL {
-        let ratio =
-            |of: fn(&Sample) -> Duration, peer: Option<f64>| Some(least(own.get(&op), of)? / peer?);
-        let runc = |of| least(figures.get("runc").and_then(|row| row.get(&op)), of);
-        let best = |of: fn(&Sample) -> Duration| {
-            figures
-                .iter()
-                .filter(|(name, _)| *name != "knarr")
-                .filter_map(|(name, row)| Some((least(row.get(&op), of)?, name.as_str())))
-                .min_by(|a, b| a.0.total_cmp(&b.0))
-        };
-        let plain =
-            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        let named = |of: fn(&Sample) -> Duration| {
-            let best = best(of);
-            let value = plain(ratio(of, best.map(|(value, _)| value)));
-            format!("{value} {}", best.map_or("", |(_, name)| name))
-        };
-        println!(
-            "{:7} {:>14} {:>14} {:>18} {:>18}",
-            op.name(),
-            plain(ratio(cpu, runc(cpu))),
-            plain(ratio(wall, runc(wall))),
-            named(cpu),
-            named(wall),
-        );
+    println!("\nknarr's minimum by the peer's (hot), CPU/wall; less is better");
+    let peers: Vec<_> = figures
+        .iter()
+        .filter(|(name, _)| *name != "knarr")
+        .collect();
+    print!("{:7}", "op");
+    for (name, _) in &peers {
+        print!(" {name:>13}");
+    }
+    println!();
+    for op in Op::rows() {
+        print!("{:7}", op.name());
+        for (_, row) in &peers {
+            let ratio = |of| Some(least(own.get(&op), of)? / least(row.get(&op), of)?);
+            let cell = match (ratio(cpu), ratio(wall)) {
+                (Some(cpu), Some(wall)) => format!("{cpu:.3}/{wall:.3}"),
+                _ => "-".to_owned(),
+            };
+            print!(" {cell:>13}");
+        }
+        println!();
     }
 }
 

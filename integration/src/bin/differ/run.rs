@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use knarr_integration::socket::Receiver;
-use knarr_integration::{Value, cgroup, json, process, runtime};
+use knarr_integration::{Value, cgroup, json, process};
 use serde_json::Map;
 
 use crate::Runtime;
@@ -101,7 +101,10 @@ impl Driver<'_> {
     }
 
     fn command(&self, command: &str, args: &[&str]) -> Command {
-        let mut call = runtime::command(&self.runtime.path);
+        // With a umask that is not the usual one.
+        let mut call = Command::new("/bin/sh");
+        call.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+        call.arg(&self.runtime.path);
         call.arg("--root").arg(self.place.path("state"));
         call.arg(command).args(args);
         // The least of environments: what a runtime hands on shows.

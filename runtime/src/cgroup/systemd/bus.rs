@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::wire::{self, Call, Incoming, Value};
 use crate::error::{Context, Error, Kind, Result};
+use crate::id_maps;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
@@ -305,8 +306,11 @@ fn addresses(user: bool) -> Vec<(String, bool)> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut list = Vec::new();
     if user {
-        let runtime_dir = variable("XDG_RUNTIME_DIR")
-            .unwrap_or_else(|| format!("/run/user/{}", rustix::process::getuid().as_raw()));
+        // Root of a user namespace is another user for systemd.
+        let runtime_dir = variable("XDG_RUNTIME_DIR").unwrap_or_else(|| {
+            let uid = id_maps::outside(rustix::process::getuid().as_raw());
+            format!("/run/user/{uid}")
+        });
         let session = variable("DBUS_SESSION_BUS_ADDRESS").and_then(|text| parse_address(&text));
         list.push((
             session.unwrap_or_else(|| format!("{runtime_dir}/bus")),

@@ -37,6 +37,8 @@ pub(super) struct V2 {
     /// Whether the container has a cgroup of its own at all: an unprivileged
     /// caller without a delegated one does without.
     present: bool,
+    /// Whether every controller that the host has is known to be enabled.
+    complete: bool,
     rootless: bool,
     warnings: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl V2 {
             base,
             made: 0,
             present: true,
+            complete: false,
             rootless,
             warnings: Vec::new(),
         }
@@ -90,8 +93,9 @@ impl V2 {
             }
             Err(error) => return Err(error.context("cgroup")),
         }
-        self.check_place()
-            .and_then(|()| enable_all(&self.path, self.base))
+        self.check_place()?;
+        self.complete = enable_all(&self.path, self.base)?;
+        Ok(())
     }
 
     /// Whether processes can live here: a cgroup in use would share all that is done to this
@@ -182,7 +186,7 @@ impl V2 {
     /// Enables the controllers that the settings need and that nobody has enabled yet: systemd
     /// does not know all of them.
     fn enable(&self, settings: &[Setting<'_>]) -> Result<()> {
-        if settings.is_empty() {
+        if settings.is_empty() || self.complete {
             return Ok(());
         }
         let present = file::read_text(&self.path, "cgroup.controllers")?;
@@ -355,8 +359,8 @@ fn has_word(list: &str, word: &str) -> bool {
 }
 
 /// Enables every controller of the root from there down to the parent of `path`,
-/// as far as that goes: a limit that then lacks its file reports it.
-fn enable_all(path: &str, base: usize) -> Result<()> {
+/// as far as that goes: a limit whose controller is then missing reports it. Tells whether all were enabled already.
+fn enable_all(path: &str, base: usize) -> Result<bool> {
     let root = path.get(..base).unwrap_or_default();
     let available = file::read_text(root, "cgroup.controllers")?;
     let present = file::read_text(path, "cgroup.controllers")?;
@@ -365,7 +369,7 @@ fn enable_all(path: &str, base: usize) -> Result<()> {
         .filter(|name| !name.is_empty() && !has_word(&present, name))
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let line = missing
         .iter()
@@ -377,7 +381,7 @@ fn enable_all(path: &str, base: usize) -> Result<()> {
             Ok(()) => {}
             // It has processes. Some controllers would be taken one by one, and make its whole
             // tree threaded, in which no container can be.
-            Err(Errno::BUSY | Errno::OPNOTSUPP) => return Ok(()),
+            Err(Errno::BUSY | Errno::OPNOTSUPP) => return Ok(false),
             Err(_) => {
                 for name in &missing {
                     let _ = file::write(dir, "cgroup.subtree_control", &format!("+{name}"));
@@ -385,7 +389,7 @@ fn enable_all(path: &str, base: usize) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Enables the controller of one setting down to `path`.

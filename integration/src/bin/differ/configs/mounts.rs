@@ -76,7 +76,7 @@ pub const ALL: &[Variation] = &[
         mount(c, "/etc/named", "bind", json!("named"), &["bind"]);
     }),
     ("bind device", |c, _| {
-        mount(c, "/dev/given", "bind", json!("/dev/null"), &["bind"])
+        mount(c, "/dev/given", "bind", json!("/dev/zero"), &["bind"])
     }),
     ("bind type none", |c, p| {
         let source = p.directory("source");
