@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
@@ -25,6 +26,10 @@ pub struct Ended {
     /// The runtime's exit code, 128 + signal where it was killed.
     pub code: i32,
 }
+
+/// How often, and how far apart, a child is looked at that may wait for ever.
+const QUIET: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A process that is followed.
 #[derive(Debug, Default)]
@@ -76,6 +81,8 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
             | Options::PTRACE_O_TRACECLONE;
     }
     let mut victim = None;
+    let mut seen = 0;
+    let mut quiet = 0;
     let mut followed: HashMap<Pid, Followed> = HashMap::new();
     let mut ended = Ended {
         killed: false,
@@ -84,12 +91,27 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
     };
     loop {
         // Only what this thread has started or traces: other tests run beside.
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        let mut flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        // A child that goes on after the runtime's end may come to more calls, or to wait for ever.
+        let alone = ended.code >= 0 && victim.is_none();
+        if alone {
+            flags |= WaitPidFlag::WNOHANG;
+        }
         let status = match waitpid(None, Some(flags)) {
+            Ok(WaitStatus::StillAlive) if quiet < QUIET => {
+                quiet = match followed.keys().all(|pid| waits(*pid)) {
+                    true => quiet + 1,
+                    false => 0,
+                };
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            Ok(WaitStatus::StillAlive) => return ended,
             Ok(status) => status,
             Err(Errno::ECHILD) => return ended,
             Err(errno) => panic!("waitpid: {errno}"),
         };
+        quiet = 0;
         let Some(pid) = status.pid() else { continue };
         match status {
             WaitStatus::Exited(_, code) if pid == runtime => ended.code = code,
@@ -104,16 +126,16 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
             }
             // Who is left is the container's by now, and ends with it; but the one that was killed
             // would stay a zombie, which holds its pid namespace up.
-            if ended.code >= 0 && victim.is_none() {
+            if ended.code >= 0 && victim.is_none() && followed.is_empty() {
                 return ended;
             }
             continue;
         }
-        let index = followed.len();
         let is_new = !followed.contains_key(&pid);
         let process = followed.entry(pid).or_default();
         if is_new {
-            process.index = index;
+            process.index = seen;
+            seen += 1;
             if pid == runtime {
                 ptrace::setoptions(pid, options).unwrap();
             }
@@ -139,6 +161,7 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
                 if event == Event::PTRACE_EVENT_EXEC as i32 && pid != runtime {
                     // The container's program, or a hook: none of ours.
                     let _ = ptrace::detach(pid, None);
+                    followed.remove(&pid);
                     continue;
                 }
                 resume(pid, process, whom, None);
@@ -154,6 +177,15 @@ fn follow(runtime: Pid, whom: usize, nth: u64) -> Ended {
             _ => resume(pid, process, whom, None),
         }
     }
+}
+
+/// Whether a process sleeps, and is neither about to run nor stopped; or is gone.
+fn waits(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('S' | 'Z' | 'X'))
 }
 
 /// Lets a process go on, to its next system call where it is the one that counts.

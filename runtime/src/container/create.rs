@@ -655,6 +655,22 @@ pub(super) fn record(
 
 /// Waits for init from the helper that makes it; a helper that fails is gone afterwards.
 pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use rustix::event::{PollFd, PollFlags};
+    // Init has the helper's end of the socket, too, and waits: were the helper killed before it has
+    // spoken, nobody would.
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(helper, PollFlags::IN),
+            PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::IN),
+        ];
+        match wait::poll_beside(helper, &mut fds, None) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::system("poll(helper)", errno)),
+            Ok(_) if !fds[1].revents().is_empty() => break,
+            Ok(true) => return Err(died(helper)),
+            Ok(false) => {}
+        }
+    }
     let error = match channel.receive() {
         Ok(Some(Message::Init(pidfd))) => return Ok(pidfd),
         Ok(Some(Message::Failed(error))) | Err(error) => error,
