@@ -45,7 +45,8 @@ BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
 DEMO_NEEDS  := busybox-static=/bin/busybox
 TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
 	libseccomp-dev=/usr/include/seccomp.h uidmap=/usr/bin/newuidmap
-CI_NEEDS    := $(TEST_NEEDS) g++=/usr/bin/c++ binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
+FUZZ_NEEDS  := g++=/usr/bin/c++
+CI_NEEDS    := $(TEST_NEEDS) $(FUZZ_NEEDS) binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
 # What the daemons below target/peers need of Debian, and the callers that are Debian's.
 CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
@@ -56,7 +57,7 @@ CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini
 	golang-github-containers-common=/etc/containers/policy.json
 
 .PHONY: all knarr conformance demo example test vm-test peers callers bench fuzz docs install deb clean \
-	build-needs demo-needs test-needs vm-needs caller-needs ci-needs
+	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr conformance
 
@@ -100,7 +101,7 @@ bench: demo-needs knarr
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
-fuzz:
+fuzz: build-needs fuzz-needs
 	fuzz/run $(FUZZ_SECONDS)
 
 # Man pages and completions come from the same definition as the help texts.
@@ -165,7 +166,11 @@ vm-needs:
 caller-needs:
 	$(call needs,$(CALLER_NEEDS))
 
-# What .ci/run needs beyond: the fuzzer is C++.
+# The fuzzer is C++.
+fuzz-needs:
+	$(call needs,$(FUZZ_NEEDS))
+
+# What .ci/run needs beyond.
 ci-needs: build-needs
 	$(call needs,$(CI_NEEDS))
 

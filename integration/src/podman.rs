@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::bundle;
 use crate::runtime::{self, Outcome, Running};
-use crate::{bundle, cgroup};
 
 /// No command of Podman takes longer, in an emulated machine that is busy.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -292,28 +292,5 @@ impl Podman {
     #[track_caller]
     pub fn inspect_all(&self, container: &str) -> Value {
         self.run("inspect", &[container]).ok().json()[0].clone()
-    }
-
-    /// The directory on the host of the cgroup that a process is in.
-    ///
-    /// # Panics
-    /// Where the process is gone.
-    #[must_use]
-    pub fn cgroup_dir(pid: &str, controller: &str) -> PathBuf {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let path = text
-            .lines()
-            .find_map(|line| {
-                let mut parts = line.splitn(3, ':').skip(1);
-                let (names, path) = (parts.next()?, parts.next()?);
-                let wanted = if cgroup::unified() {
-                    names.is_empty()
-                } else {
-                    names.split(',').any(|name| name == controller)
-                };
-                wanted.then(|| path.to_owned())
-            })
-            .unwrap();
-        cgroup::dir(controller, &path)
     }
 }

@@ -193,6 +193,9 @@ fn paused_container_refuses_unless_told() {
     let out = sb.rt(&["exec", "e", "true"]).exits(255);
     assert!(out.stderr.contains("paused"), "{out:?}");
     let waiting = sb.spawn(sb.command(&["exec", "--ignore-paused", "e", "touch", "/thawed"]));
+    // It is there, and stands still.
+    let arrived = || cgroup::processes(&c.bundle.cgroup).len() > 1;
+    assert!(process::eventually(Duration::from_secs(20), arrived));
     std::thread::sleep(Duration::from_millis(100));
     assert!(
         !c.bundle.rootfs().join("thawed").exists(),

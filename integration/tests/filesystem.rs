@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use knarr_integration::bundle::{drop_namespace, push, user_namespace};
-use knarr_integration::{Sandbox, Value, json, process};
+use knarr_integration::{Sandbox, Value, json, process, runtime};
 
 /// Adds a mount.
 fn mount(c: &mut Value, destination: &str, kind: &str, source: &str, options: &[&str]) {
@@ -472,14 +472,14 @@ fn case_42_device_owners_are_the_containers_ids() {
         user_namespace(c);
         c["linux"]["devices"] = json!([{"path": "/dev/zeroed", "type": "c", "major": 1, "minor": 5, "uid": 3, "gid": 4}]);
     });
-    if out.code != 0 {
+    if out.code != 0 && runtime::name() != "knarr" {
         assert!(
             out.stderr.contains("/dev/zeroed"),
             "a refusal names the device: {out:?}"
         );
         return;
     }
-    assert_eq!(out.text(), "3 4");
+    assert_eq!(out.ok().text(), "3 4");
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn texts_that_are_no_configuration() {
         bundle.raw_config(&text);
         let begin = Instant::now();
         sb.create("text", &bundle).fails();
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(20));
         sb.same_as(&before);
     }
     bundle.raw_config(&good);
@@ -708,7 +708,7 @@ fn hooks_that_do_not_end_do_not_hold_up_a_forced_delete() {
     let _ = create.wait();
     let begin = Instant::now();
     sb.rt(&["delete", "--force", "hang"]).ok();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(20));
     sb.same_as(&before);
     // The runtime waits in start.
     let bundle = sb.bundle(|c| c["hooks"] = json!({"startContainer": hang}));
@@ -789,7 +789,7 @@ fn hooks_of_the_runtime_that_do_not_end_do_not_hold_up_a_forced_delete() {
         );
         let begin = Instant::now();
         sb.rt(&["delete", "--force", "hang"]).ok();
-        assert!(begin.elapsed() < Duration::from_secs(4), "{hook}");
+        assert!(begin.elapsed() < Duration::from_secs(20), "{hook}");
         runs.wait().fails();
         sb.same_as(&before);
         // The last hooks of who undoes it are left to their end.

@@ -739,33 +739,32 @@ fn a_dead_init_is_stopped_even_as_a_number_reused() {
 fn foreground_run_reaps_what_the_container_orphans() {
     let sb = Sandbox::new();
     // Without a pid namespace of its own nobody in the container takes in the orphan.
-    let bundle = sb.sh_bundle("(sleep 1 &); echo up; sleep 600", |config| {
-        knarr_integration::bundle::drop_namespace(config, "pid");
-    });
+    let bundle = sb.sh_bundle(
+        "(while [ ! -e /go ]; do sleep 0.05; done &); echo up; sleep 600",
+        |config| {
+            knarr_integration::bundle::drop_namespace(config, "pid");
+        },
+    );
     let runtime = sb.spawn(sb.command(&["run", "--bundle", bundle.arg(), "orphans"]));
-    for _ in 0..500 {
-        if runtime.stdout_now().contains("up") {
-            break;
-        }
-        sleep(Duration::from_millis(10));
-    }
+    let patience = Duration::from_secs(20);
+    assert!(process::eventually(patience, || runtime
+        .stdout_now()
+        .contains("up")));
     let pid = runtime.pid();
     let children = || -> Vec<String> {
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         list.split_whitespace().map(str::to_owned).collect()
     };
     // The orphan arrives, ends, and is gone: only init is left.
-    let mut arrived = false;
-    for _ in 0..500 {
-        let count = children().len();
-        arrived |= count > 1;
-        if arrived && count == 1 {
-            break;
-        }
-        sleep(Duration::from_millis(10));
-    }
-    assert!(arrived, "no orphan came to the runtime");
-    assert_eq!(children().len(), 1);
+    assert!(
+        process::eventually(patience, || children().len() > 1),
+        "no orphan came to the runtime"
+    );
+    fs::write(bundle.rootfs().join("go"), "").unwrap();
+    assert!(
+        process::eventually(patience, || children().len() == 1),
+        "the orphan was not reaped"
+    );
     sb.rt(&["kill", "orphans", "KILL"]).ok();
     runtime.wait().exits(137);
 }

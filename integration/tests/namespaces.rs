@@ -342,12 +342,14 @@ fn loopback_is_up_in_a_new_network() {
 struct Link(String);
 
 impl Link {
-    fn new(name: &str) -> Option<Self> {
+    /// Number `n` of this process: other tests may have their own at the same time.
+    fn new(n: u32) -> Option<Self> {
+        let name = format!("kni{}x{n}", std::process::id() % 1_000_000);
         let status = Command::new("ip")
             .args([
                 "link",
                 "add",
-                name,
+                &name,
                 "type",
                 "veth",
                 "peer",
@@ -357,7 +359,7 @@ impl Link {
             .status();
         status
             .is_ok_and(|status| status.success())
-            .then(|| Self(name.to_owned()))
+            .then_some(Self(name))
     }
 
     fn ip(args: &[&str]) {
@@ -380,15 +382,19 @@ impl Drop for Link {
 #[test]
 fn case_45_network_device_moves_with_its_addresses() {
     let sb = Sandbox::new();
-    let Some(link) = Link::new("knim0") else {
+    let Some(link) = Link::new(0) else {
         knarr_integration::skip!("this kernel has no veth devices, or ip(8) is missing");
     };
     Link::ip(&["addr", "add", "192.0.2.7/24", "dev", &link.0]);
     let bundle = sb.sh_bundle("ip -o addr show eth9; cat /sys/class/net/eth9/operstate /sys/class/net/eth9/flags; sleep 600", |c| {
-        c["linux"]["netDevices"] = json!({"knim0": {"name": "eth9"}});
+        c["linux"]["netDevices"] = json!({&link.0: {"name": "eth9"}});
     });
     let c = sb.started("net", &bundle);
-    assert!(!std::path::Path::new("/sys/class/net/knim0").exists());
+    assert!(
+        !std::path::Path::new("/sys/class/net")
+            .join(&link.0)
+            .exists()
+    );
     assert!(process::eventually(
         std::time::Duration::from_secs(5),
         || c.created.stdout_now().contains("0x")
@@ -407,10 +413,10 @@ fn case_45_network_device_moves_with_its_addresses() {
 #[test]
 fn case_45_name_collision_errors_and_gives_the_device_back() {
     let sb = Sandbox::new();
-    let Some(link) = Link::new("knim1") else {
+    let Some(link) = Link::new(1) else {
         knarr_integration::skip!("this kernel has no veth devices, or ip(8) is missing");
     };
-    let bundle = sb.bundle(|c| c["linux"]["netDevices"] = json!({"knim1": {"name": "lo"}}));
+    let bundle = sb.bundle(|c| c["linux"]["netDevices"] = json!({&link.0: {"name": "lo"}}));
     let before = sb.look();
     sb.create("collide", &bundle).fails();
     assert!(
@@ -422,7 +428,7 @@ fn case_45_name_collision_errors_and_gives_the_device_back() {
     let absent = sb.bundle(|c| c["linux"]["netDevices"] = json!({"knim9": {}}));
     sb.create("absent", &absent).fails();
     let template = sb.bundle(|c| {
-        c["linux"]["netDevices"] = json!({"knim1": {"name": "kni%d"}});
+        c["linux"]["netDevices"] = json!({&link.0: {"name": "kni%d"}});
         c["process"]["args"] = json!(["/bin/ls", "/sys/class/net"]);
     });
     let out = sb.run(&template).ok();

@@ -94,7 +94,7 @@ fn a_root_that_cannot_be_made_is_said_with_what_to_do() {
     let bundle = ground.bundle("true", |_| {});
     let mut command = ground.command(&["run", "--bundle", bundle.arg(), "x"]);
     command.env_remove("XDG_RUNTIME_DIR");
-    if is_root() || fs::create_dir("/run/knarr-probe").is_err() {
+    if is_root() || rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_err() {
         ground.finish(command).fails_with("XDG_RUNTIME_DIR");
     }
     let mut command = ground.command(&["run", "--bundle", bundle.arg(), "x"]);

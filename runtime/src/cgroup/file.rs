@@ -63,7 +63,7 @@ pub(super) fn write(dir: &str, name: &str, value: &str) -> std::result::Result<(
     write_fd(fd, value.as_bytes())
 }
 
-/// As [`write`]; the file is closed later, with others.
+/// As [`write()`]; the file is closed later, with others.
 pub(super) fn write_among(
     dir: &str,
     name: &str,

@@ -74,7 +74,7 @@ pub fn plan(user: &config::User) -> Result<Identity> {
 }
 
 impl Identity {
-    /// Sets supplementary groups, group ids, user ids and the umask, see [`DAEMON_UMASK`].
+    /// Sets supplementary groups, group ids, user ids and the umask.
     ///
     /// Groups first: setgroups(2) needs CAP_SETGID, which leaves with the user id. They are set
     /// for uid 0 and for an empty list too, or the caller's groups would reach the container.

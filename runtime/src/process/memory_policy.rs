@@ -37,11 +37,6 @@ pub const FLAGS: [(&str, u32); 3] = [
     ("MPOL_F_STATIC_NODES", STATIC_NODES),
 ];
 
-/// The names of all modes, for `features`.
-pub fn mode_names() -> impl Iterator<Item = &'static str> {
-    MODES.iter().map(|(name, ..)| *name)
-}
-
 /// The policy to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPolicy {

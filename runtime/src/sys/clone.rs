@@ -7,9 +7,6 @@ use rustix::io::Errno;
 
 use super::last_errno;
 
-/// Namespaces as a set of `CLONE_NEW*` flags.
-pub type NamespaceFlags = u64;
-
 /// The same value for every namespace kind, in clone3(2), unshare(2) and setns(2).
 pub mod flags {
     /// Mount namespace.

@@ -30,7 +30,6 @@ use std::fmt;
 use super::Spec;
 use super::config::Process;
 use super::path::{Key, Quoted};
-use super::resources::Resources;
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 
@@ -241,17 +240,6 @@ pub fn validate_process(process: &Process<'_>, context: &Context<'_>) -> Vec<Fin
     process::check(process, &mut report);
     if let Some(host) = context.host {
         host::check_process(process, host, &mut report);
-    }
-    report.0
-}
-
-/// Judges resources alone, for an update; paths begin with `linux.resources`.
-#[must_use]
-pub fn validate_resources(resources: &Resources<'_>, context: &Context<'_>) -> Vec<Finding> {
-    let mut report = Report::default();
-    resources::check(resources, &mut report);
-    if let Some(host) = context.host {
-        host::check_resources(resources, host, &mut report);
     }
     report.0
 }
