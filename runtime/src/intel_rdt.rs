@@ -782,7 +782,7 @@ mod tests {
     fn a_machine_without_resctrl_says_so() {
         let procfs = ProcFs::open().unwrap();
         match Resctrl::find(&procfs) {
-            Ok(_) => eprintln!("skipped: resctrl is mounted here"),
+            Ok(_) => crate::sys::testing::note_skip(format_args!("resctrl is mounted here")),
             Err(error) => {
                 assert_eq!(error.kind(), Kind::Unsupported);
                 assert!(error.to_string().starts_with("linux.intelRdt: "), "{error}");

@@ -7,6 +7,7 @@
 )]
 
 mod cli_support;
+mod skips;
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -127,7 +128,7 @@ fn can_unshare() -> bool {
         .status()
         .is_ok_and(|status| status.success());
     if !able {
-        eprintln!("skipped: no right to a mount namespace (needs root and unshare)");
+        skips::note("no right to a mount namespace (needs root and unshare)");
     }
     able
 }

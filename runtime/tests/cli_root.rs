@@ -7,6 +7,7 @@
 )]
 
 mod cli_support;
+mod skips;
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -23,7 +24,7 @@ const CREATE: [&str; 4] = ["create", "-b", "/nonexistent", "x"];
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs root");
+        skips::note("needs root");
     }
     root
 }
@@ -34,7 +35,7 @@ fn reachable(program: &Path) -> bool {
         .ancestors()
         .all(|path| path.as_os_str().is_empty() || path.metadata().unwrap().mode() & 1 == 1);
     if !open {
-        eprintln!("skipped: {} is not for everybody", program.display());
+        skips::note(&format!("{} is not for everybody", program.display()));
     }
     open
 }
@@ -75,7 +76,7 @@ fn create_as_root(unshare: &[&str], user: Option<&str>, runtime_dir: &Path) -> O
     let output = command.output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     if !err.starts_with("time=") {
-        eprintln!("skipped: {err}");
+        skips::note(&err);
         return None;
     }
     let made = runtime_dir.join("knarr");

@@ -5,6 +5,9 @@
 //! the module cache. Where go or the network is missing, the tests say so and skip.
 
 #[cfg(test)]
+mod skips;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -40,7 +43,7 @@ mod tests {
         match found {
             Ok(directory) => Some(directory),
             Err(reason) => {
-                eprintln!("skipped: {MODULE} is not available: {reason}");
+                crate::skips::note(&format!("{MODULE} is not available: {reason}"));
                 None
             }
         }

@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_kernel_takes_the_programs() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+            crate::sys::testing::note_skip(format_args!("needs root"));
             return;
         }
         for json in [

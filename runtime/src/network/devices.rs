@@ -492,7 +492,7 @@ mod tests {
             return None;
         }
         if Command::new("ip").arg("-V").output().is_err() {
-            eprintln!("{test}: skipped, ip(8) is not installed");
+            crate::sys::testing::note_skip(format_args!("ip(8) is not installed"));
             return None;
         }
         Some(in_child(|| {

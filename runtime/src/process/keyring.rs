@@ -59,7 +59,7 @@ mod tests {
         .unwrap();
         let serials: Vec<&str> = serials.split(' ').collect();
         if serials[1] == "-1" {
-            eprintln!("skipped: this kernel has no keyrings");
+            crate::sys::testing::note_skip(format_args!("this kernel has no keyrings"));
             return;
         }
         assert_ne!(serials[0], serials[1]);

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_kernel_returns_every_mode() {
         if in_child(|| Ok(memory_policy().to_string())).unwrap() == "-1" {
-            eprintln!("skipped: this kernel is built without NUMA");
+            crate::sys::testing::note_skip(format_args!("this kernel is built without NUMA"));
             return;
         }
         for (mode, nodes, flags, expected) in [

@@ -150,7 +150,9 @@ fn a_user_namespace_gets_configured_devices_that_the_host_lacks() {
     });
     match outcome {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {
-            println!("skipped: the kernel does not copy detached mounts: {error}");
+            crate::sys::testing::note_skip(format_args!(
+                "the kernel does not copy detached mounts: {error}"
+            ));
         }
         outcome => assert_eq!(outcome.unwrap(), ""),
     }

@@ -305,7 +305,9 @@ mod tests {
         match run(&everything, personality) {
             End::Call(0) => {}
             other => {
-                println!("skipped: the kernel has no 32-bit calls: {other:?}");
+                crate::sys::testing::note_skip(format_args!(
+                    "the kernel has no 32-bit calls: {other:?}"
+                ));
                 return;
             }
         }

@@ -58,11 +58,25 @@ pub(crate) fn status(field: &str) -> String {
         .to_owned()
 }
 
+/// Says on stderr, and in the file that `KNARR_SKIPS` names, that the test of this thread did not run.
+pub(crate) fn note_skip(reason: std::fmt::Arguments<'_>) {
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or("?"));
+    eprint!("{line}");
+    if let Some(file) = std::env::var_os("KNARR_SKIPS") {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(file);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}
+
 /// Whether the test runs as root; says why it is skipped where not.
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("{test}: skipped, it needs root");
+        note_skip(format_args!("{test} needs root"));
     }
     root
 }
@@ -123,7 +137,7 @@ pub(crate) fn may_use_resources(test: &str) -> bool {
     let held = rustix::thread::capabilities(None).unwrap().effective;
     let has = held.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
     if !has {
-        eprintln!("{test}: skipped, it needs CAP_SYS_RESOURCE");
+        note_skip(format_args!("{test} needs CAP_SYS_RESOURCE"));
     }
     has
 }

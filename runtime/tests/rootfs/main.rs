@@ -10,4 +10,6 @@
 mod attacks;
 mod binds;
 mod docker;
+#[path = "../skips/mod.rs"]
+mod skips;
 mod support;

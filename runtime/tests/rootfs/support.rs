@@ -24,7 +24,7 @@ pub fn isolated(name: &str, unshare: &[&str], body: impl FnOnce()) {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: {name} needs root");
+        crate::skips::note(&format!("{name} needs root"));
         return;
     }
     isolated_with(name, unshare, &[]);

@@ -11,7 +11,7 @@ fn have_systemd() -> bool {
     let usable = rustix::process::geteuid().is_root()
         && std::path::Path::new("/run/systemd/system").exists();
     if !usable {
-        eprintln!("skipped: needs root and a host that runs systemd");
+        crate::sys::testing::note_skip(format_args!("needs root and a host that runs systemd"));
     }
     usable
 }
@@ -205,7 +205,9 @@ fn an_unprivileged_user_has_cgroups_too() {
         || !std::path::Path::new("/run/systemd/system").exists()
         || std::env::var_os("XDG_RUNTIME_DIR").is_none()
     {
-        eprintln!("skipped: needs an unprivileged user with a service manager of systemd");
+        crate::sys::testing::note_skip(format_args!(
+            "needs an unprivileged user with a service manager of systemd"
+        ));
         return;
     }
     rootless(

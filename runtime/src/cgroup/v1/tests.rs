@@ -11,7 +11,7 @@ fn have_v1() -> Option<testsuite::Sweep> {
     let usable = rustix::process::geteuid().is_root()
         && Layout::detect().is_ok_and(|layout| layout.v1.len() >= 8);
     if !usable {
-        eprintln!("skipped: needs root and the controllers of cgroup v1");
+        crate::sys::testing::note_skip(format_args!("needs root and the controllers of cgroup v1"));
     }
     usable.then_some(testsuite::Sweep)
 }
@@ -183,7 +183,9 @@ fn huge_pages_are_limited_in_the_unified_hierarchy() {
         file::read(&unified.mount_point, "cgroup.controllers").is_ok_and(|c| c.contains("hugetlb"))
     });
     if !hybrid {
-        eprintln!("skipped: no hybrid host with hugetlb in the unified hierarchy");
+        crate::sys::testing::note_skip(format_args!(
+            "no hybrid host with hugetlb in the unified hierarchy"
+        ));
         return;
     }
     // The controller stays enabled for good, as neighbours may have begun to

@@ -9,7 +9,7 @@ fn have_v2() -> Option<testsuite::Sweep> {
     let usable = rustix::process::geteuid().is_root()
         && Layout::detect().is_ok_and(|layout| layout.v1.is_empty() && layout.unified.is_some());
     if !usable {
-        eprintln!("skipped: needs root and a host with cgroup v2 alone");
+        crate::sys::testing::note_skip(format_args!("needs root and a host with cgroup v2 alone"));
     }
     usable.then_some(testsuite::Sweep)
 }

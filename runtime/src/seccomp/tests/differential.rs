@@ -193,7 +193,7 @@ fn decides_as_libseccomp() {
     let program = match exporter(dir.path()) {
         Ok(program) => program,
         Err(why) => {
-            println!("skipped: no libseccomp to compare with: {why}");
+            crate::sys::testing::note_skip(format_args!("no libseccomp to compare with: {why}"));
             return;
         }
     };
