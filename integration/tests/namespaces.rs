@@ -3,6 +3,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use knarr_integration::bundle::{drop_namespace, namespace, push, user_namespace};
@@ -336,6 +337,28 @@ fn loopback_is_up_in_a_new_network() {
     let out = sb.sh("ip -o addr; ls /sys/class/net", |_| {}).ok();
     assert!(out.stdout.contains("127.0.0.1/8"), "{out:?}");
     assert!(out.stdout.ends_with("\nlo\n"), "nothing but lo: {out:?}");
+}
+
+/// Directories that are for their owner alone: where the runtime is called, and where something is mounted.
+#[test]
+fn private_directories_do_not_hinder_a_user_namespace() {
+    let sb = Sandbox::new();
+    let private = sb.path("private");
+    let bundle = sb.sh_bundle("grep -c ' /closed tmpfs ' /proc/self/mounts", |c| {
+        user_namespace(c);
+        push(
+            c,
+            "/mounts",
+            json!({"destination": "/closed", "type": "tmpfs", "source": "tmpfs"}),
+        );
+    });
+    for dir in [&private, &bundle.rootfs().join("closed")] {
+        fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let mut command = sb.command(&["run", "--bundle", bundle.arg(), "private"]);
+    command.current_dir(&private);
+    assert_eq!(sb.spawn(command).wait().ok().text(), "1");
 }
 
 /// A network device for a test, gone with it.

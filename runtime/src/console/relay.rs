@@ -19,8 +19,9 @@ const CHUNK: usize = 4096;
 /// How much is read after the end of the process, in bytes: another one may write for ever.
 const REST: usize = 1 << 20;
 
-const SIGCHLD: i32 = 17;
 const SIGWINCH: i32 = 28;
+/// What ends a program that waits: SIGHUP, SIGINT, SIGQUIT, SIGTERM.
+const ENDING: [i32; 4] = [1, 2, 3, 15];
 
 /// Waits until the process of `pidfd` has ended (it is not reaped). With `master`, the master of its terminal, the
 /// standard streams of the caller are passed to and fro meanwhile, and its terminal is in raw mode.
@@ -242,7 +243,7 @@ impl<'a> Relay<'a> {
                 }
                 if signalled {
                     while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
-                        if signal != SIGCHLD && signal != SIGWINCH {
+                        if ENDING.contains(&signal) {
                             return Ok(());
                         }
                     }
@@ -278,6 +279,8 @@ impl Drop for Relay<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SIGCHLD: i32 = 17;
     use crate::console::{Terminal, attach};
     use crate::sys::testing::{in_child, is_root};
     use rustix::process::{Pid, PidfdFlags, pidfd_open};

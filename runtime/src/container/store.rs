@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, flock, fstat, mkdirat,
-    mknodat, openat, renameat, unlinkat,
+    Access, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, accessat, flock,
+    fstat, mkdirat, mknodat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -130,7 +130,11 @@ impl Store {
             Err(error) if error.kind() == Kind::NotFound => Err(exists(id)),
             other => other.inspect_err(|_| remove(&store.root)),
         }?;
-        Ok(store)
+        // Made by somebody else in the place of ours, which they took for remains.
+        match accessat(&store.dir, STATE, Access::EXISTS, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(store),
+            _ => Err(exists(id)),
+        }
     }
 
     fn open_made(root: &Path, root_fd: &OwnedFd, id: &str) -> Result<OwnedFd> {
@@ -230,7 +234,17 @@ impl Store {
         );
         let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
         let table = std::fs::read_to_string("/proc/locks").context(|| "read(/proc/locks)")?;
-        Ok(holder_in(&table, &place))
+        // The table has who took the lock, who may be gone while a child keeps it, and another
+        // process be called by that number.
+        let is_ours = |path: &Path| {
+            rustix::fs::stat(path)
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
+        };
+        let holds = |pid: &i32| {
+            std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .is_ok_and(|mut fds| fds.any(|fd| fd.is_ok_and(|fd| is_ours(&fd.path()))))
+        };
+        Ok(holder_in(&table, &place).filter(holds))
     }
 
     /// Takes the lock where nobody has it; whether it is ours now.

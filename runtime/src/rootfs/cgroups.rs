@@ -121,9 +121,9 @@ impl Rootfs<'_> {
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
         let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
-        self.enter(destination.fd.as_fd())?;
         let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
-        let directory = if simple && new.mount_here().is_ok() {
+        let entered = self.enter(destination.fd.as_fd()).is_ok();
+        let directory = if simple && entered && new.mount_here().is_ok() {
             self.mounted(step, destination.fd.as_fd())?
         } else {
             let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());

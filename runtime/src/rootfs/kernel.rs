@@ -355,11 +355,21 @@ impl Kernel {
 
     /// As [`Kernel::aimed`].
     fn at_descriptors<T>(&self, call: impl FnOnce() -> T) -> std::result::Result<T, Errno> {
-        let here = fs::openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let here = working_directory()?;
         fchdir(self.descriptors()?)?;
         let result = call();
         fchdir(&here)?;
         Ok(result)
+    }
+}
+
+/// The working directory, to come back to. Root of a user namespace may not come back to one that
+/// is its owner's alone; then it is the root.
+pub(super) fn working_directory() -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::openat(CWD, ".", flags, Mode::empty()) {
+        Err(Errno::ACCESS) => fs::openat(CWD, "/", flags, Mode::empty()),
+        result => result,
     }
 }
 

@@ -42,7 +42,7 @@ pub use sources::HostSources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::Mode;
 use rustix::process::{fchdir, umask};
 
 use crate::error::{Context, Result};
@@ -159,11 +159,17 @@ impl Rootfs<'_> {
     /// Makes `directory` the working directory, for calls that take no descriptor.
     fn enter(&mut self, directory: BorrowedFd<'_>) -> Result<()> {
         if self.home.is_none() {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let home = openat(CWD, ".", flags, Mode::empty()).context(|| "open(\".\")")?;
-            self.home = Some(home);
+            self.home = Some(kernel::working_directory().context(|| "open(\".\")")?);
         }
         fchdir(directory).context(|| "fchdir(destination)")
+    }
+
+    /// Goes back to where it was before [`Rootfs::enter`].
+    fn leave(&self) -> Result<()> {
+        match &self.home {
+            Some(home) => fchdir(home).context(|| "fchdir(\".\")"),
+            None => Ok(()),
+        }
     }
 
     /// Makes the root the process's `/` and lets go of the host's. With

@@ -163,13 +163,14 @@ impl Rootfs<'_> {
         let none = Attributes::default();
         let mut changes = Changes::new(none, options.recursive, &options.propagation);
         if changes.is_empty() && !later && !options.tmpcopyup && new.is_simple() {
-            self.enter(destination.fd.as_fd())?;
-            // What mount(2) refuses, the other calls may explain, or do all the same.
-            if new.mount_here().is_ok() {
+            // What fchdir(2) or mount(2) refuses, the other calls may explain, or do all the same.
+            if self.enter(destination.fd.as_fd()).is_ok() && new.mount_here().is_ok() {
                 self.root.done(destination.fd);
                 return Ok(());
             }
         }
+        // A source or option may be a path that begins where the caller is.
+        self.leave()?;
         let tree = if options.needs_mount() {
             new.mount_classic(&format!("/proc/self/fd/{}", destination.fd.as_raw_fd()))?;
             let tree = self.mounted(step, destination.fd.as_fd())?;

@@ -115,7 +115,14 @@ impl NewFilesystem<'_> {
     /// It knows no quotes, and no name that is empty; a label it wants in quotes.
     pub(super) fn is_simple(&self) -> bool {
         let plain = |option: &&str| !option.contains(['"', '\\']);
-        !self.source.is_empty() && self.label.is_empty() && self.options.data.iter().all(plain)
+        // Sources and options of others may be paths that begin where the caller is.
+        let pathless = [
+            "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2",
+        ];
+        pathless.contains(&self.kind)
+            && !self.source.is_empty()
+            && self.label.is_empty()
+            && self.options.data.iter().all(plain)
     }
 
     /// Makes and mounts the instance with mount(2) upon the working directory.
