@@ -73,7 +73,19 @@ pub fn hold(mut command: Command, stay: impl Fn() -> bool, how: &str) {
     while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
     rustix::io::ioctl_fionbio(&writer, false).unwrap();
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
-    let mut child = command.spawn().unwrap();
+    // Each try of an attacker to open the program for writing makes it busy for a moment, also one
+    // that fails because the mount is read-only.
+    let mut tries = 0;
+    let mut child = loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 1000 =>
+            {
+                tries += 1;
+            }
+            result => break result.unwrap(),
+        }
+    };
     drop(command);
     let begin = Instant::now();
     while stay() && begin.elapsed() < Duration::from_millis(100) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use knarr_integration::bundle::{drop_namespace, push, user_namespace};
-use knarr_integration::{Sandbox, Value, json, process, runtime};
+use knarr_integration::{Sandbox, Value, json, process, runtime, without};
 
 /// Adds a mount.
 fn mount(c: &mut Value, destination: &str, kind: &str, source: &str, options: &[&str]) {
@@ -472,7 +472,9 @@ fn case_42_device_owners_are_the_containers_ids() {
         user_namespace(c);
         c["linux"]["devices"] = json!([{"path": "/dev/zeroed", "type": "c", "major": 1, "minor": 5, "uid": 3, "gid": 4}]);
     });
-    if out.code != 0 && runtime::name() != "knarr" {
+    // Without the newer mount calls there is no way to bring in a node that the host lacks.
+    let promised = runtime::name() == "knarr" && std::env::var_os(without::VARIABLE).is_none();
+    if out.code != 0 && !promised {
         assert!(
             out.stderr.contains("/dev/zeroed"),
             "a refusal names the device: {out:?}"
