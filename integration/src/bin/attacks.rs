@@ -50,6 +50,10 @@ with CAP_SYS_PTRACE of the host's user namespace, and no LSM that confines ptrac
 process that joins it by exec, before that has given up the runtime's privileges. Give that
 capability only inside a user namespace.
 
+Not defended by knarr: a container that executes the runtime's own program can keep a descriptor of it and
+try to open it for writing again and again. Each try fails, as the mount is read-only, but makes the file
+busy for a moment, in which the host cannot start it (`ETXTBSY`).
+
 ";
 
 /// One test.
