@@ -427,7 +427,7 @@ impl Builder<'_> {
         let mut into = cgroup.clone_into()?;
         let set = if helper { 0 } else { namespaces.clone_flags() };
         let mut side = clone_process(set, into.as_ref().map(AsFd::as_fd));
-        if side.as_ref().is_err_and(|errno| *errno != Errno::ACCESS) && into.take().is_some() {
+        if side.is_err() && into.take().is_some() {
             // A kernel without this way, or a limit of no task, which a move passes; of what is
             // wrong with the place the move speaks more clearly.
             side = clone_process(set, None);
