@@ -14,7 +14,6 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::container::wait;
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::init;
 use crate::spec::config::IdMapping;
 use crate::spec::linux::Linux;
 use crate::sys::clone::{self, flags};
@@ -192,7 +191,7 @@ impl Namespaces {
         }
         if let Some(user) = &self.join_user {
             join(flags::NEWUSER, user)?;
-            init::become_root()?;
+            become_root()?;
         }
         for (flag, fd) in later {
             join(flag, fd)?;
@@ -332,4 +331,13 @@ pub(crate) fn join_those_of(
     opened
         .iter()
         .try_for_each(|(fd, flag)| clone::setns(fd.as_fd(), *flag))
+}
+
+/// Makes the process root of its new user namespace, as far as ids are mapped.
+pub(crate) fn become_root() -> Result<()> {
+    use rustix::process::{Gid, Uid};
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
+        .context(|| "setresgid(0, 0, 0)")?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
+        .context(|| "setresuid(0, 0, 0)")
 }

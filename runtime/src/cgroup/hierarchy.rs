@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::file;
 use crate::error::{Context, Result};
+use crate::proc::unescape;
 
 /// A set of controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,6 +174,7 @@ impl Layout {
     #[must_use]
     pub fn parse(mountinfo: &str, own: &str) -> Layout {
         let mut layout = Layout::default();
+        let text = |field| String::from_utf8_lossy(&unescape(field)).into_owned();
         for line in mountinfo.lines() {
             let Some((front, back)) = line.split_once(" - cgroup") else {
                 continue;
@@ -199,8 +201,8 @@ impl Layout {
             }
             let hierarchy = Hierarchy {
                 controllers,
-                mount_point: unescape(mount_point),
-                own: own_cgroup(own, controllers, unified, &unescape(root)),
+                mount_point: text(mount_point),
+                own: own_cgroup(own, controllers, unified, &text(root)),
             };
             if unified {
                 layout.unified = Some(hierarchy);
@@ -236,33 +238,6 @@ fn own_cgroup(table: &str, controllers: Controllers, unified: bool, root: &str) 
         }
     }
     String::new()
-}
-
-/// Undoes the octal escapes of mountinfo (space, tab, newline, backslash).
-fn unescape(text: &str) -> String {
-    let Some(first) = text.find('\\') else {
-        return text.to_owned();
-    };
-    let (plain, mut rest) = text.split_at(first);
-    let mut out = plain.as_bytes().to_vec();
-    while let Some(character) = rest.chars().next() {
-        let code = rest
-            .strip_prefix('\\')
-            .and_then(|tail| tail.get(..3))
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        let length = if code.is_some() {
-            4
-        } else {
-            character.len_utf8()
-        };
-        let (head, tail) = rest.split_at(length);
-        match code {
-            Some(code) => out.push(code),
-            None => out.extend_from_slice(head.as_bytes()),
-        }
-        rest = tail;
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Whether an error means that an unprivileged caller may not use a hierarchy.

@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
-use crate::namespaces::Entered;
+use crate::namespaces::{Entered, become_root};
 use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
@@ -31,7 +31,7 @@ use crate::sys::clone::{Side, clone_process, flags};
 use crate::sys::fds;
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
-use crate::{init, proc, protect};
+use crate::{proc, protect};
 
 impl Container {
     /// Runs a further process in the container. Returns its exit code, 0 when detached, and warnings.
@@ -330,7 +330,7 @@ impl Exec<'_> {
         // user namespace last: they may belong to its own.
         if self.host.euid() != 0 {
             join(flags::NEWUSER)?;
-            init::become_root()?;
+            become_root()?;
             self.in_user_namespace = true;
         }
         if self.record.namespaces & flags::NEWPID != 0 {
@@ -409,10 +409,6 @@ impl Exec<'_> {
         join(user)?;
         rustix::process::fchdir(&self.root).context(|| "fchdir(root of the container)")?;
         rustix::process::chroot(".").context(|| "chroot(root of the container)")?;
-        if user != 0 {
-            init::become_root()
-        } else {
-            Ok(())
-        }
+        if user != 0 { become_root() } else { Ok(()) }
     }
 }

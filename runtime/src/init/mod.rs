@@ -39,7 +39,7 @@ use rustix::process::{
 use crate::container::record::Record;
 use crate::container::state::Status;
 use crate::error::{Context, Error, Kind, Result};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, become_root};
 use crate::notify::Inherited;
 use crate::process::oom::OomScoreAdj;
 use crate::process::procfs::ProcFs;
@@ -314,15 +314,6 @@ fn wait_for_ever(gate: &Gate, channel: &Channel) -> Result<Infallible> {
 
 fn die_with_runtime(signal: Option<Signal>) -> Result<()> {
     set_parent_process_death_signal(signal).context(|| "prctl(PR_SET_PDEATHSIG)")
-}
-
-/// Makes the process root of its new user namespace, as far as ids are mapped.
-pub(crate) fn become_root() -> Result<()> {
-    use rustix::process::{Gid, Uid};
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
-        .context(|| "setresgid(0, 0, 0)")?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
-        .context(|| "setresuid(0, 0, 0)")
 }
 
 fn names(spec: &Spec<'_>) -> Result<()> {

@@ -20,10 +20,10 @@ use rustix::io::Errno;
 use rustix::mount::{self, MountFlags, MountPropagationFlags};
 use rustix::process::fchdir;
 
-use super::pivot::unescape;
 use super::root_fd::file_type;
 use super::tree::{self, Changes, Depth, NewFilesystem};
 use crate::error::{Context, Error, Result};
+use crate::proc::unescape;
 use crate::spec::mount_options::{MountOptions, attr};
 use crate::sys::mount::{MountAttr, mount_setattr};
 

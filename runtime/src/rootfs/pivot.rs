@@ -15,6 +15,7 @@ use super::plan::RootfsPlan;
 use super::root_fd::RootFd;
 use super::tree::{Changes, Depth};
 use crate::error::{Context, Error, Result};
+use crate::proc::unescape;
 use crate::spec::mount_options::{Propagation, PropagationKind};
 
 pub(super) fn is_shared(plan: &RootfsPlan<'_>) -> bool {
@@ -232,33 +233,6 @@ fn full_views(table: &str, inside: &[u8]) -> Vec<Vec<u8>> {
         .collect();
     places.reverse();
     places
-}
-
-/// Replaces `\\ooo`, which mountinfo has for blanks and backslashes.
-pub(super) fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        match (first, tail) {
-            (
-                b'\\',
-                [
-                    a @ b'0'..=b'3',
-                    b @ b'0'..=b'7',
-                    c @ b'0'..=b'7',
-                    after @ ..,
-                ],
-            ) => {
-                bytes.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
-                rest = after;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -16,10 +16,11 @@ use rustix::fs::{self, Mode, OFlags};
 
 use super::cgroups::{HOST, memberships};
 use super::kernel::mount_id;
-use super::pivot::{self, unescape};
+use super::pivot;
 use super::plan::{MountStep, RootfsPlan, What};
 use super::root_fd::{Leaf, Links, RootFd};
 use crate::error::{Context, Error, Result};
+use crate::proc::unescape;
 use crate::spec::mount_options::Bind;
 
 /// One line of mountinfo.
