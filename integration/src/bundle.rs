@@ -262,6 +262,31 @@ pub const CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
 ];
 
+/// What containerd and Docker mask.
+pub const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What they make read-only.
+pub const READONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// An ordinary configuration that runs `/bin/true`.
 #[must_use]
 pub fn config(cgroup: &str, version: &str) -> Value {
@@ -304,6 +329,30 @@ pub fn config(cgroup: &str, version: &str) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
+}
+
+/// What `runc spec` and `crun spec` write, without the terminal.
+///
+/// # Panics
+/// Never: the ordinary configuration has what is changed.
+#[must_use]
+pub fn runc_spec() -> Value {
+    let mut config = config("", "1.3.0");
+    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    config["process"]["capabilities"] =
+        json!({"bounding": capabilities, "effective": capabilities, "permitted": capabilities});
+    config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]);
+    config["process"]["noNewPrivileges"] = json!(true);
+    config["root"]["readonly"] = json!(true);
+    push(
+        &mut config,
+        "/mounts",
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+               "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+    );
+    config["linux"]["maskedPaths"] = json!(MASKED);
+    config["linux"]["readonlyPaths"] = json!(READONLY);
+    config
 }
 
 /// The entry of `linux.namespaces` of that type, for editing.

@@ -64,3 +64,17 @@ pub fn missing(name: &str) -> String {
     assert!(std::env::var_os("KNARR_NEED_PEERS").is_none(), "{text}");
     text
 }
+
+/// Names every test of a file for both sources: the file has a daemon of each, `NEWEST` and `DEBIAN`,
+/// and a function `on(source, daemon, test)`.
+#[macro_export]
+macro_rules! both {
+    ($($test:ident),* $(,)?) => {
+        mod newest {
+            $(#[test] fn $test() { super::on(super::Source::Newest, &super::NEWEST, super::$test); })*
+        }
+        mod debian {
+            $(#[test] fn $test() { super::on(super::Source::Debian, &super::DEBIAN, super::$test); })*
+        }
+    };
+}

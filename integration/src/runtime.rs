@@ -196,6 +196,12 @@ impl Outcome {
         this
     }
 
+    /// The lines of standard output, without what ends them: a terminal adds a carriage return.
+    #[must_use]
+    pub fn lines(&self) -> Vec<&str> {
+        self.stdout.lines().map(str::trim_end).collect()
+    }
+
     /// Standard output without the white space around it.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -200,6 +200,27 @@ impl Sandbox {
         command
     }
 
+    /// Runs the runtime to its end in a mount namespace of its own that `script` has changed, with
+    /// further variables.
+    #[must_use]
+    pub fn elsewhere(&self, script: &str, variables: &[(&str, &str)], args: &[&str]) -> Outcome {
+        let plain = self.command(args);
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "/bin/sh", "-c"])
+            .args([&format!("{script} && exec \"$@\""), "sh"])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.envs(variables.iter().copied());
+        self.spawn(command).wait()
+    }
+
     /// Starts a command prepared by [`Sandbox::command`].
     #[must_use]
     pub fn spawn(&self, command: Command) -> Running {

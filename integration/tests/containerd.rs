@@ -14,18 +14,6 @@ use knarr_integration::peers::{self, Source};
 use knarr_integration::runtime::Running;
 use knarr_integration::{Value, cgroup, json, process, runtime, skip};
 
-/// Names every test for both sources.
-macro_rules! both {
-    ($($test:ident),* $(,)?) => {
-        mod newest {
-            $(#[test] fn $test() { super::on(super::Source::Newest, &super::NEWEST, super::$test); })*
-        }
-        mod debian {
-            $(#[test] fn $test() { super::on(super::Source::Debian, &super::DEBIAN, super::$test); })*
-        }
-    };
-}
-
 static NEWEST: LazyLock<Containerd> = LazyLock::new(|| Containerd::new(Source::Newest));
 static DEBIAN: LazyLock<Containerd> = LazyLock::new(|| Containerd::new(Source::Debian));
 
@@ -40,7 +28,7 @@ fn on(source: Source, daemon: &'static LazyLock<Containerd>, test: fn(&Container
     test(daemon);
 }
 
-both!(
+knarr_integration::both!(
     run_gives_output_and_exit_code,
     run_passes_standard_input,
     run_on_a_terminal,

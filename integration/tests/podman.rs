@@ -55,11 +55,6 @@ fn remove(podman: &Podman, name: &str) {
     podman.run("rm -f -t 0", &[name]).ok();
 }
 
-#[track_caller]
-fn lines(outcome: &runtime::Outcome) -> Vec<&str> {
-    outcome.stdout.lines().map(str::trim_end).collect()
-}
-
 #[test]
 fn the_runtime_is_the_one_under_test() {
     let podman = podman!();
@@ -108,7 +103,7 @@ fn options_arrive() {
          umask; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start",
     )
     .ok();
-    let got = lines(&out);
+    let got = out.lines();
     let capabilities = u64::from_str_radix(got[0], 16).unwrap();
     assert_eq!(capabilities >> 12 & 1, 1, "CAP_NET_ADMIN was added");
     assert_eq!(capabilities & 1, 0, "CAP_CHOWN was dropped");
@@ -145,7 +140,7 @@ fn security_options_arrive() {
     .ok();
     let pid = process::namespace(std::process::id(), "pid");
     assert_eq!(
-        lines(&out),
+        out.lines(),
         ["1000", "1000", "1000 2000 2001", "0", pid.as_str()]
     );
     let out = sh(
@@ -170,7 +165,7 @@ fn privileged_gets_everything() {
          mount -t tmpfs x /tmp && echo mounted; awk '$5 == \"/proc/kcore\"' /proc/self/mountinfo; ls /dev | wc -l",
     )
     .ok();
-    let got = lines(&out);
+    let got = out.lines();
     let capabilities = u64::from_str_radix(got[0], 16).unwrap();
     assert_eq!(capabilities >> 21 & 1, 1, "CAP_SYS_ADMIN");
     assert_eq!(got[1..3], ["0", "mounted"]);
@@ -185,12 +180,12 @@ fn a_container_lives_through_its_commands() {
     let out = podman
         .run("exec life sh -c", &["echo $FOO; id -u; exit 4"])
         .exits(4);
-    assert_eq!(lines(&out), ["bar", "0"]);
+    assert_eq!(out.lines(), ["bar", "0"]);
     let out = podman.run(
         "exec -u 1000 -w /tmp -e X=y life sh -c",
         &["id -u; pwd; echo $X"],
     );
-    assert_eq!(lines(&out.ok()), ["1000", "/tmp", "y"]);
+    assert_eq!(out.ok().lines(), ["1000", "/tmp", "y"]);
     podman.run("exec life /nowhere", &[]).exits(127);
     podman.run("exec life /etc/passwd", &[]).exits(126);
     podman.run("exec -d life touch /made", &[]).ok();
@@ -279,13 +274,13 @@ fn limits_are_set_and_updated() {
     let podman = podman!();
     let limits = "--memory 64m --pids-limit 50 --cpus 0.5";
     let out = sh(podman, limits, LIMITS).ok();
-    assert_eq!(lines(&out), ["67108864", "50", "50000 100000"]);
+    assert_eq!(out.lines(), ["67108864", "50", "50000 100000"]);
     stays(podman, "limits", limits);
     podman
         .run("update --memory 96m --cpus 0.25 limits", &[])
         .ok();
     let out = podman.run("exec limits sh -c", &[LIMITS]).ok();
-    let got = lines(&out);
+    let got = out.lines();
     assert_eq!((got[0], got[2]), ("100663296", "25000 100000"));
     let out = podman
         .run("stats --no-stream --format {{.PIDS}} limits", &[])
@@ -304,9 +299,9 @@ fn unified_keys_and_weights_are_set() {
         "cd /sys/fs/cgroup; cat memory.high cpu.weight cpuset.cpus",
     )
     .ok();
-    assert_eq!(lines(&out)[0], "33554432");
-    assert_eq!(lines(&out)[2], "0");
-    let weight: u32 = lines(&out)[1].parse().unwrap();
+    assert_eq!(out.lines()[0], "33554432");
+    assert_eq!(out.lines()[2], "0");
+    let weight: u32 = out.lines()[1].parse().unwrap();
     assert!((20..100).contains(&weight), "{weight}");
 }
 
@@ -375,7 +370,7 @@ fn networks_are_as_asked_for() {
     if !podman.is_root() && runtime::find("slirp4netns".as_ref()).is_some() {
         // Podman sets it up in the namespace that the runtime has made.
         let out = podman.run("run --rm --network slirp4netns bb ls /sys/class/net", &[]);
-        assert_eq!(lines(&out.ok()), ["lo", "tap0"]);
+        assert_eq!(out.ok().lines(), ["lo", "tap0"]);
     }
 }
 
@@ -424,8 +419,8 @@ fn containers_of_a_pod_share() {
             &[look],
         )
         .ok();
-    assert_eq!(lines(&out), lines(&first));
-    assert_eq!(lines(&out)[0], "shared");
+    assert_eq!(out.lines(), first.lines());
+    assert_eq!(out.lines()[0], "shared");
     podman.run("pod stop -t 60 pod", &[]).ok();
     assert_eq!(podman.inspect("member", ".State.ExitCode"), "9");
     podman.run("pod rm -f -t 0 pod", &[]).ok();
@@ -452,7 +447,7 @@ fn images_are_built() {
         "the runtime under test was not asked"
     );
     let out = podman.run("run --rm --network none built", &[]).ok();
-    assert_eq!(lines(&out), ["b 0", "1000"]);
+    assert_eq!(out.lines(), ["b 0", "1000"]);
 }
 
 #[test]
@@ -502,17 +497,17 @@ fn ids_are_mapped() {
     if podman.is_root() {
         let out = sh(podman, "--uidmap 0:100000:5000 --gidmap 0:200000:5000", map).ok();
         assert_eq!(
-            lines(&out)[0].split_whitespace().collect::<Vec<_>>(),
+            out.lines()[0].split_whitespace().collect::<Vec<_>>(),
             ["0", "100000", "5000"]
         );
-        assert_eq!(lines(&out)[1..], ["0", "0"]);
+        assert_eq!(out.lines()[1..], ["0", "0"]);
         let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
         need!(
             subuid.contains("containers:"),
             "no subordinate ids of `containers` for --userns=auto"
         );
         let out = sh(podman, "--userns auto:size=3000", map).ok();
-        assert_eq!(lines(&out)[0].split_whitespace().nth(2), Some("3000"));
+        assert_eq!(out.lines()[0].split_whitespace().nth(2), Some("3000"));
     } else {
         let me = rustix::process::geteuid().as_raw().to_string();
         let out = sh(
@@ -521,9 +516,9 @@ fn ids_are_mapped() {
             "id -u; touch /tmp/x && stat -c %u /tmp/x",
         )
         .ok();
-        assert_eq!(lines(&out), [me.as_str(), &me]);
+        assert_eq!(out.lines(), [me.as_str(), &me]);
         let out = sh(podman, "--userns nomap", map).ok();
-        assert_eq!(lines(&out).last(), Some(&"0"));
+        assert_eq!(out.lines().last(), Some(&"0"));
     }
 }
 
@@ -548,8 +543,8 @@ fn volumes_can_be_idmapped_or_overlaid() {
     )
     .ok();
     // A tmpfs begins with what it hides.
-    assert_eq!(lines(&out)[..2], ["f", "new"]);
-    assert!(lines(&out).contains(&"passwd"), "{out:?}");
+    assert_eq!(out.lines()[..2], ["f", "new"]);
+    assert!(out.lines().contains(&"passwd"), "{out:?}");
     assert!(!Path::new(&format!("{dir}/new")).exists());
     need!(
         podman.is_root(),

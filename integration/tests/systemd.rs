@@ -401,48 +401,20 @@ fn a_damaged_record_does_not_keep_the_unit() {
     assert!(!exists(unit(&c)));
 }
 
-/// A call of the runtime in a mount namespace of its own that `script` has changed.
-fn elsewhere(sb: &Sandbox, script: &str, variables: &[(&str, &str)], args: &[&str]) -> Outcome {
-    let knarr = sb.command(args);
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "/bin/sh",
-            "-c",
-            &format!("{script} && exec \"$@\""),
-            "sh",
-        ])
-        .arg(knarr.get_program())
-        .args(knarr.get_args())
-        .env("KNARR_SANDBOX", sb.cgroup())
-        .envs(variables.iter().copied());
-    sb.spawn(command).wait()
-}
-
 #[test]
 fn without_a_bus_systemd_is_asked_directly() {
     let sb = sandbox!();
     let bundle = sb.sh_bundle("exec sleep 600", |_| {});
     let no_bus = "mount -t tmpfs none /run/dbus";
-    elsewhere(
-        &sb,
-        no_bus,
-        &[],
-        &["create", "--bundle", bundle.arg(), "direct"],
-    )
-    .ok();
+    sb.elsewhere(no_bus, &[], &["create", "--bundle", bundle.arg(), "direct"])
+        .ok();
     let pid = sb.state("direct")["pid"].as_u64().unwrap();
     assert_eq!(place(u32::try_from(pid).unwrap()), bundle.cgroup);
-    elsewhere(
-        &sb,
-        no_bus,
-        &[],
-        &["update", "--pids-limit", "20", "direct"],
-    )
-    .ok();
+    sb.elsewhere(no_bus, &[], &["update", "--pids-limit", "20", "direct"])
+        .ok();
     assert_eq!(cgroup::read("", &bundle.cgroup, "pids.max"), "20");
-    elsewhere(&sb, no_bus, &[], &["delete", "--force", "direct"]).ok();
+    sb.elsewhere(no_bus, &[], &["delete", "--force", "direct"])
+        .ok();
     assert!(!cgroup::dir("", &bundle.cgroup).exists());
 }
 
@@ -452,25 +424,22 @@ fn without_systemd_there_is_one_clear_error() {
     let none = "mount -t tmpfs none /run/dbus && mount -t tmpfs none /run/systemd";
     let bundle = sb.sh_bundle("exec sleep 600", |_| {});
     let before = sb.look();
-    let out = elsewhere(
-        &sb,
-        none,
-        &[],
-        &["create", "--bundle", bundle.arg(), "alone"],
-    )
-    .fails_with("cannot reach systemd");
+    let out = sb
+        .elsewhere(none, &[], &["create", "--bundle", bundle.arg(), "alone"])
+        .fails_with("cannot reach systemd");
     assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
     sb.rt(&["state", "alone"]).fails_with("does not exist");
     sb.same_as(&before);
     // What it does not take systemd for still goes.
     let c = sb.started("alone", &bundle);
     let limit = read(&c, "pids.max");
-    elsewhere(&sb, none, &[], &["update", "--pids-limit", "20", "alone"])
+    sb.elsewhere(none, &[], &["update", "--pids-limit", "20", "alone"])
         .fails_with("cannot reach systemd");
     assert_eq!(read(&c, "pids.max"), limit, "nothing is changed by half");
-    elsewhere(&sb, none, &[], &["exec", "alone", "/bin/true"]).ok();
-    elsewhere(&sb, none, &[], &["pause", "alone"]).ok();
-    elsewhere(&sb, none, &[], &["resume", "alone"]).ok();
+    sb.elsewhere(none, &[], &["exec", "alone", "/bin/true"])
+        .ok();
+    sb.elsewhere(none, &[], &["pause", "alone"]).ok();
+    sb.elsewhere(none, &[], &["resume", "alone"]).ok();
 }
 
 /// A bus on which nobody is systemd refuses: the files are then as before.
@@ -497,15 +466,13 @@ fn a_refusal_by_the_bus_undoes_the_files() {
     };
     assert!(process::eventually(WAIT, || socket.exists()));
     let variables = [("DBUS_SYSTEM_BUS_ADDRESS", address.as_str())];
-    let out = elsewhere(
-        &sb,
+    let out = sb.elsewhere(
         "true",
         &variables,
         &["update", "--pids-limit", "20", "undo"],
     );
     let bundle = sb.bundle(|_| {});
-    let made = elsewhere(
-        &sb,
+    let made = sb.elsewhere(
         "true",
         &variables,
         &["create", "--bundle", bundle.arg(), "none"],

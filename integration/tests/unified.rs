@@ -220,22 +220,27 @@ fn processes_are_born_in_their_cgroup(sb: &Sandbox) {
         assert!(moves.seen());
     }
     let moves = Moves::watch(&dir);
+    let pid = exec_detached(sb, "born");
+    assert_eq!(place(pid), bundle.cgroup);
+    assert!(!moves.seen(), "the process of exec was moved");
+    let pids = cgroup::processes(&bundle.cgroup);
+    assert!(pids.contains(&pid) && pids.contains(&c.pid), "{pids:?}");
+}
+
+/// The pid of a process that exec leaves in the container.
+fn exec_detached(sb: &Sandbox, id: &str) -> u32 {
     let pid_file = sb.path("pid");
     let exec = [
         "exec",
         "--detach",
         "--pid-file",
         pid_file.to_str().unwrap(),
-        "born",
+        id,
         "/bin/sleep",
         "600",
     ];
     sb.rt(&exec).ok();
-    let pid: u32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
-    assert_eq!(place(pid), bundle.cgroup);
-    assert!(!moves.seen(), "the process of exec was moved");
-    let pids = cgroup::processes(&bundle.cgroup);
-    assert!(pids.contains(&pid) && pids.contains(&c.pid), "{pids:?}");
+    fs::read_to_string(&pid_file).unwrap().parse().unwrap()
 }
 
 fn exec_joins_init_in_a_cgroup_that_was_split(sb: &Sandbox) {
@@ -256,18 +261,7 @@ fn exec_joins_init_in_a_cgroup_that_was_split(sb: &Sandbox) {
         .ok();
     assert_eq!(out.text(), "0::/init");
     let moves = Moves::watch(&cgroup::dir("", &below));
-    let pid_file = sb.path("pid");
-    let exec = [
-        "exec",
-        "--detach",
-        "--pid-file",
-        pid_file.to_str().unwrap(),
-        "split",
-        "/bin/sleep",
-        "600",
-    ];
-    sb.rt(&exec).ok();
-    let pid: u32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+    let pid = exec_detached(sb, "split");
     assert_eq!(place(pid), below);
     assert!(!moves.seen(), "the process of exec was moved");
     let out = sb
@@ -516,29 +510,6 @@ fn a_frozen_place_is_refused(sb: &Sandbox) {
     sb.create("thawed", &bundle).ok();
 }
 
-/// A call of the runtime in a mount namespace of its own that `script` has changed.
-fn elsewhere(sb: &Sandbox, script: &str, args: &[&str]) -> knarr_integration::Outcome {
-    let knarr = sb.command(args);
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "/bin/sh",
-            "-c",
-            &format!("{script} && exec \"$@\""),
-            "sh",
-        ])
-        .arg(knarr.get_program())
-        .args(knarr.get_args());
-    for (name, value) in knarr.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    sb.spawn(command).wait()
-}
-
 fn a_read_only_tree_is_refused(sb: &Sandbox) {
     let bundle = sb.sh_bundle("exec sleep 600", |c| {
         c["linux"]["resources"]["pids"] = json!({"limit": 9});
@@ -546,13 +517,17 @@ fn a_read_only_tree_is_refused(sb: &Sandbox) {
     let before = sb.look();
     let read_only = "mount -o remount,bind,ro /sys/fs/cgroup";
     let create = ["create", "--bundle", bundle.arg(), "ro"];
-    let out = elsewhere(sb, read_only, &create).fails_with("read-only");
+    let out = sb
+        .elsewhere(read_only, &[], &create)
+        .fails_with("read-only");
     assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
     sb.rt(&["state", "ro"]).fails_with("does not exist");
     sb.same_as(&before);
     sb.started("ro", &bundle);
-    elsewhere(sb, read_only, &["update", "--pids-limit", "20", "ro"]).fails_with("read-only");
-    elsewhere(sb, read_only, &["pause", "ro"]).fails_with("read-only");
+    sb.elsewhere(read_only, &[], &["update", "--pids-limit", "20", "ro"])
+        .fails_with("read-only");
+    sb.elsewhere(read_only, &[], &["pause", "ro"])
+        .fails_with("read-only");
     assert_eq!(sb.status("ro"), "running");
     sb.finish("ro");
 }

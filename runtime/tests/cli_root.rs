@@ -35,7 +35,7 @@ fn reachable(program: &Path) -> bool {
         .ancestors()
         .all(|path| path.as_os_str().is_empty() || path.metadata().unwrap().mode() & 1 == 1);
     if !open {
-        skips::note(&format!("{} is not for everybody", program.display()));
+        skips::note(format_args!("{} is not for everybody", program.display()));
     }
     open
 }

@@ -43,7 +43,7 @@ mod tests {
         match found {
             Ok(directory) => Some(directory),
             Err(reason) => {
-                crate::skips::note(&format!("{MODULE} is not available: {reason}"));
+                crate::skips::note(format_args!("{MODULE} is not available: {reason}"));
                 None
             }
         }

@@ -7,8 +7,6 @@ use knarr_integration::peers::Source;
 use knarr_integration::runtime::Outcome;
 use knarr_integration::{json, skip};
 
-use crate::lines;
-
 pub fn limits_and_update(it: &Docker) {
     let box_ = it.detached(
         &[
@@ -135,18 +133,18 @@ pub fn read_only_and_user(it: &Docker) {
             "touch /x || echo refused; touch /scratch/x && echo kept; echo > /dev/null && echo dev",
         )
         .ok();
-    assert_eq!(lines(&out), ["refused", "kept", "dev"]);
+    assert_eq!(out.lines(), ["refused", "kept", "dev"]);
     let out = it
         .sh(
             &["--user", "worker", "--group-add", "3000"],
             "id -u; id -g; id -G; touch /x || echo refused",
         )
         .ok();
-    assert_eq!(lines(&out)[..2], ["1000", "1000"]);
+    assert_eq!(out.lines()[..2], ["1000", "1000"]);
     for group in ["1000", "2000", "3000"] {
-        assert!(lines(&out)[2].contains(group), "{out:#?}");
+        assert!(out.lines()[2].contains(group), "{out:#?}");
     }
-    assert_eq!(lines(&out)[3], "refused");
+    assert_eq!(out.lines()[3], "refused");
     it.sh(
         &["--user", "1234:5678"],
         "test $(id -u):$(id -g) = 1234:5678",
@@ -162,9 +160,9 @@ pub fn devices(it: &Docker) {
         "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fd",
         "stdin",
     ] {
-        assert!(lines(&out).contains(&name), "{name}: {out:#?}");
+        assert!(out.lines().contains(&name), "{name}: {out:#?}");
     }
-    assert!(lines(&out).contains(&"refused"), "{out:#?}");
+    assert!(out.lines().contains(&"refused"), "{out:#?}");
     let out = it.sh(&["--device", "/dev/kmsg:/dev/log0:r"], "ls -l /dev/log0; head -c 1 /dev/log0 >/dev/null && echo reads; echo x > /dev/log0 || echo no-writing").ok();
     assert!(out.stdout.starts_with("crw"), "{out:#?}");
     assert!(out.stdout.contains("no-writing"), "{out:#?}");
@@ -214,7 +212,7 @@ pub fn security_options(it: &Docker) {
         .ok();
     assert_eq!(out.text(), "open");
     let out = it.sh(&[], "cat /proc/kcore | head -c 1 | wc -c; (echo x > /proc/sys/kernel/domainname) 2>/dev/null || echo closed; ls /sys/firmware | wc -l").ok();
-    assert_eq!(lines(&out), ["0", "closed", "0"]);
+    assert_eq!(out.lines(), ["0", "closed", "0"]);
     if fs::read_to_string("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|text| text.starts_with('Y'))
     {
@@ -245,7 +243,7 @@ pub fn ulimits_sysctls_and_friends(it: &Docker) {
         )
         .ok();
     assert_eq!(
-        lines(&out),
+        out.lines(),
         [
             "100",
             "200",

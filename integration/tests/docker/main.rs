@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use knarr_integration::daemon::PATIENCE;
 use knarr_integration::docker::{Docker, IMAGE, RUNTIME};
 use knarr_integration::peers::{self, Source};
-use knarr_integration::runtime::Outcome;
 use knarr_integration::{cgroup, process, skip};
 
 use build::{build_classic, build_with_buildkit, compose_up_and_down};
@@ -27,18 +26,6 @@ use surroundings::{
     namespaces_of_another_container, networks, process_namespace_of_the_host, published_ports,
     volumes_and_tmpfs,
 };
-
-/// Names every test for both sources.
-macro_rules! both {
-    ($($test:ident),* $(,)?) => {
-        mod newest {
-            $(#[test] fn $test() { super::on(super::Source::Newest, &super::NEWEST, super::$test); })*
-        }
-        mod debian {
-            $(#[test] fn $test() { super::on(super::Source::Debian, &super::DEBIAN, super::$test); })*
-        }
-    };
-}
 
 static NEWEST: LazyLock<Docker> = LazyLock::new(|| Docker::new(Source::Newest));
 static DEBIAN: LazyLock<Docker> = LazyLock::new(|| Docker::new(Source::Debian));
@@ -69,7 +56,7 @@ fn on(source: Source, daemon: &'static LazyLock<Docker>, test: fn(&Docker)) {
     test(daemon);
 }
 
-both!(
+knarr_integration::both!(
     the_daemon_knows_the_runtime,
     run_gives_output_and_exit_code,
     run_interactive_on_a_terminal,
@@ -100,11 +87,6 @@ both!(
     compose_up_and_down,
     as_runc,
 );
-
-/// Lines of output without carriage returns.
-fn lines(out: &Outcome) -> Vec<&str> {
-    out.stdout.lines().map(str::trim_end).collect()
-}
 
 fn the_daemon_knows_the_runtime(it: &Docker) {
     let info = it.docker(&["info", "--format", "{{json .}}"]).ok().json();
@@ -208,7 +190,7 @@ fn exec_variants(it: &Docker) {
     );
     let flags = ["-u", "1000:2000", "-w", "/var", "-e", "B=exec"];
     let out = box_.exec(&flags, "id -u; id -g; pwd; echo $A $B").ok();
-    assert_eq!(lines(&out), ["1000", "2000", "/var", "run exec"]);
+    assert_eq!(out.lines(), ["1000", "2000", "/var", "run exec"]);
     let out = box_
         .exec(&["--privileged"], "grep CapEff /proc/self/status")
         .ok();

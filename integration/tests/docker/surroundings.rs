@@ -6,8 +6,6 @@ use knarr_integration::daemon::PATIENCE;
 use knarr_integration::docker::Docker;
 use knarr_integration::{cgroup, process};
 
-use crate::lines;
-
 pub fn process_namespace_of_the_host(it: &Docker) {
     let host = it.pen.run(&["readlink", "/proc/self/ns/pid"]).ok();
     let out = it
@@ -16,7 +14,7 @@ pub fn process_namespace_of_the_host(it: &Docker) {
             "readlink /proc/self/ns/pid; ps | grep -c dockerd",
         )
         .ok();
-    assert_eq!(lines(&out)[0], host.text());
+    assert_eq!(out.lines()[0], host.text());
     let box_ = it.detached(&["--pid=host"], "hostpid", "sleep 604 & sleep 605 & wait");
     let group = box_.cgroup();
     assert!(process::eventually(PATIENCE, || cgroup::processes(&group)
@@ -35,7 +33,7 @@ pub fn process_namespace_of_the_host(it: &Docker) {
         )
         .ok();
     let own = it.pen.run(&["readlink", "/proc/self/ns/ipc"]).ok();
-    assert_eq!(lines(&host)[0], own.text());
+    assert_eq!(host.lines()[0], own.text());
 }
 
 pub fn namespaces_of_another_container(it: &Docker) {
@@ -55,7 +53,7 @@ pub fn networks(it: &Docker) {
     let out = it
         .sh(&["--network", "none"], "ls /sys/class/net; ip addr show lo")
         .ok();
-    assert_eq!(lines(&out)[0], "lo");
+    assert_eq!(out.lines()[0], "lo");
     assert!(out.stdout.contains("127.0.0.1"), "{out:#?}");
     let host = it.pen.run(&["readlink", "/proc/self/ns/net"]).ok();
     let out = it

@@ -5,6 +5,11 @@ use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
 
+#[path = "../../tests/skips/mod.rs"]
+mod skips;
+
+pub(crate) use skips::note as note_skip;
+
 /// Runs `f` in a forked child and returns what it returned there.
 pub(crate) fn in_child(f: impl FnOnce() -> Result<String>) -> Result<String> {
     let (mut reader, mut writer) = std::io::pipe().unwrap();
@@ -56,20 +61,6 @@ pub(crate) fn status(field: &str) -> String {
         .unwrap()
         .trim()
         .to_owned()
-}
-
-/// Says on stderr, and in the file that `KNARR_SKIPS` names, that the test of this thread did not run.
-pub(crate) fn note_skip(reason: std::fmt::Arguments<'_>) {
-    let thread = std::thread::current();
-    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or("?"));
-    eprint!("{line}");
-    if let Some(file) = std::env::var_os("KNARR_SKIPS") {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(file);
-        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    }
 }
 
 /// Whether the test runs as root; says why it is skipped where not.

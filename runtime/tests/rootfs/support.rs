@@ -24,7 +24,7 @@ pub fn isolated(name: &str, unshare: &[&str], body: impl FnOnce()) {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        crate::skips::note(&format!("{name} needs root"));
+        crate::skips::note(format_args!("{name} needs root"));
         return;
     }
     isolated_with(name, unshare, &[]);

@@ -1,9 +1,9 @@
-//! What a test says that does not run here.
+//! What a test says that does not run here: for unit tests and those beside this directory.
 
 use std::io::Write;
 
 /// Says on stderr, and in the file that `KNARR_SKIPS` names, that the test of this thread did not run.
-pub fn note(reason: &str) {
+pub fn note(reason: impl std::fmt::Display) {
     let thread = std::thread::current();
     let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or("?"));
     eprint!("{line}");

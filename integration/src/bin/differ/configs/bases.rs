@@ -6,53 +6,14 @@ use crate::place::Place;
 
 const DOCKER: &str = include_str!("../../../../bundles/docker-like.json");
 
-/// What containerd and Docker mask.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-const READONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 /// The integration tests' own: a tmpfs on /dev, six namespaces, fourteen capabilities.
 pub fn plain(_: &Place) -> Value {
     bundle::config("", "1.3.0")
 }
 
 /// What `runc spec` and `crun spec` write, without the terminal.
-pub fn spec(place: &Place) -> Value {
-    let mut config = plain(place);
-    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    config["process"]["capabilities"] =
-        json!({"bounding": capabilities, "effective": capabilities, "permitted": capabilities});
-    config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}]);
-    config["process"]["noNewPrivileges"] = json!(true);
-    config["root"]["readonly"] = json!(true);
-    bundle::push(
-        &mut config,
-        "/mounts",
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-               "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
-    );
-    config["linux"]["maskedPaths"] = json!(MASKED);
-    config["linux"]["readonlyPaths"] = json!(READONLY);
-    config
+pub fn spec(_: &Place) -> Value {
+    bundle::runc_spec()
 }
 
 /// What `runc spec --rootless` writes, but for the map: the caller is root.
@@ -160,8 +121,8 @@ pub fn pause(place: &Place) -> Value {
         "source": place.file("resolv.conf"), "options": ["rbind", "ro", "nosuid", "nodev", "noexec"]}),
     );
     config["linux"]["resources"]["cpu"] = json!({"shares": 2});
-    config["linux"]["maskedPaths"] = json!(MASKED);
-    config["linux"]["readonlyPaths"] = json!(READONLY);
+    config["linux"]["maskedPaths"] = json!(bundle::MASKED);
+    config["linux"]["readonlyPaths"] = json!(bundle::READONLY);
     config
 }
 
@@ -210,8 +171,8 @@ pub fn pod(place: &Place) -> Value {
         "memory": {"limit": 134_217_728, "swap": 134_217_728},
         "cpu": {"shares": 102, "quota": 50_000, "period": 100_000},
     });
-    config["linux"]["maskedPaths"] = json!(MASKED);
-    config["linux"]["readonlyPaths"] = json!(READONLY);
+    config["linux"]["maskedPaths"] = json!(bundle::MASKED);
+    config["linux"]["readonlyPaths"] = json!(bundle::READONLY);
     config
 }
 
