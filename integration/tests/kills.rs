@@ -7,11 +7,13 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use knarr_integration::host::Snapshot;
 use knarr_integration::trace::{Ended, kill_at};
-use knarr_integration::{Bundle, Sandbox, Value, json, process};
+use knarr_integration::{Bundle, Sandbox, Value, cgroup, json, process};
 
 /// More calls than any command makes: a loop that does not end is a failure.
 const MAX_CALLS: u64 = 5000;
@@ -187,6 +189,79 @@ fn init_in_create_with_a_joined_user_namespace() {
 #[test]
 fn the_runtime_in_create_with_a_joined_user_namespace() {
     in_a_joined_user_namespace(RUNTIME);
+}
+
+/// A cgroup of the path that create will use, in each hierarchy that it is missing in, with a process
+/// that is none of the container's. Nothing where it is missing nowhere.
+fn stranger(path: &str) -> Option<Child> {
+    let missing: Vec<PathBuf> = cgroup::hierarchies()
+        .iter()
+        // Its cgroups take no process before they have processors and memory.
+        .filter(|hierarchy| !hierarchy.ends_with("cpuset"))
+        .map(|hierarchy| hierarchy.join(path.trim_start_matches('/')))
+        .filter(|dir| !dir.exists())
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    for dir in missing {
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    Some(child)
+}
+
+#[track_caller]
+fn spared(mut stranger: Child, path: &str, at: &str) {
+    // A killed one is gone a moment later.
+    std::thread::sleep(Duration::from_millis(2));
+    let ended = stranger.try_wait().unwrap();
+    assert_eq!(ended, None, "{at}: a process of somebody else was killed");
+    assert!(cgroup::processes(path).contains(&stranger.id()), "{at}");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn create_in_a_cgroup_of_somebody_else() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let args = ["create", "--bundle", bundle.arg(), "c"];
+    for nth in 1..MAX_CALLS {
+        let other = stranger(&bundle.cgroup).unwrap();
+        let Ended { killed, call, code } = kill_at(sb.traced(&args), RUNTIME, nth);
+        let at = format!("killed at call {nth} ({call})");
+        sb.rt(&["delete", "--force", "c"]).ok();
+        spared(other, &bundle.cgroup, &at);
+        cgroup::remove(sb.cgroup());
+        if !killed {
+            assert_eq!(code, 1, "the cgroup is in use");
+            return;
+        }
+    }
+    panic!("create does not end");
+}
+
+/// Somebody makes the cgroup that a killed create has not come to.
+#[test]
+fn create_before_somebody_else() {
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|_| {});
+    let args = ["create", "--bundle", bundle.arg(), "c"];
+    for nth in 1..MAX_CALLS {
+        let Ended { killed, call, .. } = kill_at(sb.traced(&args), RUNTIME, nth);
+        let other = stranger(&bundle.cgroup);
+        sb.rt(&["delete", "--force", "c"]).ok();
+        let Some(other) = other else {
+            assert!(killed && nth > 20, "made in {nth} calls");
+            return;
+        };
+        let at = format!("killed at call {nth} ({call})");
+        spared(other, &bundle.cgroup, &at);
+        cgroup::remove(sb.cgroup());
+    }
+    panic!("create makes no cgroup");
 }
 
 #[test]
