@@ -374,9 +374,9 @@ impl Exec<'_> {
             .filter
             .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
         self.attributes.complete_environment(&root);
-        let program = self
-            .attributes
-            .become_user(root, early, channel, &[channel.as_fd()])?;
+        let program =
+            self.attributes
+                .become_user(root, &self.procfs, early, channel, &[channel.as_fd()])?;
         fault!("exec.init.program");
         channel.send(&Message::Ready)?;
         channel.wait_for_go()?;
