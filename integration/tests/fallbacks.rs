@@ -185,15 +185,7 @@ fn where_unknown_calls_are_not_permitted() {
 
 /// A call of the runtime without some system calls.
 fn call(sb: &Sandbox, list: &str, args: &[&str]) -> knarr_integration::Outcome {
-    let mut command = runtime::command(&knarr_integration::without::launcher());
-    command
-        .env("KNARR_SANDBOX", sb.cgroup())
-        .args(["without", list])
-        .arg(runtime::path())
-        .arg("--root")
-        .arg(sb.root())
-        .args(args);
-    sb.spawn(command).wait()
+    sb.spawn(sb.without(list, args)).wait()
 }
 
 #[test]
