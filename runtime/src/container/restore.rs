@@ -39,6 +39,7 @@ impl Container {
     /// As [`Container::create`], and what criu fails with; nothing is left then.
     pub fn restore(root: &Path, options: &RestoreOptions) -> Result<(i32, Vec<String>)> {
         protect::require()?;
+        protect::let_go();
         proc::require_one_thread()?;
         let detach = options.run.detach;
         let signals = run::prepare_to_wait(&options.run)?;
