@@ -40,6 +40,7 @@ impl Container {
     /// As [`Container::create`], and what criu fails with; nothing is left then.
     pub fn restore(root: &Path, options: &RestoreOptions) -> Result<(i32, Vec<String>)> {
         protect::require()?;
+        protect::let_go();
         proc::require_one_thread()?;
         let detach = options.run.detach;
         let signals = run::prepare_to_wait(&options.run)?;
@@ -123,12 +124,13 @@ impl Restore<'_> {
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
-        self.record.cgroup = cgroup.record();
+        self.record.cgroup = cgroup.planned();
         self.store.write(STATE, &self.record.to_json()?)?;
-        self.store.write(CONFIG, &self.bundle.text)?;
         let default_resources = Resources::default();
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
+        // From here on the cgroup is the container's, as in create.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
 
         let into = cgroup.clone_into()?;
         let mut private = Entered::default();
