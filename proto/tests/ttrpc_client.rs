@@ -324,6 +324,44 @@ fn a_broken_connection_ends_all_calls() {
 }
 
 #[test]
+fn an_answer_before_the_end_counts() {
+    let directory = TempDir::new().unwrap();
+    for round in 0..50 {
+        let path = directory.path().join(round.to_string());
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut receiver = Receiver::default();
+            let mut bytes = [0; 10];
+            loop {
+                let count = socket.read(&mut bytes).unwrap();
+                receiver.push(&bytes[..count]);
+                if let Some(Received::Call(call)) = receiver.take() {
+                    let mut out = Vec::new();
+                    answer(&mut out, call.stream, Ok(()));
+                    return socket.write_all(&out).unwrap();
+                }
+            }
+        });
+        in_runtime(async {
+            let tasks = TaskClient::v3(Client::connect(&path).await.unwrap());
+            let calls = (0..20).map(|_| {
+                let tasks = tasks.clone();
+                tokio::spawn(
+                    async move { tasks.pause(&task::PauseRequest::default(), &soon()).await },
+                )
+            });
+            let mut calls = calls.collect::<Vec<_>>().into_iter();
+            assert_eq!(calls.next().unwrap().await.unwrap(), Ok(()));
+            for call in calls {
+                assert!(matches!(call.await.unwrap(), Err(Error::Closed(_))));
+            }
+        });
+        server.join().unwrap();
+    }
+}
+
+#[test]
 fn messages_that_are_too_long_fail_their_call_alone() {
     with_client(|client| async move {
         let tasks = TaskClient::v3(client);

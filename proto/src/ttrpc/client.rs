@@ -123,10 +123,16 @@ impl Calls {
         }
     }
 
-    /// Ends all calls. The first reason stays.
-    fn end(&self, reason: &str) {
+    /// Lets no call begin any more. The first reason stays.
+    fn refuse(&self, reason: &str) -> String {
         let mut calls = self.lock();
-        let reason = calls.ended.get_or_insert_with(|| reason.to_owned()).clone();
+        calls.ended.get_or_insert_with(|| reason.to_owned()).clone()
+    }
+
+    /// Ends all calls.
+    fn end(&self, reason: &str) {
+        let reason = self.refuse(reason);
+        let mut calls = self.lock();
         for (_, waiting) in calls.waiting.drain() {
             let _ = waiting.send(Err(Error::Closed(reason.clone())));
         }
@@ -264,7 +270,8 @@ impl Client {
 async fn write(mut socket: OwnedWriteHalf, mut frames: mpsc::Receiver<Vec<u8>>, calls: Calls) {
     while let Some(frame) = frames.recv().await {
         if let Err(error) = socket.write_all(&frame).await {
-            calls.end(&error.to_string());
+            // Answers may have come before the end, so the reader ends the calls.
+            calls.refuse(&error.to_string());
             return;
         }
     }
