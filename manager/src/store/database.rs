@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use prost::Message;
 use redb::backends::FileBackend;
 use redb::{
-    Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value,
     WriteTransaction,
 };
 use tokio::sync::{oneshot, watch};
@@ -47,6 +47,7 @@ const BATCH: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const VERSION_KEY: &str = "version";
+const LAST_ID_KEY: &str = "last id";
 
 /// The database of one manager.
 #[derive(Debug)]
@@ -397,11 +398,11 @@ pub trait Look {
     ///
     /// # Errors
     /// Where the database can't be read, and those of `row`.
-    fn rows<K: Key + 'static>(
+    fn rows<K: Key + 'static, V: Value + 'static>(
         &self,
-        table: TableDefinition<'_, K, Bytes>,
+        table: TableDefinition<'_, K, V>,
         start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<bool>,
+        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
     ) -> Result<()>;
 
     /// One value, `None` where there is none.
@@ -436,10 +437,10 @@ pub trait Look {
     }
 }
 
-fn walk<K: Key + 'static>(
-    table: &impl ReadableTable<K, Bytes>,
+fn walk<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
     start: K::SelfType<'_>,
-    mut row: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<bool>,
+    mut row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
 ) -> Result<()> {
     for entry in table.range::<K::SelfType<'_>>(start..).map_err(lost)? {
         let (key, value) = entry.map_err(lost)?;
@@ -466,11 +467,11 @@ impl Look for Read {
         value.map(|value| look(value.value())).transpose()
     }
 
-    fn rows<K: Key + 'static>(
+    fn rows<K: Key + 'static, V: Value + 'static>(
         &self,
-        table: TableDefinition<'_, K, Bytes>,
+        table: TableDefinition<'_, K, V>,
         start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<bool>,
+        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
     ) -> Result<()> {
         walk(&self.0.open_table(table).map_err(lost)?, start, row)
     }
@@ -519,11 +520,11 @@ impl Look for Write {
         value.map(|value| look(value.value())).transpose()
     }
 
-    fn rows<K: Key + 'static>(
+    fn rows<K: Key + 'static, V: Value + 'static>(
         &self,
-        table: TableDefinition<'_, K, Bytes>,
+        table: TableDefinition<'_, K, V>,
         start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<bool>,
+        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
     ) -> Result<()> {
         walk(
             &self.transaction.open_table(table).map_err(lost)?,
@@ -557,6 +558,46 @@ impl Write {
     pub fn remove<K: Key + 'static>(
         &self,
         table: TableDefinition<'_, K, Bytes>,
+        key: K::SelfType<'_>,
+    ) -> Result<bool> {
+        let mut table = self.transaction.open_table(table).map_err(lost)?;
+        Ok(table.remove(key).map_err(lost)?.is_some())
+    }
+
+    /// A number that was never given before: names files.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn next_id(&self) -> Result<u64> {
+        let mut meta = self.transaction.open_table(META).map_err(lost)?;
+        let last = meta.get(LAST_ID_KEY).map_err(lost)?;
+        let last = last.and_then(|last| last.value().try_into().ok());
+        let next = last.map_or(1, |last| u64::from_le_bytes(last) + 1);
+        meta.insert(LAST_ID_KEY, next.to_le_bytes().as_slice())
+            .map_err(lost)?;
+        Ok(next)
+    }
+
+    /// Marks a row of a table without values. Whether it was marked already.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn mark<K: Key + 'static>(
+        &self,
+        table: TableDefinition<'_, K, ()>,
+        key: K::SelfType<'_>,
+    ) -> Result<bool> {
+        let mut table = self.transaction.open_table(table).map_err(lost)?;
+        Ok(table.insert(key, ()).map_err(lost)?.is_some())
+    }
+
+    /// Removes a mark. Whether it was there.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn unmark<K: Key + 'static>(
+        &self,
+        table: TableDefinition<'_, K, ()>,
         key: K::SelfType<'_>,
     ) -> Result<bool> {
         let mut table = self.transaction.open_table(table).map_err(lost)?;
