@@ -264,6 +264,7 @@ impl Content {
             return Err(Error::invalid("the reference of a blob to write is empty"));
         }
         let turn = self.0.take_turn(namespace, &order.reference)?;
+        let id = self.0.database.next_id();
         let (space, asked) = (namespace.to_owned(), order.clone());
         let job = move |write: &Write| {
             if let Some(expected) = &asked.expected
@@ -292,7 +293,7 @@ impl Content {
                 return Ok(Some(row));
             }
             let row = Ingest {
-                id: write.next_id()?,
+                id,
                 expected: asked
                     .expected
                     .as_ref()

@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
@@ -32,8 +33,8 @@ use redb::{
 use tokio::sync::{oneshot, watch};
 
 use super::schema::{
-    BLOBS, Bytes, CONTAINERS, EVENTS, Event, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, META,
-    NAMESPACES, SANDBOXES, SNAPSHOTS, VERSION, decode,
+    BLOBS, Bytes, CHILDREN, CONTAINERS, EVENTS, Event, IMAGES, INGESTS, LEASE_RESOURCES, LEASES,
+    META, NAMESPACES, SANDBOXES, SNAPSHOTS, VERSION, decode,
 };
 use crate::error::{Code, Error, Result};
 
@@ -47,12 +48,16 @@ const BATCH: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const VERSION_KEY: &str = "version";
-const LAST_ID_KEY: &str = "last id";
+const FIRST_ID_KEY: &str = "first id";
+
+/// More files than one run of the program makes.
+const IDS_OF_A_START: u64 = 1 << 32;
 
 /// The database of one manager.
 #[derive(Debug)]
 pub struct Database {
     shared: Arc<Shared>,
+    ids: AtomicU64,
     queue: Option<Sender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -107,6 +112,7 @@ impl Database {
                 .map_err(|error| fault(path, error.into()))?;
             Read(read).last_event()?
         };
+        let ids = AtomicU64::new(reserve_ids(&database).map_err(|error| fault(path, error))?);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             open: RwLock::new(Some(database)),
@@ -123,6 +129,7 @@ impl Database {
         };
         Ok(Self {
             shared,
+            ids,
             queue: Some(queue),
             writer: Some(writer),
         })
@@ -157,6 +164,11 @@ impl Database {
         let queue = self.queue.as_ref().ok_or_else(closed)?;
         queue.send(Box::new(job)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
+    }
+
+    /// A number that was never given before: names files.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The number of the newest event, and a notice of each that comes.
@@ -350,12 +362,27 @@ fn make_tables(database: &redb::Database) -> Result<(), redb::Error> {
     write.open_table(NAMESPACES)?;
     write.open_table(LEASE_RESOURCES)?;
     write.open_table(SNAPSHOTS)?;
+    write.open_table(CHILDREN)?;
     write.open_table(EVENTS)?;
     let mut meta = write.open_table(META)?;
     meta.insert(VERSION_KEY, VERSION.to_le_bytes().as_slice())?;
     drop(meta);
     write.commit()?;
     Ok(())
+}
+
+/// Takes a range of numbers that no other start of the program gives, and its first.
+fn reserve_ids(database: &redb::Database) -> Result<u64, redb::Error> {
+    let write = database.begin_write()?;
+    let mut meta = write.open_table(META)?;
+    let first = meta.get(FIRST_ID_KEY)?;
+    let first = first.and_then(|first| first.value().try_into().ok());
+    let first = first.map_or(1, u64::from_le_bytes);
+    let next = first.saturating_add(IDS_OF_A_START);
+    meta.insert(FIRST_ID_KEY, next.to_le_bytes().as_slice())?;
+    drop(meta);
+    write.commit()?;
+    Ok(first)
 }
 
 /// What a fault of the database means for a client.
@@ -564,20 +591,6 @@ impl Write {
         Ok(table.remove(key).map_err(lost)?.is_some())
     }
 
-    /// A number that was never given before: names files.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn next_id(&self) -> Result<u64> {
-        let mut meta = self.transaction.open_table(META).map_err(lost)?;
-        let last = meta.get(LAST_ID_KEY).map_err(lost)?;
-        let last = last.and_then(|last| last.value().try_into().ok());
-        let next = last.map_or(1, |last| u64::from_le_bytes(last) + 1);
-        meta.insert(LAST_ID_KEY, next.to_le_bytes().as_slice())
-            .map_err(lost)?;
-        Ok(next)
-    }
-
     /// Marks a row of a table without values. Whether it was marked already.
     ///
     /// # Errors
@@ -624,7 +637,7 @@ pub fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::super::schema::{Namespace, Typed};
     use super::*;

@@ -197,7 +197,7 @@ fn resources(look: &impl Look, namespace: &str, id: &str) -> Result<Vec<Resource
 ///
 /// # Errors
 /// `NotFound` without the lease.
-pub(super) fn keep(
+pub(crate) fn keep(
     write: &Write,
     namespace: &str,
     lease: Option<&str>,
@@ -211,7 +211,7 @@ pub(super) fn keep(
 }
 
 /// The reverse of [`keep`]; without complaint where the lease has gone.
-pub(super) fn release(
+pub(crate) fn release(
     write: &Write,
     namespace: &str,
     lease: Option<&str>,

@@ -145,7 +145,7 @@ fn any(
 }
 
 /// Makes a namespace that a client uses without having made it.
-pub(super) fn ensure(write: &Write, name: &str) -> Result<()> {
+pub(crate) fn ensure(write: &Write, name: &str) -> Result<()> {
     if write.get::<_, Namespace>(NAMESPACES, name)?.is_none() {
         name::check(name)?;
         write.put(NAMESPACES, name, &Namespace::default())?;

@@ -12,6 +12,8 @@
 //! blobs            namespace, digest            Blob         the data lies beside the database
 //! ingests          namespace, reference         Ingest       blobs that are being written
 //! snapshots        namespace, snapshotter, key  Snapshot
+//! children         namespace, snapshotter,      nothing      which snapshots are built upon which
+//!                  parent, key
 //! events           sequence number              Event        the log, oldest first
 //! ```
 //!
@@ -30,7 +32,7 @@ use crate::error::{Code, Error, Result};
 /// The version that this program writes.
 pub const VERSION: u32 = 1;
 
-pub(super) type Bytes = &'static [u8];
+pub(crate) type Bytes = &'static [u8];
 type One = &'static str;
 type Two = (&'static str, &'static str);
 type Three = (&'static str, &'static str, &'static str);
@@ -46,7 +48,8 @@ pub(super) const LEASE_RESOURCES: TableDefinition<'_, Four, ()> =
     TableDefinition::new("lease_resources");
 pub(super) const BLOBS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("blobs");
 pub(super) const INGESTS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("ingests");
-pub(super) const SNAPSHOTS: TableDefinition<'_, Three, Bytes> = TableDefinition::new("snapshots");
+pub(crate) const SNAPSHOTS: TableDefinition<'_, Three, Bytes> = TableDefinition::new("snapshots");
+pub(crate) const CHILDREN: TableDefinition<'_, Four, ()> = TableDefinition::new("children");
 pub(super) const EVENTS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("events");
 
 /// A value of a protobuf `Any`: the name of its type and its bytes.
@@ -235,6 +238,20 @@ pub struct Snapshot {
     /// When it was changed last.
     #[prost(int64, tag = "6")]
     pub updated: i64,
+    /// What it takes on the disk beyond its parent, known once it is committed.
+    #[prost(message, optional, tag = "7")]
+    pub usage: Option<Usage>,
+}
+
+/// What something takes on a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Usage {
+    /// Blocks, in bytes.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// Files, directories and the like.
+    #[prost(uint64, tag = "2")]
+    pub inodes: u64,
 }
 
 /// What a snapshot is for. The numbers are those of the API.
@@ -271,7 +288,7 @@ pub struct Event {
 ///
 /// # Errors
 /// `DataLoss` where the bytes are none.
-pub(super) fn decode<T: Message + Default>(
+pub(crate) fn decode<T: Message + Default>(
     bytes: &[u8],
     what: impl FnOnce() -> String,
 ) -> Result<T> {
