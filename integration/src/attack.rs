@@ -317,15 +317,21 @@ impl Victim {
 /// Where [`install`] puts the attacker's program.
 pub const ATTACKER: &str = "/bin/attacker";
 
-/// Puts `program` at [`ATTACKER`], and the libraries that it needs where it looks for them.
+/// The attacker's program on the host.
+#[must_use]
+pub fn program() -> PathBuf {
+    runtime::beside("attacker")
+}
+
+/// Puts the attacker's program at [`ATTACKER`], and the libraries that it needs where it looks for them.
 ///
 /// # Panics
 /// Where files cannot be copied.
-pub fn install(bundle: &Bundle, program: &str) {
+pub fn install(bundle: &Bundle) {
     let rootfs = bundle.rootfs();
     let own = rootfs.join(&ATTACKER[1..]);
-    copy(Path::new(program), &own);
-    install_libraries(bundle, Path::new(program));
+    copy(&program(), &own);
+    install_libraries(bundle, &program());
 }
 
 /// Puts the libraries of a program into the root file system, so that it runs in there.

@@ -1,6 +1,8 @@
-//! The programs that call a runtime, where `integration/peers/fetch` puts them.
+//! The programs that call a runtime, and the runtimes to compare with, where `integration/peers/fetch` puts them.
 
 use std::path::{Path, PathBuf};
+
+use crate::runtime;
 
 /// Where a daemon comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,36 @@ pub fn client(name: &str) -> Option<PathBuf> {
     Some(dir().join("clients").join(name)).filter(|path| path.is_file())
 }
 
+/// The runc to compare with: the version that is brought, else an installed one.
+#[must_use]
+pub fn runc() -> Option<PathBuf> {
+    runtime::find(&dir().join("runc/runc")).or_else(|| runtime::find(Path::new("runc")))
+}
+
+/// The crun programs to compare with: an installed one, and the newest that Debian packages.
+#[must_use]
+pub fn cruns() -> Vec<PathBuf> {
+    let newest = dir().join("crun-new/crun");
+    [Path::new("crun"), &newest]
+        .into_iter()
+        .filter_map(runtime::find)
+        .collect()
+}
+
+/// Whether a program that `make peers` installs is there; else what [`missing`] says.
+///
+/// # Errors
+/// The reason to skip.
+///
+/// # Panics
+/// Where the peers are needed.
+pub fn installed(name: &str) -> Result<(), String> {
+    match runtime::find(Path::new(name)) {
+        Some(_) => Ok(()),
+        None => Err(missing(name)),
+    }
+}
+
 /// What to do where a peer is missing: fails where `KNARR_NEED_PEERS` is set, else gives the reason to skip.
 ///
 /// # Panics
@@ -58,11 +90,17 @@ pub fn client(name: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn missing(name: &str) -> String {
     let text = format!(
-        "{name} is not below {}: `make peers` brings it",
+        "{name} is neither installed nor below {}: `make peers` brings it",
         dir().display()
     );
-    assert!(std::env::var_os("KNARR_NEED_PEERS").is_none(), "{text}");
+    assert!(!needed(), "{text}");
     text
+}
+
+/// Whether a missing peer is a failure: `KNARR_NEED_PEERS` is set.
+#[must_use]
+pub fn needed() -> bool {
+    std::env::var_os("KNARR_NEED_PEERS").is_some()
 }
 
 /// Names every test of a file for both sources: the file has a daemon of each, `NEWEST` and `DEBIAN`,

@@ -184,6 +184,19 @@ impl Sandbox {
         command
     }
 
+    /// The runtime as a command without the system calls of `list`, as `KNARR_WITHOUT` has it.
+    #[must_use]
+    pub fn without(&self, list: &str, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .args(["without", list])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+    }
+
     /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
     #[must_use]
     pub fn traced(&self, args: &[&str]) -> Command {

@@ -15,9 +15,6 @@ use knarr_integration::{Sandbox, bundle, cgroup, fell, json, process, skip, unpr
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-/// The program of the attacker's side.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_attacker");
-
 /// A container that floods a terminal which nobody reads: it can be looked at and killed, and the runtime ended
 /// Ids: no CVE
 #[test]
@@ -190,7 +187,7 @@ fn notify_socket() {
         );
         c["process"]["args"] = json!(["/bin/sh", "-c", script]);
     });
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let path = sb.path("manager.sock");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager

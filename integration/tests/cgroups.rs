@@ -567,6 +567,53 @@ fn cgroup_mount_without_a_namespace_shows_the_hosts() {
     assert_eq!(out.text(), "42", "{out:?}");
 }
 
+/// A cgroup namespace begins somewhere; the container's user namespace has to own it to see that.
+#[test]
+fn cgroup_mount_in_a_namespace_of_others_is_refused() {
+    let sb = Sandbox::new();
+    let base = sb.sleeper("base", |_| {});
+    let bundle = sb.sh_bundle("ls /sys/fs/cgroup", |c| {
+        user_namespace(c);
+        let path = process::namespace_path(base.pid, "cgroup");
+        drop_namespace(c, "cgroup");
+        push(
+            c,
+            "/linux/namespaces",
+            json!({"type": "cgroup", "path": path}),
+        );
+        push(
+            c,
+            "/mounts",
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "ro"]}),
+        );
+    });
+    let before = sb.look();
+    let out = sb
+        .run(&bundle)
+        .fails_with("belongs to another user namespace");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    sb.same_as(&before);
+}
+
+/// The same of version 2 is in `unified`.
+#[test]
+fn a_read_only_tree_is_refused() {
+    needs_v1!("pids");
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["linux"]["resources"]["pids"] = json!({"limit": 9}));
+    let before = sb.look();
+    let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
+        mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
+    let create = ["create", "--bundle", bundle.arg(), "ro"];
+    let out = sb
+        .elsewhere(read_only, &[], &create)
+        .fails_with("read-only");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    sb.rt(&["state", "ro"]).fails_with("does not exist");
+    sb.same_as(&before);
+}
+
 #[test]
 fn cgroup_mount_shows_the_containers_own() {
     let sb = Sandbox::new();

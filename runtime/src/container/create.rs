@@ -373,9 +373,6 @@ impl Builder<'_> {
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
-        // Whole or not makes no difference before there is a record.
-        self.store.write_first(CONFIG, &self.bundle.text)?;
-        fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
         self.store.write(STATE, &record.to_json()?)?;
@@ -399,6 +396,9 @@ impl Builder<'_> {
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
         fault!("create.cgroup");
+        // From here on the cgroup is the container's, with everything in it: see `Store`.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
+        fault!("create.config");
 
         let sources = HostSources::open(&layout)?;
         fault!("create.sources");
@@ -434,6 +434,7 @@ impl Builder<'_> {
         }
         let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
+                protect::let_go();
                 drop(ours);
                 if helper {
                     init::run_helper(plan, theirs)
@@ -512,6 +513,7 @@ impl Builder<'_> {
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
         fault!("create.go");
+        protect::let_go();
         let console = self.accompany(&ours, record, pidfd)?;
         fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {
