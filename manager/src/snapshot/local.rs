@@ -307,6 +307,17 @@ impl Local {
         .await
     }
 
+    /// Removes a record; the directory goes with the next [`Local::clean_up`].
+    pub(crate) fn forget(
+        write: &Write,
+        namespace: &str,
+        driver: &str,
+        key: &str,
+        parent: &str,
+    ) -> Result<()> {
+        remove(write, namespace, driver, key, parent)
+    }
+
     /// Removes a directory when there is time; the cleaner does it where this fails.
     fn discard(&self, id: u64) {
         let inner = Arc::clone(&self.0);

@@ -10,7 +10,7 @@
 //! file has its name, its row is written. Whatever ends in between leaves a file that no row names,
 //! which the collector removes, or an ingest to go on with: its row is kept until the blob has one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -23,7 +23,8 @@ use super::digest::{Algorithm, Digest, Hasher};
 use super::filter::{Fields, Filters, entry};
 use super::leases;
 use super::name::{Labels, check_labels};
-use super::schema::{BLOBS, Blob, INGESTS, Ingest};
+use super::namespaces;
+use super::schema::{BLOBS, Blob, INGESTS, Ingest, NAMESPACES, decode};
 use crate::error::{Code, Error, Result};
 
 /// How much is read at once to compute a digest again, in bytes.
@@ -206,6 +207,18 @@ impl Content {
         Ok(Reader { file, size })
     }
 
+    /// Removes the files that no row names: what was removed from the database, and what a crash
+    /// has left.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn clean_up(&self) -> Result<()> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.0.clean_up())
+            .await
+            .map_err(|_| Error::internal("the removal of files panicked"))?
+    }
+
     /// How far a blob has come.
     ///
     /// # Errors
@@ -281,6 +294,7 @@ impl Content {
                 )?;
                 return Ok(None);
             }
+            namespaces::ensure(write, &space)?;
             let key = (&*space, &*asked.reference);
             leases::keep(
                 write,
@@ -415,6 +429,60 @@ impl Inner {
         busy.insert(key.clone(), Instant::now());
         drop(busy);
         Ok(Turn(Arc::clone(self), key))
+    }
+
+    fn clean_up(&self) -> Result<()> {
+        for algorithm in Algorithm::ALL {
+            for name in names(&self.blobs.join(algorithm.name()))? {
+                if let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() {
+                    self.remove_unknown(&digest)?;
+                }
+            }
+        }
+        // The files first: one that gets its row in between is known below.
+        let files = names(&self.ingests)?;
+        // Before its file is there a writer has its row, and it has its turn until that is gone.
+        let mut known = HashSet::new();
+        self.database.read(|read| {
+            read.rows(INGESTS, ("", ""), |(_, reference), bytes| {
+                let row: Ingest = decode(bytes, || format!("ingest {reference}"))?;
+                known.insert(row.id.to_string());
+                Ok(true)
+            })
+        })?;
+        for name in files.iter().filter(|name| !known.contains(*name)) {
+            let _ = fs::remove_file(self.ingests.join(name));
+        }
+        Ok(())
+    }
+
+    /// Removes a blob's file if no namespace knows it.
+    fn remove_unknown(&self, digest: &Digest) -> Result<()> {
+        // Whoever brings the same bytes now waits here until it is clear whether they are there.
+        let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        if arriving.contains_key(digest) {
+            return Ok(());
+        }
+        let known = self.database.read(|read| {
+            let mut known = false;
+            read.rows(NAMESPACES, "", |namespace, _| {
+                known = read
+                    .get::<_, Blob>(BLOBS, (namespace, digest.as_str()))?
+                    .is_some();
+                Ok(!known)
+            })?;
+            Ok(known)
+        })?;
+        if !known {
+            let path = self.path(digest);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(path.display(), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the collector from a blob's file until the answer is dropped.
@@ -656,6 +724,20 @@ impl Writer {
         }
         Ok(info)
     }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let broken = |error| Error::io(dir.display(), &error);
+    let entries = fs::read_dir(dir).map_err(broken)?;
+    entries
+        .map(|entry| {
+            Ok(entry
+                .map_err(broken)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect()
 }
 
 /// Gives what was written its place among the blobs, durably.

@@ -20,15 +20,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 use redb::backends::FileBackend;
 use redb::{
-    Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value,
-    WriteTransaction,
+    Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableHandle, Value, WriteTransaction,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -68,6 +68,35 @@ struct Shared {
     open: RwLock<Option<redb::Database>>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
+    /// The rows that were written since a collection began, while one is under way.
+    written: Mutex<Option<Vec<Row>>>,
+}
+
+/// A row of some table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    table: String,
+    key: Vec<u8>,
+}
+
+impl Row {
+    fn new<K: Key + 'static, V: Value + 'static>(
+        table: &TableDefinition<'_, K, V>,
+        key: &K::SelfType<'_>,
+    ) -> Self {
+        Self {
+            table: table.name().to_owned(),
+            key: K::as_bytes(key).as_ref().to_vec(),
+        }
+    }
+
+    /// The key, if the row is one of this table.
+    pub(crate) fn key_in<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Option<K::SelfType<'_>> {
+        (self.table == table.name()).then(|| K::from_bytes(&self.key))
+    }
 }
 
 /// A change that waits for its turn.
@@ -117,6 +146,7 @@ impl Database {
             path: path.to_owned(),
             open: RwLock::new(Some(database)),
             newest: watch::Sender::new(newest),
+            written: Mutex::default(),
         });
         let (queue, jobs) = channel();
         let writer = {
@@ -166,6 +196,17 @@ impl Database {
         answer.await.map_err(|_| closed())?
     }
 
+    /// Remembers from now on which rows are written, until the answer is dropped. `None` while that
+    /// is done already.
+    pub(crate) fn note_writes(&self) -> Option<Notes> {
+        let mut written = self.shared.written();
+        if written.is_some() {
+            return None;
+        }
+        *written = Some(Vec::new());
+        Some(Notes(Arc::clone(&self.shared)))
+    }
+
     /// A number that was never given before: names files.
     pub fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -188,12 +229,33 @@ impl Drop for Database {
     }
 }
 
+/// A list of the rows that are written while it lives.
+#[derive(Debug)]
+pub(crate) struct Notes(Arc<Shared>);
+
+impl Notes {
+    /// The rows since the last call, those of the change that is under way among them.
+    pub(crate) fn take(&self, write: &Write) -> Vec<Row> {
+        let mut rows = self.0.written().replace(Vec::new()).unwrap_or_default();
+        // The change may yet be undone, and its rows with it: to think of more is no harm.
+        rows.extend(write.rows.borrow().iter().cloned());
+        rows
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        *self.0.written() = None;
+    }
+}
+
 impl Shared {
+    fn written(&self) -> MutexGuard<'_, Option<Vec<Row>>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn begin_read(&self) -> Result<Read> {
-        let open = self
-            .open
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let database = open.as_ref().ok_or_else(|| self.not_open())?;
         let read = database.begin_read();
         Ok(Read(read.map_err(|error| fault(&self.path, error.into()))?))
@@ -237,10 +299,7 @@ impl Shared {
     fn transact(&self, batch: &mut [Box<dyn Job>]) -> Result<bool> {
         self.reopen_if_closed()?;
         let result = {
-            let open = self
-                .open
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
             let database = open.as_ref().ok_or_else(|| self.not_open())?;
             self.try_transact(database, batch)
         };
@@ -251,10 +310,7 @@ impl Shared {
             );
             if broken {
                 // Readers of the moment hold on to the file; the next change waits for them.
-                *self
-                    .open
-                    .write()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
             }
             fault(&self.path, error)
         })
@@ -270,6 +326,7 @@ impl Shared {
         let write = Write {
             transaction,
             events: RefCell::default(),
+            rows: RefCell::default(),
         };
         for job in &mut *batch {
             if !job.run(&write) {
@@ -277,7 +334,7 @@ impl Shared {
                 return Ok(false);
             }
         }
-        let events = write.events.into_inner();
+        let (events, rows) = (write.events.into_inner(), write.rows.into_inner());
         let mut newest = *self.newest.borrow();
         if !events.is_empty() {
             let mut table = write.transaction.open_table(EVENTS)?;
@@ -285,6 +342,10 @@ impl Shared {
                 newest += 1;
                 table.insert(newest, event.encode_to_vec().as_slice())?;
             }
+        }
+        // Before anybody can see the rows: a collection must not miss one.
+        if let Some(written) = self.written().as_mut() {
+            written.extend(rows);
         }
         write.transaction.commit()?;
         if !events.is_empty() {
@@ -298,10 +359,7 @@ impl Shared {
         if is_open {
             return Ok(());
         }
-        let mut open = self
-            .open
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
         while open.is_none() {
             match self::open(&self.path) {
@@ -533,6 +591,8 @@ impl Read {
 pub struct Write {
     transaction: WriteTransaction,
     events: RefCell<Vec<Event>>,
+    /// What was written, for a collection that is under way.
+    rows: RefCell<Vec<Row>>,
 }
 
 impl Look for Write {
@@ -572,6 +632,7 @@ impl Write {
         key: K::SelfType<'_>,
         value: &impl Message,
     ) -> Result<()> {
+        self.rows.borrow_mut().push(Row::new(&table, &key));
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         let bytes = value.encode_to_vec();
         table.insert(key, bytes.as_slice()).map_err(lost)?;
@@ -600,6 +661,7 @@ impl Write {
         table: TableDefinition<'_, K, ()>,
         key: K::SelfType<'_>,
     ) -> Result<bool> {
+        self.rows.borrow_mut().push(Row::new(&table, &key));
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         Ok(table.insert(key, ()).map_err(lost)?.is_some())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::database::{Database, Look, Write, now};
 use super::filter::{Fields, Filters, entry};
 use super::name::{Labels, check_labels};
+use super::namespaces;
 use super::schema::{LEASE_RESOURCES, LEASES, Lease};
 use crate::error::{Error, Result};
 
@@ -64,6 +65,7 @@ impl Leases {
             {
                 return Err(Error::exists(format!("lease {id:?}")));
             }
+            namespaces::ensure(write, &namespace)?;
             let lease = Lease {
                 labels: labels.clone(),
                 created: now(),
@@ -81,14 +83,9 @@ impl Leases {
     /// `NotFound`.
     pub async fn delete(&self, namespace: &str, id: &str) -> Result<()> {
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
-        let job = move |write: &Write| {
-            if !write.remove(LEASES, (&*namespace, &*id))? {
-                return Err(not_here(&id));
-            }
-            for Resource { kind, id: what } in resources(write, &namespace, &id)? {
-                write.unmark(LEASE_RESOURCES, (&*namespace, &*id, &*kind, &*what))?;
-            }
-            Ok(())
+        let job = move |write: &Write| match remove(write, &namespace, &id)? {
+            true => Ok(()),
+            false => Err(not_here(&id)),
         };
         self.0.write(job).await
     }
@@ -157,6 +154,14 @@ fn not_here(id: &str) -> Error {
 fn exists(look: &impl Look, namespace: &str, id: &str) -> Result<()> {
     let lease: Option<Lease> = look.get(LEASES, (namespace, id))?;
     lease.map(|_| ()).ok_or_else(|| not_here(id))
+}
+
+/// Removes a lease with all that it keeps. Whether it was there.
+pub(super) fn remove(write: &Write, namespace: &str, id: &str) -> Result<bool> {
+    for Resource { kind, id: what } in resources(write, namespace, id)? {
+        write.unmark(LEASE_RESOURCES, (namespace, id, &*kind, &*what))?;
+    }
+    write.remove(LEASES, (namespace, id))
 }
 
 fn check_kind(resource: &Resource) -> Result<()> {

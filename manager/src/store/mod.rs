@@ -8,6 +8,7 @@ pub mod content;
 pub mod database;
 pub mod digest;
 pub mod filter;
+pub mod gc;
 pub mod images;
 pub mod leases;
 pub mod mask;
