@@ -81,7 +81,8 @@ example: demo-needs build-needs
 test: build-needs test-needs knarr conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
-		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
+		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
+			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.

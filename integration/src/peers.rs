@@ -1,7 +1,9 @@
 //! The programs that call a runtime, and the runtimes to compare with, where `integration/peers/fetch` puts them.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use crate::cgroup::Driver;
 use crate::runtime;
 
 /// Where a daemon comes from.
@@ -103,16 +105,51 @@ pub fn needed() -> bool {
     std::env::var_os("KNARR_NEED_PEERS").is_some()
 }
 
-/// Names every test of a file for both sources: the file has a daemon of each, `NEWEST` and `DEBIAN`,
-/// and a function `on(source, daemon, test)`.
+/// A daemon that the tests of a file share; the first that asks for it starts it.
+#[derive(Debug)]
+pub struct Shared<T> {
+    /// Where it comes from.
+    pub source: Source,
+    /// Who makes the cgroups of its containers.
+    pub driver: Driver,
+    make: fn(Source, Driver) -> T,
+    daemon: OnceLock<T>,
+}
+
+impl<T> Shared<T> {
+    /// One that `make` starts.
+    pub const fn new(source: Source, driver: Driver, make: fn(Source, Driver) -> T) -> Self {
+        Self {
+            source,
+            driver,
+            make,
+            daemon: OnceLock::new(),
+        }
+    }
+
+    /// The daemon.
+    pub fn get(&self) -> &T {
+        self.daemon
+            .get_or_init(|| (self.make)(self.source, self.driver))
+    }
+}
+
+/// Names tests of a file for one daemon, in a module of their own: the file has a function
+/// `on(daemon, test)` that gets a [`Shared`] one.
+#[macro_export]
+macro_rules! with_daemon {
+    ($module:ident, $daemon:ident: $($test:ident),* $(,)?) => {
+        mod $module {
+            $(#[test] fn $test() { super::on(&super::$daemon, super::$test); })*
+        }
+    };
+}
+
+/// Names every test of a file for both sources: the file has a [`Shared`] daemon of each, `NEWEST` and `DEBIAN`.
 #[macro_export]
 macro_rules! both {
     ($($test:ident),* $(,)?) => {
-        mod newest {
-            $(#[test] fn $test() { super::on(super::Source::Newest, &super::NEWEST, super::$test); })*
-        }
-        mod debian {
-            $(#[test] fn $test() { super::on(super::Source::Debian, &super::DEBIAN, super::$test); })*
-        }
+        $crate::with_daemon!(newest, NEWEST: $($test),*);
+        $crate::with_daemon!(debian, DEBIAN: $($test),*);
     };
 }
