@@ -6,7 +6,7 @@
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make vm-test  run those tests in a virtual machine that need one (root)
 #   make vm-test-newer   the same in one with a newer systemd
-#   make peers    fetch and build containerd, dockerd and their clients below target/peers
+#   make peers    fetch and build containerd, dockerd, their clients, runc and crun below target/peers
 #   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
@@ -50,7 +50,8 @@ FUZZ_NEEDS  := g++=/usr/bin/c++
 CI_NEEDS    := $(TEST_NEEDS) $(FUZZ_NEEDS) binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
 # What the daemons below target/peers need of Debian, and the callers that are Debian's.
-CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
+CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libseccomp-dev=/usr/include/seccomp.h \
+	iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
 	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
 	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
 	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
@@ -80,7 +81,8 @@ example: demo-needs build-needs
 test: build-needs test-needs knarr conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
-		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
+		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
+			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.

@@ -3,7 +3,7 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=knarr.ld");
-    println!("cargo::rustc-check-cfg=cfg(no_backtraces)");
+    println!("cargo::rustc-check-cfg=cfg(no_backtraces, early_entry)");
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
     // Only the profile `runtime` is built for size. It aborts and so never unwinds; other
     // builds keep their backtraces.
@@ -17,6 +17,13 @@ fn main() {
             "-z,pack-relative-relocs",
         ] {
             println!("cargo::rustc-link-arg-bin=knarr=-Wl,{flag}");
+        }
+        if ["x86_64", "aarch64", "riscv64"]
+            .iter()
+            .any(|arch| is("CARGO_CFG_TARGET_ARCH", arch))
+        {
+            println!("cargo::rustc-cfg=early_entry");
+            println!("cargo::rustc-link-arg-bin=knarr=-Wl,--entry=knarr_entry");
         }
     }
 }

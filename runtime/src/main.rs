@@ -2,6 +2,9 @@
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
+#[cfg(early_entry)]
+#[path = "sys/entry.rs"]
+mod entry;
 #[cfg(not(test))]
 #[path = "sys/start.rs"]
 mod start;

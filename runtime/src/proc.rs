@@ -7,18 +7,29 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::clone;
 
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
 /// `EFBIG` for a longer one, and what read(2) says.
 pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>> {
-    // A record is read in one call then, and its end in another.
-    let mut contents = Vec::with_capacity(4096);
-    let read = std::fs::File::from(fd)
-        .take(limit as u64 + 1)
+    let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(usize::MAX);
+    if size > limit {
+        return Err(Errno::FBIG.into());
+    }
+    // Usually all, in one call. One byte more than expected, so that the end is seen without growing.
+    let mut contents = Vec::with_capacity(size + 1);
+    let read = rustix::io::retry_on_intr(|| {
+        rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut contents))
+    })?;
+    if read == size && size > 0 {
+        return Ok(contents);
+    }
+    std::fs::File::from(fd)
+        .take((limit + 1 - read) as u64)
         .read_to_end(&mut contents)?;
-    if read > limit {
+    if contents.len() > limit {
         return Err(Errno::FBIG.into());
     }
     Ok(contents)
@@ -131,6 +142,11 @@ pub(crate) fn user_name(uid: u32) -> String {
 /// # Errors
 /// `InvalidArgument` where it has more.
 pub(crate) fn require_one_thread() -> Result<()> {
+    // Does nothing to a process with one thread, and fails for others.
+    if clone::unshare(clone::flags::THREAD).is_ok() {
+        return Ok(());
+    }
+    // It may have failed because the caller may not use it.
     let links = rustix::fs::stat("/proc/self/task")
         .context(|| "stat(/proc/self/task)")?
         .st_nlink;

@@ -10,6 +10,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
@@ -18,7 +19,7 @@ use rustix::fs::{
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys;
+use crate::sys::{self, fds};
 
 const SELF: &CStr = c"/proc/self/exe";
 const SEALS: SealFlags = SealFlags::SEAL
@@ -28,6 +29,9 @@ const SEALS: SealFlags = SealFlags::SEAL
 
 /// Whether this process, or one that it comes from by fork(2), is known to be protected.
 static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// The clone that this process runs from.
+static CLONE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Whether this process runs from a binary that nobody can write.
 #[must_use]
@@ -64,6 +68,9 @@ fn runs_from_a_copy() -> bool {
 pub fn reexec() -> Result<()> {
     if is_protected() {
         sys::process::set_name(c"knarr");
+        if let Ok(mut clone) = CLONE.lock() {
+            *clone = fds::executed_from();
+        }
         return Ok(());
     }
     if let Ok(clone) = read_only_clone() {
@@ -73,6 +80,13 @@ pub fn reexec() -> Result<()> {
     let copy = sealed_copy().context(|| "cannot copy the runtime's own binary into memory")?;
     let errno = sys::process::reexec(copy.as_fd());
     Err(Error::system("execveat(copy of /proc/self/exe)", errno))
+}
+
+/// Closes the descriptor of the clone that this process runs from.
+pub(crate) fn let_go() {
+    if let Ok(mut clone) = CLONE.lock() {
+        *clone = None;
+    }
 }
 
 /// Refuses to go on in an unprotected process.
@@ -90,12 +104,8 @@ pub(crate) fn require() -> Result<()> {
 }
 
 fn read_only_clone() -> Result<OwnedFd> {
-    let tree = open_tree(
-        rustix::fs::CWD,
-        SELF,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .context(|| "open_tree(/proc/self/exe)")?;
+    let tree = open_tree(rustix::fs::CWD, SELF, OpenTreeFlags::OPEN_TREE_CLONE)
+        .context(|| "open_tree(/proc/self/exe)")?;
     let read_only = sys::mount::MountAttr {
         attr_set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(),
         ..Default::default()

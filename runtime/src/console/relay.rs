@@ -57,7 +57,8 @@ pub fn wait(
             Err(errno) => return Err(errno).context(|| "poll()"),
         };
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-        if !ready[1].is_empty() {
+        // With the end comes SIGCHLD, and who has ended needs no other signal.
+        if !ended && !ready[1].is_empty() {
             while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
                 match (signal, &relay) {
                     (SIGWINCH, Some(relay)) => relay.resize(),

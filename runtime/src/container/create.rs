@@ -434,6 +434,7 @@ impl Builder<'_> {
         }
         let (mut pid, mut pidfd) = match side {
             Ok(Side::Child) => {
+                protect::let_go();
                 drop(ours);
                 if helper {
                     init::run_helper(plan, theirs)
@@ -512,6 +513,7 @@ impl Builder<'_> {
         record.start_time = proc::identity(pid)?.map_or(0, |identity| identity.start_time);
         ours.send_go()?;
         fault!("create.go");
+        protect::let_go();
         let console = self.accompany(&ours, record, pidfd)?;
         fault!("create.accompany");
         if let Some(socket) = &self.options.pidfd_socket {

@@ -9,7 +9,7 @@ use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
 use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
 use super::options::ExecOptions;
 use super::record::Record;
-use super::run::{started, wait_in_foreground};
+use super::run::wait_in_foreground;
 use super::state::Status;
 use super::store::CONFIG;
 use super::{Container, config_of, open_init, wait};
@@ -23,12 +23,12 @@ use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
-use crate::seccomp::{self, Program};
+use crate::seccomp;
 use crate::spec::Text;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
 use crate::sys::clone::{Side, clone_process, flags};
-use crate::sys::fds;
+use crate::sys::fds::{self, Batch};
 use crate::sys::process as sys;
 use crate::sys::signal::Signals;
 use crate::{proc, protect};
@@ -43,28 +43,23 @@ impl Container {
         protect::require()?;
         proc::require_one_thread()?;
         let (store, record) = self.open()?;
-        match self.status(&store, &record)? {
-            Status::Created | Status::Running => {}
-            Status::Paused if options.ignore_paused => {}
-            Status::Paused => {
-                return Err(Error::new(
-                    Kind::WrongState,
-                    "cannot exec in a paused container (use --ignore-paused to override)",
-                ));
-            }
-            Status::Creating | Status::Stopped => {
-                return Err(Error::new(
-                    Kind::WrongState,
-                    "cannot exec in a stopped container",
-                ));
-            }
-        }
-        let Some(target) = open_init(&record)? else {
+        let target = match record.ready {
+            true => open_init(&record)?,
+            false => None,
+        };
+        let Some(target) = target else {
             return Err(Error::new(
                 Kind::WrongState,
                 "cannot exec in a stopped container",
             ));
         };
+        // Whether it has been started makes no difference.
+        if !options.ignore_paused && self.manager(&record)?.is_frozen()? {
+            return Err(Error::new(
+                Kind::WrongState,
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            ));
+        }
         let text = store.read(CONFIG)?.unwrap_or_default();
         let spec = config_of(&self.id, &text)?;
         let process = options.merge(spec.process.as_ref())?;
@@ -76,15 +71,14 @@ impl Container {
         let findings = validate::refuse_errors(validate::validate_process(&process, &context))?;
         check_console(process.terminal, options)?;
         let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-        let filter = profile.map(seccomp::compile).transpose()?;
         let procfs = ProcFs::open()?;
         let around = Surroundings {
             session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
             keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
-            // As init of create, but only for the listener: there are others who could look in.
-            reachable: host.euid() != 0 && filter.as_ref().is_some_and(|filter| filter.notify),
+            // Known with the filter.
+            reachable: false,
         };
         // The validation has told of the same already.
         let (attributes, _) = Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
@@ -101,7 +95,6 @@ impl Container {
             attributes,
             affinity,
             oom_score_adj: process.oom_score_adj.map(oom::plan).transpose()?,
-            filter: filter.as_ref(),
             profile,
             procfs,
             root: open_root(record.pid)?,
@@ -109,6 +102,7 @@ impl Container {
             host: &host,
             warnings: findings.iter().map(ToString::to_string).collect(),
             in_user_namespace: false,
+            wrote_pid_file: false,
         };
         let signals = if options.detach {
             None
@@ -116,10 +110,17 @@ impl Container {
             Some(Signals::block().context(|| "signalfd()")?)
         };
         let (pidfd, console) = exec.spawn()?;
-        let code = match signals {
-            Some(signals) => wait_in_foreground(pidfd.as_fd(), &signals, console.as_ref())?,
+        let code = match &signals {
+            Some(signals) => wait_in_foreground(pidfd.as_fd(), signals, console.as_ref())?,
             None => 0,
         };
+        let mut spent = Batch::default();
+        [exec.target, exec.root, pidfd]
+            .into_iter()
+            .chain(signals.map(OwnedFd::from))
+            .for_each(|fd| spent.push(fd));
+        exec.procfs.close(&mut spent);
+        store.close(&mut spent);
         Ok((code, exec.warnings))
     }
 }
@@ -154,7 +155,6 @@ struct Exec<'a> {
     attributes: Attributes<'a>,
     affinity: Affinity,
     oom_score_adj: Option<OomScoreAdj>,
-    filter: Option<&'a Program>,
     profile: Option<&'a Seccomp<'a>>,
     procfs: ProcFs,
     root: OwnedFd,
@@ -163,6 +163,7 @@ struct Exec<'a> {
     warnings: Vec<String>,
     /// Whether this is the process that a helper made in the user namespace.
     in_user_namespace: bool,
+    wrote_pid_file: bool,
 }
 
 impl Exec<'_> {
@@ -206,6 +207,7 @@ impl Exec<'_> {
         };
         let (mut pid, mut pidfd, placed) = match side {
             Ok((Side::Child, _)) => {
+                protect::let_go();
                 drop(ours);
                 if helper {
                     self.run_helper(&theirs)
@@ -222,12 +224,11 @@ impl Exec<'_> {
             wait::reap(helper.as_fd())?;
             pid = wait::pid_of(pidfd.as_fd())?;
         }
-        let console = entered
-            .leave()
-            .and_then(|()| match placed {
-                true => Ok(()),
-                false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
-            })
+        let placed = match placed {
+            true => Ok(()),
+            false => manager.attach_exec(pid.cast_unsigned(), &self.options.cgroups, init),
+        };
+        let console = placed
             .and_then(|()| match (self.oom_score_adj, Pid::from_raw(pid)) {
                 (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
@@ -236,16 +237,29 @@ impl Exec<'_> {
                 fault!("exec.attach");
                 ours.send_go()
             })
+            .and_then(|()| {
+                protect::let_go();
+                entered.leave()
+            })
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
         match console {
             Ok(console) => Ok((pidfd, console)),
             Err(error) => {
                 wait::kill_and_reap(pidfd.as_fd());
+                if let (true, Some(path)) = (self.wrote_pid_file, &self.options.pid_file) {
+                    let _ = std::fs::remove_file(path);
+                }
                 Err(error)
             }
         }
     }
 
+    /// Whether others are told of the process before it runs its program, which waits for that.
+    fn is_announced(&self) -> bool {
+        self.options.pid_file.is_some() || self.options.pidfd_socket.is_some()
+    }
+
+    /// Answers the process until it runs its program.
     fn accompany(
         &mut self,
         channel: &Channel,
@@ -253,9 +267,9 @@ impl Exec<'_> {
         pidfd: BorrowedFd<'_>,
     ) -> Result<Option<OwnedFd>> {
         let mut kept = None;
+        let mut executing = false;
         loop {
             match channel.receive()? {
-                Some(Message::Ready) => break,
                 Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Console(master)) => {
                     match &self.options.console_socket {
@@ -276,34 +290,34 @@ impl Exec<'_> {
                     fault!("exec.notify");
                     channel.send_go()?;
                 }
+                Some(Message::Ready) => {
+                    self.announce(pid, pidfd)?;
+                    channel.send_go()?;
+                }
+                Some(Message::Executing) => executing = true,
                 Some(Message::Failed(error)) => return Err(error),
                 Some(_) => return Err(channel::unexpected("a message that an exec does not send")),
+                // execve closed it.
+                None if executing => {
+                    fault!("exec.started");
+                    return Ok(kept);
+                }
                 None => return Err(died(pidfd)),
             }
         }
+    }
+
+    /// Tells others of the process.
+    fn announce(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
         if let Some(socket) = &self.options.pidfd_socket {
             super::create::send_pidfd(socket, pidfd)?;
         }
         fault!("exec.pidfd");
         if let Some(path) = &self.options.pid_file {
             write_pid_file(path, pid)?;
+            self.wrote_pid_file = true;
         }
-        match Self::let_go(channel, pidfd) {
-            Ok(()) => Ok(kept),
-            Err(error) => {
-                if let Some(path) = &self.options.pid_file {
-                    let _ = std::fs::remove_file(path);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn let_go(channel: &Channel, pidfd: BorrowedFd<'_>) -> Result<()> {
         fault!("exec.pid_file");
-        channel.send_go()?;
-        started(channel, pidfd)?;
-        fault!("exec.started");
         Ok(())
     }
 
@@ -358,6 +372,12 @@ impl Exec<'_> {
             .context(|| "prctl(PR_SET_DUMPABLE, 0)")?;
         setsid().context(|| "setsid()")?;
         fault!("exec.init.session");
+        // While the runtime moves the process, where the kernel does not do that at birth.
+        let filter = self.profile.map(seccomp::compile).transpose()?;
+        // As init of create, but only for the listener: there are others who could look in.
+        self.attributes.reachable =
+            self.host.euid() != 0 && filter.as_ref().is_some_and(|filter| filter.notify);
+        fault!("exec.init.filter");
         // In the cgroup before the cgroup namespace is joined, and before anything is used up.
         channel.wait_for_go()?;
         if let Some(cpus) = &self.affinity.after {
@@ -370,18 +390,20 @@ impl Exec<'_> {
         fault!("exec.init.terminal");
         self.attributes.apply_privileged(&self.procfs)?;
         fault!("exec.init.privileged");
-        let early = self
-            .filter
+        let early = filter
+            .as_ref()
             .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
         self.attributes.complete_environment(&root);
         let program =
             self.attributes
                 .become_user(root, &self.procfs, early, channel, &[channel.as_fd()])?;
         fault!("exec.init.program");
-        channel.send(&Message::Ready)?;
-        channel.wait_for_go()?;
+        if self.is_announced() {
+            channel.send(&Message::Ready)?;
+            channel.wait_for_go()?;
+        }
         fault!("exec.init.ready");
-        if let (None, Some(filter)) = (early, self.filter) {
+        if let (None, Some(filter)) = (early, &filter) {
             filter.load()?;
         }
         channel.send(&Message::Executing)?;

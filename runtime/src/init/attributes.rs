@@ -56,7 +56,8 @@ pub(crate) struct Attributes<'a> {
     personality: Option<Personality>,
     labels: Labels,
     session_keyring: Option<&'a str>,
-    reachable: bool,
+    /// See [`Surroundings::reachable`].
+    pub reachable: bool,
     inherited: Inherited,
 }
 

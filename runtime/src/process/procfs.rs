@@ -50,6 +50,12 @@ impl ProcFs {
         Ok(ProcFs(fd, RefCell::default()))
     }
 
+    /// Closes the descriptor together with others.
+    pub fn close(self, spent: &mut Batch) {
+        spent.append(self.1.take());
+        spent.push(self.0);
+    }
+
     /// Opens `path` below /proc, links like `self` included, mount points and magic links not.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub mod flags {
     pub const NEWTIME: u64 = 0x0000_0080;
     /// The new process is a sibling of the caller.
     pub const PARENT: u64 = 0x0000_8000;
+    /// For unshare(2): a process of its own, which only one with one thread is.
+    pub const THREAD: u64 = 0x0001_0000;
     const PIDFD: u64 = 0x0000_1000;
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     pub(super) const fn pidfd() -> u64 {
@@ -151,7 +153,8 @@ pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> Result<(), Errno> {
 /// # Errors
 /// unshare(2).
 pub fn unshare(flags: u64) -> Result<(), Errno> {
-    // SAFETY: no pointer is passed, and CLONE_FILES and CLONE_VM are not among the flags we define.
+    // SAFETY: no pointer is passed, and CLONE_FILES is not among the flags we define; CLONE_THREAD
+    // changes nothing where it does not fail.
     check(unsafe { libc::syscall(libc::SYS_unshare, flags) })
 }
 

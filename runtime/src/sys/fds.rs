@@ -1,7 +1,9 @@
 //! Which descriptors are open and survive execve(2), closing many: close_range(2), fcntl(2).
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use rustix::io::{self, Errno};
 
@@ -139,6 +141,29 @@ pub fn is_handed_on(fd: i32) -> bool {
     // SAFETY: only asks for flags; a number that is no descriptor gives EBADF.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// The descriptor by which this program was executed, close-on-exec from now on, where whoever did
+/// that left it open. To be called once, before anything that this process opened may have gone to
+/// somebody else to be closed. execveat(2), getauxval(3), AT_EXECFN.
+#[must_use]
+pub fn executed_from() -> Option<OwnedFd> {
+    // SAFETY: only looks a value up.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    if name == 0 {
+        return None;
+    }
+    // SAFETY: the value is the address of a string that the kernel has put there for good.
+    let name = unsafe { CStr::from_ptr(ptr::with_exposed_provenance(usize::try_from(name).ok()?)) };
+    let number = name.to_str().ok()?.strip_prefix("/dev/fd/")?.parse().ok()?;
+    if number < 3 || !is_handed_on(number) {
+        return None;
+    }
+    // SAFETY: the descriptor is open, and as it survives execve(2), as none does that this process
+    // opens, it is the one that the program was executed by: nobody else here owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    io::fcntl_setfd(&fd, io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
 }
 
 /// A copy of the descriptor of that number, close-on-exec: fcntl(2), F_DUPFD_CLOEXEC.
