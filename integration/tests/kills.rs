@@ -73,9 +73,10 @@ impl Scene {
         let out = self.sb.rt(&["delete", "--force", "c"]);
         assert_eq!(out.code, 0, "{at}: {out:#?}");
         let took = begin.elapsed();
-        assert!(took < Duration::from_secs(8), "{at}: took {took:?}");
+        let limit = process::patient(Duration::from_secs(8));
+        assert!(took < limit, "{at}: took {took:?}");
         let mut left = Vec::new();
-        let clean = process::eventually(Duration::from_secs(5), || {
+        let clean = process::eventually(process::patient(Duration::from_secs(5)), || {
             left = self.before.difference(&self.sb.look());
             left.retain(|line| !(line.starts_with("+ cgroup") && line.ends_with(self.sb.cgroup())));
             left.is_empty()
