@@ -243,6 +243,8 @@ fn create_in_a_cgroup_of_somebody_else() {
         let other = stranger(&bundle.cgroup).unwrap();
         let Ended { killed, call, code } = kill_at(sb.traced(&args), RUNTIME, nth);
         let at = format!("killed at call {nth} ({call})");
+        // Of a half-made container that may be an error.
+        let _ = sb.rt(&["kill", "--all", "c", "KILL"]);
         sb.rt(&["delete", "--force", "c"]).ok();
         spared(other, &bundle.cgroup, &at);
         cgroup::remove(sb.cgroup());
