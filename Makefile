@@ -87,7 +87,8 @@ test: build-needs test-needs knarr conformance
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman lib:knarr-runtime=cgroup attacks_binary attacks_kernel attacks_process kills
+	conmon podman user:podman lib:knarr-runtime=cgroup attacks_binary attacks_kernel attacks_process kills \
+	differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
 # Emulated, not every call of the runtime can be one that it is killed at.
