@@ -81,14 +81,16 @@ example: demo-needs build-needs
 test: build-needs test-needs knarr conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
-		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
+		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
+			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
 # Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
 VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup attacks_binary attacks_kernel attacks_process kills
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
 # Emulated, not every call of the runtime can be one that it is killed at.

@@ -115,14 +115,22 @@ pub struct Verdict {
     pub stale: Vec<String>,
 }
 
-/// Judges all differences. `peers` are those that took part; `whole` tells that every configuration ran.
-pub fn judge(entries: &[Entry], found: &[Difference], peers: &[String], whole: bool) -> Verdict {
+/// Judges all differences. `cgroups` is the version on the host, `peers` are those that took part; `whole`
+/// tells that every configuration ran.
+pub fn judge(
+    entries: &[Entry],
+    found: &[Difference],
+    cgroups: u64,
+    peers: &[String],
+    whole: bool,
+) -> Verdict {
+    let here = |entry: &Entry| entry.cgroup.is_none_or(|wanted| wanted == cgroups);
     let mut verdict = Verdict::default();
     let mut used: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); entries.len()];
     for difference in found {
         let mut explained = false;
         for (entry, used) in entries.iter().zip(&mut used) {
-            if entry.explains(difference) {
+            if here(entry) && entry.explains(difference) {
                 used.insert(&difference.peer);
                 explained = true;
             }
@@ -133,13 +141,8 @@ pub fn judge(entries: &[Entry], found: &[Difference], peers: &[String], whole: b
             verdict.unexplained.push(difference.clone());
         }
     }
-    let version = if knarr_integration::cgroup::unified() {
-        2
-    } else {
-        1
-    };
     for (entry, used) in entries.iter().zip(&used) {
-        if !whole || entry.elsewhere || entry.cgroup.is_some_and(|wanted| wanted != version) {
+        if !whole || entry.elsewhere || !here(entry) {
             continue;
         }
         for peer in peers {

@@ -166,7 +166,7 @@ fn main() -> ExitCode {
         );
     }
     let whole = whole && results.len() == cases.len();
-    let verdict = known::judge(&known, &found, &peers, whole);
+    let verdict = known::judge(&known, &found, cgroups(&results), &peers, whole);
     if !args.all {
         print(&verdict.unexplained);
     }
@@ -227,13 +227,14 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
     let mut results = run_all(&bench, cases, &runtimes, args);
     // What is not explained gets a second chance: a machine that is short of time shows much.
     let entries = known::read();
+    let version = cgroups(&results);
     let again: Vec<Case> = cases
         .iter()
         .filter(|case| {
             let found = results
                 .get(&case.name)
                 .map(|reports| differences(&case.name, reports));
-            let verdict = known::judge(&entries, &found.unwrap_or_default(), &[], false);
+            let verdict = known::judge(&entries, &found.unwrap_or_default(), version, &[], false);
             !verdict.unexplained.is_empty()
         })
         .cloned()
@@ -247,6 +248,13 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
         std::process::id()
     ));
     Some(results)
+}
+
+/// The version of cgroups where the reports were made: 2 has one hierarchy, at /sys/fs/cgroup itself.
+fn cgroups(results: &Results) -> u64 {
+    let mut reports = results.values().flat_map(BTreeMap::values);
+    let unified = reports.any(|report| report["cgroup"]["cgroup"].is_object());
+    if unified { 2 } else { 1 }
 }
 
 /// Reports that `--json` wrote.
