@@ -86,8 +86,11 @@ test: build-needs test-needs knarr conformance
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+# Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
+VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman lib:knarr-runtime=cgroup attacks_binary attacks_kernel attacks_process kills
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
 # Emulated, not every call of the runtime can be one that it is killed at.
