@@ -5,7 +5,8 @@
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make vm-test  run those tests in a virtual machine that need one (root)
-#   make peers    fetch and build containerd, dockerd and their clients below target/peers
+#   make vm-test-newer   the same in one with a newer systemd
+#   make peers    fetch and build containerd, dockerd, their clients, runc and crun below target/peers
 #   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
 #   make vm-bench the same in the virtual machine, on cgroup v2; it is emulated, so count calls, not time
@@ -50,14 +51,15 @@ FUZZ_NEEDS  := g++=/usr/bin/c++
 CI_NEEDS    := $(TEST_NEEDS) $(FUZZ_NEEDS) binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt
 
 # What the daemons below target/peers need of Debian, and the callers that are Debian's.
-CALLER_NEEDS := $(DEMO_NEEDS) iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
+CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libseccomp-dev=/usr/include/seccomp.h \
+	iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
 	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
 	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
 	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr conformance demo example test vm-test peers callers bench vm-bench fuzz docs install deb clean \
+.PHONY: all knarr conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr conformance
@@ -80,14 +82,25 @@ example: demo-needs build-needs
 test: build-needs test-needs knarr conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
-		$(CARGO) test --locked --workspace --features knarr-runtime/generate --no-fail-fast; code=$$?; \
+		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
+			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+# Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
+VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	attacks_binary attacks_kernel attacks_process kills differential
+# What only a newer systemd and kernel can show.
+VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
+# Emulated, not every call of the runtime can be one that it is killed at.
+vm-test: export KNARR_KILL_STEP ?= 12
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
+
+vm-test-newer: build-needs test-needs vm-needs knarr
+	KNARR_BIN=$(KNARR) integration/vm/run --suite forky $(VM_NEWER_TESTS)
 
 peers: caller-needs
 	integration/peers/fetch $(abspath $(TARGET_DIR))/peers

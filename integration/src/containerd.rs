@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::cgroup::Driver;
 use crate::daemon::{PATIENCE, Pen, Watch};
 use crate::peers::Source;
 use crate::runtime::{self, Outcome, Running};
@@ -20,6 +21,8 @@ pub const IMAGE: &str = "knarr.test/box:1";
 pub struct Containerd {
     /// Which one it is.
     pub source: Source,
+    /// Who makes the cgroups of its containers.
+    pub driver: Driver,
     /// Where it runs.
     pub pen: Pen,
 }
@@ -28,8 +31,9 @@ impl Containerd {
     /// Starts the daemon with its Kubernetes side, whose only runtime is the one under test under the
     /// name `knarr`, configured as operators do it.
     #[must_use]
-    pub fn for_pods(source: Source) -> Self {
+    pub fn for_pods(source: Source, driver: Driver) -> Self {
         let runtime = runtime::path().display();
+        let systemd = driver == Driver::Systemd;
         // Version 3 has the plugin in two parts; the pause image belongs to the other one.
         let (version, plugin, own, other) = match source {
             Source::Newest => (
@@ -52,22 +56,33 @@ impl Containerd {
             "[{plugin}]\nrestrict_oom_score_adj = true\n{own}\
              [{plugin}.containerd]\ndefault_runtime_name = 'knarr'\n\
              [{plugin}.containerd.runtimes.knarr]\nruntime_type = 'io.containerd.runc.v2'\n\
-             [{plugin}.containerd.runtimes.knarr.options]\nBinaryName = '{runtime}'\n{other}"
+             [{plugin}.containerd.runtimes.knarr.options]\nBinaryName = '{runtime}'\n\
+             SystemdCgroup = {systemd}\n{other}"
         );
-        Self::configured(source, version, &config, &["sleep", "6000"])
+        Self::configured(source, driver, version, &config, &["sleep", "6000"])
     }
 
     /// Starts the daemon and imports the image.
-    pub fn new(source: Source) -> Self {
+    #[must_use]
+    pub fn new(source: Source, driver: Driver) -> Self {
         // Of no use to ctr, and it looks for network plugins.
         let config = "disabled_plugins = ['io.containerd.grpc.v1.cri', \
             'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n";
-        Self::configured(source, 2, config, &["/bin/sh"])
+        Self::configured(source, driver, 2, config, &["/bin/sh"])
     }
 
-    fn configured(source: Source, version: u32, config: &str, command: &[&str]) -> Self {
-        let pen = Pen::new(&source.path());
-        let this = Self { source, pen };
+    fn configured(
+        source: Source,
+        driver: Driver,
+        version: u32,
+        config: &str,
+        command: &[&str],
+    ) -> Self {
+        let this = Self {
+            source,
+            driver,
+            pen: Pen::new(&source.path(), driver),
+        };
         // /run is private, so the default places below it will do.
         let root = this.pen.path("root");
         let text = format!("version = {version}\nroot = '{}'\n{config}", root.display());
@@ -125,7 +140,14 @@ impl Containerd {
     pub fn run_args<'a>(&'a self, flags: &[&'a str], id: &'a str, script: &'a str) -> Vec<String> {
         let mut all: Vec<String> = ["run", "--runc-binary"].map(String::from).into();
         all.push(runtime::path().to_str().unwrap().to_owned());
-        all.extend(["--cgroup".to_owned(), self.cgroup(id)]);
+        match self.driver {
+            Driver::Cgroupfs => all.extend(["--cgroup".to_owned(), self.cgroup(id)]),
+            Driver::Systemd => {
+                let place = format!("{}:ctr:{id}", self.pen.cgroup().trim_start_matches('/'));
+                all.extend(["--runc-systemd-cgroup", "--cgroup"].map(String::from));
+                all.push(place);
+            }
+        }
         all.extend(flags.iter().map(ToString::to_string));
         all.extend([IMAGE, id, "/bin/sh", "-c", script].map(String::from));
         all
@@ -133,7 +155,10 @@ impl Containerd {
 
     /// The cgroup of that container.
     pub fn cgroup(&self, id: &str) -> String {
-        format!("{}/{id}", self.pen.cgroup())
+        match self.driver {
+            Driver::Cgroupfs => format!("{}/{id}", self.pen.cgroup()),
+            Driver::Systemd => format!("{}/ctr-{id}.scope", self.pen.cgroup()),
+        }
     }
 
     /// `ctr run --rm` with a shell script, in the foreground.

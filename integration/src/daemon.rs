@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::cgroup::Driver;
 use crate::process;
 use crate::runtime::{Outcome, Running};
 
@@ -32,12 +33,14 @@ pub struct Pen {
 }
 
 impl Pen {
-    /// Makes one in which programs are looked up in [`Pen::bin`] first, then in `path`.
+    /// Makes one in which programs are looked up in [`Pen::bin`] first, then in `path`. With
+    /// [`Driver::Systemd`], the machine's systemd is there to make cgroups, and processes keep the
+    /// numbers that it knows.
     ///
     /// # Panics
     /// Where the caller is not root, or the namespaces cannot be made.
     #[must_use]
-    pub fn new(path: &[PathBuf]) -> Self {
+    pub fn new(path: &[PathBuf], driver: Driver) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         assert!(
             rustix::process::geteuid().is_root(),
@@ -52,15 +55,17 @@ impl Pen {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.join("io")).unwrap();
         fs::create_dir(dir.join("bin")).unwrap();
-        let cgroup = format!(
-            "/knarr-pen-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (cgroup, systemd) = match driver {
+            Driver::Cgroupfs => (format!("/knarr-pen-{process}-{count}"), None),
+            // A dash would put the slice into another one.
+            Driver::Systemd => (format!("/knarrpen{process}x{count}.slice"), Some("systemd")),
+        };
         let mut supervisor = Command::new("/bin/sh")
             .args(["-c", include_str!("pen.sh"), "pen"])
             .arg(&dir)
             .arg(&cgroup)
+            .args(systemd)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // What ends this process from a terminal must not end the cleaning up.
@@ -113,7 +118,7 @@ impl Pen {
         self.dir.join(name)
     }
 
-    /// The cgroup that is to be the parent of all containers.
+    /// The cgroup that is to be the parent of all containers; with systemd, a slice.
     #[must_use]
     pub fn cgroup(&self) -> &str {
         &self.cgroup

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use crate::cgroup::Driver;
 use crate::daemon::{PATIENCE, Pen, Watch};
 use crate::peers::{self, Source};
 use crate::runtime::{self, Outcome, Running};
@@ -24,6 +25,8 @@ pub const RUNTIME: &str = "knarr";
 pub struct Docker {
     /// Which one it is.
     pub source: Source,
+    /// Who makes the cgroups of its containers.
+    pub driver: Driver,
     /// Where it runs.
     pub pen: Pen,
 }
@@ -42,12 +45,16 @@ impl Docker {
     /// The runtime under test is its default runtime, and stands as `runc` at the head of `PATH`:
     /// both ways in which an operator can put it in runc's place.
     #[must_use]
-    pub fn new(source: Source) -> Self {
-        let mut pen = Pen::new(&source.path());
+    pub fn new(source: Source, driver: Driver) -> Self {
+        let mut pen = Pen::new(&source.path(), driver);
         let socket = format!("unix://{}", pen.path("docker.sock").display());
         pen.set_env("DOCKER_HOST", &socket);
         pen.set_env("DOCKER_CONFIG", pen.path("client"));
-        let this = Self { source, pen };
+        let this = Self {
+            source,
+            driver,
+            pen,
+        };
         symlink(
             peers::client("docker").unwrap(),
             this.pen.bin().join("docker"),
@@ -60,20 +67,38 @@ impl Docker {
         let plugins = this.pen.path("client/cli-plugins");
         fs::create_dir_all(&plugins).unwrap();
         for name in ["docker-compose", "docker-buildx"] {
-            symlink(peers::client(name).unwrap(), plugins.join(name)).unwrap();
+            if let Some(client) = peers::client(name) {
+                symlink(client, plugins.join(name)).unwrap();
+            }
         }
+        let name = match driver {
+            Driver::Cgroupfs => "cgroupfs",
+            Driver::Systemd => "systemd",
+        };
         let config = json!({
             "hosts": [socket],
+            "containerd": "/run/containerd/containerd.sock",
             "data-root": this.pen.path("data"),
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
-            "cgroup-parent": this.pen.cgroup(),
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            "cgroup-parent": match driver {
+                Driver::Cgroupfs => this.pen.cgroup(),
+                Driver::Systemd => this.pen.cgroup().trim_start_matches('/'),
+            },
+            "exec-opts": [format!("native.cgroupdriver={name}")],
+            // For checkpoints.
+            "experimental": true,
             "live-restore": true,
             "default-runtime": RUNTIME,
             "runtimes": {RUNTIME: {"path": runtime::path()}},
         });
         fs::write(this.pen.path("daemon.json"), config.to_string()).unwrap();
+        let config = format!(
+            "version = 2\nroot = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri', \
+             'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n",
+            this.pen.path("containerd").display()
+        );
+        fs::write(this.pen.path("containerd.toml"), config).unwrap();
         this.start();
         let image = this.pen.path("box.tar");
         bundle::image(&this.pen.path("image"), &image, IMAGE, &["/bin/sh"]);
@@ -81,8 +106,19 @@ impl Docker {
         this
     }
 
-    /// Starts the daemon, also again.
+    /// Starts the daemon, also again, and its containerd beside it, as distributions do: dockerd gives one that
+    /// it starts itself 15 seconds, which are too few for a slow machine.
     pub fn start(&self) {
+        let program = self.source.find("containerd").unwrap();
+        let config = self.pen.path("containerd.toml");
+        let args = [
+            program.to_str().unwrap(),
+            "--config",
+            config.to_str().unwrap(),
+        ];
+        self.pen.daemon("containerd", &args);
+        let answers = || self.pen.run(&["ctr", "version"]).code == 0;
+        self.pen.wait_for("containerd", answers);
         let program = self.source.find("dockerd").unwrap();
         let config = self.pen.path("daemon.json");
         let args = [
@@ -188,7 +224,11 @@ impl Detached<'_> {
     /// The container's cgroup.
     #[track_caller]
     pub fn cgroup(&self) -> String {
-        format!("{}/{}", self.daemon.pen.cgroup(), self.inspect("{{.Id}}"))
+        let (parent, id) = (self.daemon.pen.cgroup(), self.inspect("{{.Id}}"));
+        match self.daemon.driver {
+            Driver::Cgroupfs => format!("{parent}/{id}"),
+            Driver::Systemd => format!("{parent}/docker-{id}.scope"),
+        }
     }
 
     /// A file of the container's cgroup: its name with version 1, and with version 2.

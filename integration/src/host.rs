@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
-use crate::cgroup;
 use crate::sandbox::Sandbox;
+use crate::{cgroup, process};
 
 /// What the host shows of one sandbox, and of what no test touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,31 @@ impl Snapshot {
     }
 }
 
+/// What a test asks of the host around its sandbox.
+impl Sandbox {
+    /// The host as it stands, without the bundles' own files.
+    #[must_use]
+    pub fn look(&self) -> Snapshot {
+        Snapshot::take(self).without_rootfs()
+    }
+
+    /// Insists that the host is as it was; processes and cgroups get a moment to vanish.
+    ///
+    /// # Panics
+    /// Where something was left or taken.
+    #[track_caller]
+    pub fn same_as(&self, before: &Snapshot) {
+        let mut left = Vec::new();
+        let clean = process::eventually(Duration::from_secs(5), || {
+            left = before.difference(&self.look());
+            // An empty state root and an empty parent cgroup may stay: others may use them.
+            left.retain(|line| !line.ends_with(self.cgroup()) || !line.starts_with("+ cgroup"));
+            left.is_empty()
+        });
+        assert!(clean, "the host changed:\n{}", left.join("\n"));
+    }
+}
+
 /// Mounts of our own namespace: those below this sandbox, and those of no sandbox at all.
 fn mounts(sandbox: &Sandbox) -> BTreeSet<String> {
     let own = sandbox.dir().display().to_string();
@@ -94,7 +120,7 @@ fn processes(sandbox: &Sandbox) -> BTreeSet<String> {
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if !crate::process::alive(pid) {
+        if !process::alive(pid) {
             continue;
         }
         let has = |file: &str, needle: &str| {

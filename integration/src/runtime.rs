@@ -78,6 +78,21 @@ fn built() -> PathBuf {
         .expect("no knarr below target/: run `make` first, or set KNARR_BIN")
 }
 
+/// A program that is built with the tests and lies beside them, wherever they were taken to.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+pub fn beside(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let dirs = test.ancestors().skip(1).take(2);
+    dirs.map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| {
+            panic!("no program {name} beside the tests: cargo test -p knarr-integration builds it")
+        })
+}
+
 /// Finds a program like execvp(3) does.
 ///
 /// # Panics

@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::bundle::{self, Bundle};
-use crate::host::Snapshot;
 use crate::runtime::{self, Outcome, Running};
 use crate::{cgroup, process};
 
@@ -185,6 +184,19 @@ impl Sandbox {
         command
     }
 
+    /// The runtime as a command without the system calls of `list`, as `KNARR_WITHOUT` has it.
+    #[must_use]
+    pub fn without(&self, list: &str, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = runtime::command(&crate::without::launcher());
+        command
+            .env("KNARR_SANDBOX", &self.cgroup)
+            .args(["without", list])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command
+    }
+
     /// The runtime as a command that [`crate::trace::kill_at`] takes; its output goes nowhere.
     #[must_use]
     pub fn traced(&self, args: &[&str]) -> Command {
@@ -334,28 +346,6 @@ impl Sandbox {
     #[track_caller]
     pub fn finish(&self, id: &str) {
         self.rt(&["delete", "--force", id]).ok();
-    }
-
-    /// The host as it stands, without the bundles' own files.
-    #[must_use]
-    pub fn look(&self) -> Snapshot {
-        Snapshot::take(self).without_rootfs()
-    }
-
-    /// Insists that the host is as it was; processes and cgroups get a moment to vanish.
-    ///
-    /// # Panics
-    /// Where something was left or taken.
-    #[track_caller]
-    pub fn same_as(&self, before: &Snapshot) {
-        let mut left = Vec::new();
-        let clean = process::eventually(Duration::from_secs(5), || {
-            left = before.difference(&self.look());
-            // An empty state root and an empty parent cgroup may stay: others may use them.
-            left.retain(|line| !line.ends_with(&self.cgroup) || !line.starts_with("+ cgroup"));
-            left.is_empty()
-        });
-        assert!(clean, "the host changed:\n{}", left.join("\n"));
     }
 }
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use crate::runtime;
+
 /// The environment variable that names the calls.
 pub const VARIABLE: &str = "KNARR_WITHOUT";
 
@@ -52,11 +54,7 @@ const OPEN_TREE_ATTR: libc::c_long = 467;
 /// Where it was not built.
 #[must_use]
 pub fn launcher() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let dirs = test.ancestors().skip(1).take(2);
-    dirs.map(|dir| dir.join("launch"))
-        .find(|path| path.is_file())
-        .expect("no program `launch` beside the tests: cargo test -p knarr-integration builds it")
+    runtime::beside("launch")
 }
 
 /// Executes `program` in place of the caller, with the calls of `list` taken away.

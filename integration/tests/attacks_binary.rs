@@ -13,16 +13,13 @@ use knarr_integration::{
     Bundle, Container, Sandbox, Value, bundle, fell, json, process, runtime, skip, unproven,
 };
 
-/// The program of the attacker's side.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_attacker");
-
 /// An attacker as a container's init, until it is stopped.
 fn attacker(sb: &Sandbox, edit: impl FnOnce(&mut Value)) -> Bundle {
     let bundle = sb.bundle(|c| {
         c["process"]["args"] = json!([ATTACKER, "overwrite", "300"]);
         edit(c);
     });
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     attack::install_libraries(&bundle, runtime::path());
     bundle
 }
@@ -58,7 +55,7 @@ fn control(sb: &Sandbox) {
             "source": victim.path.parent().unwrap()});
         bundle::push(c, "/mounts", mount);
     });
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let out = attack::run(sb, &bundle, "control");
     if !victim.changed() {
         unproven!("even an unprotected program is not overwritten: {out:#?}");

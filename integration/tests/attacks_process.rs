@@ -13,9 +13,6 @@ use knarr_integration::{
     Sandbox, Value, bundle, cgroup, fell, json, process, runtime, skip, unproven,
 };
 
-/// The program of the attacker's side.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_attacker");
-
 /// A container that looks into every process that comes near, with `edit`ed rights; runs `near`
 /// again and again meanwhile; fails where something was got.
 fn joined(
@@ -28,10 +25,10 @@ fn joined(
         c["process"]["args"] = json!([ATTACKER, "peek", seconds.to_string()]);
         edit(c);
     });
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let container = sb.started("watcher", &bundle);
     let looking = || container.created.stdout_now().contains("looking");
-    if !process::eventually(attack::PATIENCE, looking) {
+    if !process::eventually(attack::patience(), looking) {
         unproven!("the attacker does not run");
     }
     let met = || container.created.stdout_now().contains("met");
@@ -57,10 +54,10 @@ fn control() {
             "source": weak.path.parent().unwrap()});
         bundle::push(c, "/mounts", mount);
     });
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let container = sb.started("watcher", &bundle);
     let looking = || container.created.stdout_now().contains("looking");
-    process::eventually(attack::PATIENCE, looking);
+    process::eventually(attack::patience(), looking);
     let _ = sb.rt(&["exec", "watcher", "/v/busybox", "sleep", "0.3"]);
     fs::write(bundle.rootfs().join("stop"), "").unwrap();
     sb.wait_status("watcher", "stopped");
@@ -456,7 +453,7 @@ fn descriptors_of_the_caller() {
     let sb = Sandbox::new();
     let canary = Canary::new(&sb);
     let bundle = sb.bundle(|c| c["process"]["args"] = json!([ATTACKER, "descriptors"]));
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let check = |out: &knarr_integration::Outcome, how: &str| {
         if !out.stdout.contains("tried ") {
             unproven!("{how}: {out:#?}");
@@ -533,7 +530,7 @@ fn callers_terminal() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let sb = Sandbox::new();
     let bundle = sb.bundle(|c| c["process"]["args"] = json!([ATTACKER, "terminal"]));
-    attack::install(&bundle, PROGRAM);
+    attack::install(&bundle);
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -557,7 +554,7 @@ fn callers_terminal() {
             );
         attack::ends(sb.spawn(command), "run with a terminal")
     };
-    let out = with_terminal(&["--wait", PROGRAM, "terminal"]);
+    let out = with_terminal(&["--wait", attack::program().to_str().unwrap(), "terminal"]);
     if !out.stdout.contains("got terminal") {
         unproven!("there is no terminal to take: {out:#?}");
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::time::Duration;
 
 use knarr_integration::bundle::{drop_namespace, push, user_namespace};
 use knarr_integration::{Sandbox, Value, cgroup, json, process};
@@ -283,10 +284,7 @@ fn case_54_check_before_update() {
             .parse::<u64>()
             .unwrap()
     };
-    assert!(process::eventually(
-        std::time::Duration::from_secs(5),
-        || usage() > 20 << 20
-    ));
+    assert!(process::eventually(Duration::from_secs(5), || usage() > 20 << 20));
     let out = sb.rt_stdin(
         &["update", "--resources=-", "check"],
         "{\"memory\": {\"limit\": 10485760, \"checkBeforeUpdate\": true}}",
@@ -530,10 +528,11 @@ fn events_print_statistics() {
     assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
     assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
     let running = sb.spawn(sb.command(&["events", "--interval", "100ms", "ev"]));
-    assert!(process::eventually(
-        std::time::Duration::from_secs(5),
-        || running.stdout_now().lines().count() >= 3
-    ));
+    assert!(process::eventually(Duration::from_secs(5), || running
+        .stdout_now()
+        .lines()
+        .count()
+        >= 3));
     sb.finish("ev");
     running.wait().ok();
     sb.rt(&["events", "--stats", "nobody"])
@@ -565,6 +564,76 @@ fn cgroup_mount_without_a_namespace_shows_the_hosts() {
         c["linux"]["resources"]["pids"] = json!({"limit": 42});
     });
     assert_eq!(out.text(), "42", "{out:?}");
+}
+
+#[test]
+fn events_tell_of_a_kill_however_often_figures_are_asked_for() {
+    let sb = Sandbox::new();
+    if !cgroup::unified() {
+        needs_v1!("memory");
+    }
+    sb.sleeper("oom", |c| {
+        c["linux"]["resources"]["memory"] = json!({"limit": 20_971_520, "swap": 20_971_520});
+    });
+    let events = sb.spawn(sb.command(&["events", "--interval=1us", "oom"]));
+    let shows = |text: &str| {
+        process::eventually(Duration::from_secs(60), || {
+            events.stdout_now().contains(text)
+        })
+    };
+    assert!(shows("stats"));
+    let hungry = "dd if=/dev/zero of=/dev/null bs=40M count=1; exit 7";
+    sb.rt(&["exec", "oom", "/bin/sh", "-c", hungry]);
+    assert!(shows(r#""type":"oom""#));
+    sb.finish("oom");
+    events.wait().ok();
+}
+
+/// A cgroup namespace begins somewhere; the container's user namespace has to own it to see that.
+#[test]
+fn cgroup_mount_in_a_namespace_of_others_is_refused() {
+    let sb = Sandbox::new();
+    let base = sb.sleeper("base", |_| {});
+    let bundle = sb.sh_bundle("ls /sys/fs/cgroup", |c| {
+        user_namespace(c);
+        let path = process::namespace_path(base.pid, "cgroup");
+        drop_namespace(c, "cgroup");
+        push(
+            c,
+            "/linux/namespaces",
+            json!({"type": "cgroup", "path": path}),
+        );
+        push(
+            c,
+            "/mounts",
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "ro"]}),
+        );
+    });
+    let before = sb.look();
+    let out = sb
+        .run(&bundle)
+        .fails_with("belongs to another user namespace");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    sb.same_as(&before);
+}
+
+/// The same of version 2 is in `unified`.
+#[test]
+fn a_read_only_tree_is_refused() {
+    needs_v1!("pids");
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["linux"]["resources"]["pids"] = json!({"limit": 9}));
+    let before = sb.look();
+    let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
+        mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
+    let create = ["create", "--bundle", bundle.arg(), "ro"];
+    let out = sb
+        .elsewhere(read_only, &[], &create)
+        .fails_with("read-only");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    sb.rt(&["state", "ro"]).fails_with("does not exist");
+    sb.same_as(&before);
 }
 
 #[test]

@@ -366,6 +366,40 @@ fn a_joined_network_stays_outside() {
     sb.finish("n");
 }
 
+/// What connects a container belongs to whoever connected it: the images do not bring it back.
+#[test]
+fn an_own_network_is_set_up_anew() {
+    let sb = Sandbox::new();
+    need_criu!(sb);
+    let host = format!("kn{}", std::process::id());
+    let bundle = sb.sh_bundle(COUNTER, |_| {});
+    let peer = "name eth0 netns $(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')";
+    let hook = bundle.script(
+        "connect",
+        &format!("PATH=$PATH:/sbin:/usr/sbin; ip link add {host} type veth peer {peer}"),
+    );
+    bundle.edit(|c| {
+        c["hooks"] = json!({"createRuntime": [{"path": text(&hook)}]});
+        c["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "77"});
+    });
+    let shows = || {
+        let script = "ls /sys/class/net; cat /sys/class/net/lo/flags; \
+            cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
+        let out = sb.rt(&["exec", "n", "sh", "-c", script]).ok();
+        out.text().to_owned()
+    };
+    sb.started("n", &bundle);
+    counts_past(&bundle, 1);
+    let before = shows();
+    assert_eq!(before, "eth0\nlo\n0x9\n77");
+    checkpoint(&sb, "n", "images", &[]);
+    let saved = count(&bundle);
+    restore(&sb, "n", "images", &bundle, &[]);
+    counts_past(&bundle, saved);
+    assert_eq!(shows(), before);
+    sb.finish("n");
+}
+
 #[test]
 fn a_user_namespace_is_restored() {
     let sb = Sandbox::new();

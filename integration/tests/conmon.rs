@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use knarr_integration::{Bundle, Sandbox, Value, cgroup, json, process, runtime, skip};
+use knarr_integration::{Bundle, Sandbox, Value, cgroup, json, peers, process, runtime, skip};
 
 /// Long enough for an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 macro_rules! need_conmon {
     () => {
-        if runtime::find("conmon".as_ref()).is_none() {
-            skip!("conmon is not installed");
+        if let Err(why) = peers::installed("conmon") {
+            skip!("{why}");
         }
     };
 }

@@ -5,27 +5,39 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use knarr_integration::cgroup::Driver;
 use knarr_integration::containerd::{self, Containerd, Events, IMAGE};
 use knarr_integration::daemon::PATIENCE;
-use knarr_integration::peers::{self, Source};
+use knarr_integration::peers::{self, Shared, Source};
 use knarr_integration::runtime::Running;
 use knarr_integration::{Value, cgroup, json, process, runtime, skip};
 
-static NEWEST: LazyLock<Containerd> = LazyLock::new(|| Containerd::new(Source::Newest));
-static DEBIAN: LazyLock<Containerd> = LazyLock::new(|| Containerd::new(Source::Debian));
+static NEWEST: Shared<Containerd> = Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::new);
+static DEBIAN: Shared<Containerd> = Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::new);
+static SYSTEMD: Shared<Containerd> = Shared::new(Source::Newest, Driver::Systemd, Containerd::new);
 
-fn on(source: Source, daemon: &'static LazyLock<Containerd>, test: fn(&Containerd)) {
-    for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
-        if source.find(name).is_none() {
-            let why = peers::missing(&format!("{name} ({source:?})"));
-            skip!("{why}");
-        }
+/// What is missing for that daemon.
+fn missing(source: Source, driver: Driver) -> Option<String> {
+    if driver == Driver::Systemd
+        && let Some(why) = driver.missing()
+    {
+        return Some(why.to_owned());
     }
-    let _watch = daemon.watch();
-    test(daemon);
+    let name = ["containerd", "ctr", "containerd-shim-runc-v2"]
+        .into_iter()
+        .find(|name| source.find(name).is_none())?;
+    Some(peers::missing(&format!("{name} ({source:?})")))
+}
+
+fn on(daemon: &'static Shared<Containerd>, test: fn(&Containerd)) {
+    if let Some(why) = missing(daemon.source, daemon.driver) {
+        skip!("{why}");
+    }
+    let it = daemon.get();
+    let _watch = it.watch();
+    test(it);
 }
 
 knarr_integration::both!(
@@ -43,6 +55,22 @@ knarr_integration::both!(
     metrics,
     oom_is_reported,
     features_are_read,
+    many_at_once,
+    checkpoint_and_restore,
+);
+
+// What the cgroup's maker has a part in.
+knarr_integration::with_daemon!(systemd, SYSTEMD:
+    run_gives_output_and_exit_code,
+    a_missing_program_is_reported,
+    detached_until_deleted,
+    exec_variants,
+    pause_and_resume,
+    limits_and_update,
+    a_scope_in_the_slice,
+    signals,
+    metrics,
+    oom_is_reported,
     many_at_once,
     checkpoint_and_restore,
 );
@@ -376,6 +404,45 @@ fn limits_and_update(it: &Containerd) {
     assert_eq!(memory(), "134217728");
 }
 
+fn a_scope_in_the_slice(it: &Containerd) {
+    let flags = ["--memory-limit", "67108864", "--cpus", "0.5"];
+    let box_ = it.detached(&flags, "scoped", "sleep 600");
+    let show = |properties: &str| {
+        it.pen
+            .run(&["systemctl", "show", "-p", properties, "ctr-scoped.scope"])
+            .ok()
+            .stdout
+    };
+    let shown = show("Slice,MemoryMax,CPUQuotaPerSecUSec,Delegate");
+    let slice = format!("Slice={}", it.pen.cgroup().trim_start_matches('/'));
+    for wanted in [
+        slice.as_str(),
+        "MemoryMax=67108864",
+        "CPUQuotaPerSecUSec=500ms",
+        "Delegate=yes",
+    ] {
+        assert!(
+            shown.lines().any(|line| line == wanted),
+            "{wanted}: {shown}"
+        );
+    }
+    it.pen.run(&["systemctl", "daemon-reload"]).ok();
+    let limit = it.figure("scoped", "memory", "memory.limit_in_bytes", "memory.max");
+    assert_eq!(limit, "67108864");
+    let out = box_
+        .exec(
+            &[],
+            "echo > /dev/null && mknod /tmp/k c 1 11 && head -c 1 /tmp/k || echo refused",
+        )
+        .ok();
+    assert_eq!(out.text(), "refused");
+    it.ctr(&["task", "kill", "--signal", "SIGKILL", "scoped"])
+        .ok();
+    box_.becomes("STOPPED");
+    box_.delete();
+    assert_eq!(show("LoadState"), "LoadState=not-found\n");
+}
+
 fn signals(it: &Containerd) {
     let box_ = it.detached(
         &[],
@@ -486,14 +553,16 @@ fn number(value: &Value) -> u64 {
 
 fn oom_is_reported(it: &Containerd) {
     let events = Events::listen(it);
-    let args = it.run_args(
-        &["--rm", "--memory-limit", "16777216"],
-        "greedy",
-        "exec tail /dev/zero",
-    );
+    // systemd takes the cgroup away as its last process ends, now and then before containerd has read what
+    // happened there.
+    let (script, code) = match it.driver {
+        Driver::Cgroupfs => ("exec tail /dev/zero", 137),
+        Driver::Systemd => ("tail /dev/zero; sleep 1; exit 9", 9),
+    };
+    let args = it.run_args(&["--rm", "--memory-limit", "16777216"], "greedy", script);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let start = Instant::now();
-    it.ctr(&args).exits(137);
+    it.ctr(&args).exits(code);
     assert!(start.elapsed() < Duration::from_secs(30));
     events.wait("greedy", "/tasks/oom");
 }
@@ -600,7 +669,7 @@ fn containers_outlive_the_daemon() {
         let why = peers::missing("containerd");
         skip!("{why}");
     }
-    let it = Containerd::new(source);
+    let it = Containerd::new(source, Driver::Cgroupfs);
     let _watch = it.watch();
     let box_ = it.detached(&[], "outlives", "sleep 600");
     let pid = it.pen.run(&["pidof", "-s", "containerd"]).ok();
@@ -629,14 +698,21 @@ fn containers_outlive_the_daemon() {
 }
 
 /// As Kubernetes calls it: a runtime of config.toml, through the Container Runtime Interface.
-fn pod(source: Source) {
-    let Some(client) = peers::client("pod").filter(|_| source.find("containerd").is_some()) else {
-        let why = peers::missing("containerd or its client");
+fn pod(source: Source, driver: Driver) {
+    if let Some(why) = missing(source, driver) {
+        skip!("{why}");
+    }
+    let Some(client) = peers::client("pod") else {
+        let why = peers::missing("the client");
         skip!("{why}");
     };
-    let it = Containerd::for_pods(source);
+    let it = Containerd::for_pods(source, driver);
     let _watch = it.watch();
-    let group = it.cgroup("pods");
+    // The kubelet names a slice where systemd makes the cgroups.
+    let group = match driver {
+        Driver::Cgroupfs => it.cgroup("pods"),
+        Driver::Systemd => it.pen.cgroup().to_owned(),
+    };
     let out = it
         .pen
         .run(&[
@@ -667,12 +743,17 @@ fn pod(source: Source) {
 
 #[test]
 fn a_pod_of_the_newest() {
-    pod(Source::Newest);
+    pod(Source::Newest, Driver::Cgroupfs);
 }
 
 #[test]
 fn a_pod_of_debian() {
-    pod(Source::Debian);
+    pod(Source::Debian, Driver::Cgroupfs);
+}
+
+#[test]
+fn a_pod_whose_cgroups_systemd_makes() {
+    pod(Source::Newest, Driver::Systemd);
 }
 
 /// The pen leaves nothing, paused containers included.
@@ -683,7 +764,7 @@ fn nothing_is_left_behind() {
         let why = peers::missing("containerd");
         skip!("{why}");
     }
-    let it = Containerd::new(source);
+    let it = Containerd::new(source, Driver::Cgroupfs);
     let (dir, group) = (it.pen.dir().to_path_buf(), it.pen.cgroup().to_owned());
     let paused = it.detached(&[], "paused", "sleep 600");
     it.ctr(&["task", "pause", "paused"]).ok();

@@ -70,6 +70,11 @@ const NEED: &[(&str, &str, &str)] = &[
         "case_62_listener_gets_one_process_state",
         "takes the listener",
     ),
+    (
+        "pidfd_getfd",
+        "case_62_listener_failures",
+        "takes the listener",
+    ),
 ];
 
 /// The executables of this package's tests, as cargo builds them.
@@ -185,15 +190,7 @@ fn where_unknown_calls_are_not_permitted() {
 
 /// A call of the runtime without some system calls.
 fn call(sb: &Sandbox, list: &str, args: &[&str]) -> knarr_integration::Outcome {
-    let mut command = runtime::command(&knarr_integration::without::launcher());
-    command
-        .env("KNARR_SANDBOX", sb.cgroup())
-        .args(["without", list])
-        .arg(runtime::path())
-        .arg("--root")
-        .arg(sb.root())
-        .args(args);
-    sb.spawn(command).wait()
+    sb.spawn(sb.without(list, args)).wait()
 }
 
 #[test]
@@ -231,6 +228,35 @@ fn what_cannot_be_done_says_so_and_leaves_nothing() {
         call(&sb, list, &["create", "--bundle", bundle.arg(), "c"]).fails_with(text);
         sb.same_as(&before);
     }
+}
+
+/// An image may have files where a procfs would tell about descriptors, and mounts nothing there.
+#[test]
+fn an_image_does_not_tell_which_mount_a_file_is_in() {
+    if !is_knarr() {
+        knarr_integration::skip!("only knarr promises to do without newer calls");
+    }
+    let sb = Sandbox::new();
+    let bundle = sb.sh_bundle("echo ran", |c| {
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/proc"));
+        c["linux"]["maskedPaths"] = json!([]);
+        c["linux"]["readonlyPaths"] = json!([]);
+        c["linux"]["sysctl"] = json!({"kernel.shmmni": "100"});
+    });
+    let run = ["run", "--bundle", bundle.arg(), "c"];
+    let without = "openat2,statx,mount_setattr";
+    assert_eq!(call(&sb, without, &run).ok().stdout, "ran\n", "no /proc");
+    let fake = bundle.rootfs().join("proc/self/fdinfo");
+    fs::create_dir_all(&fake).unwrap();
+    for number in 0..64 {
+        fs::write(
+            fake.join(number.to_string()),
+            format!("mnt_id:\t{number}\n"),
+        )
+        .unwrap();
+    }
+    assert_eq!(call(&sb, without, &run).ok().stdout, "ran\n", "a false one");
 }
 
 /// What a container can see of how its mounts were made is the same.

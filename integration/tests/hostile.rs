@@ -756,6 +756,23 @@ fn the_hosts_null_device_cannot_be_changed() {
     assert_eq!(device(&sb.run(&bundle).ok().stdout, "0"), "1:3");
 }
 
+/// What a container has put in the place of its null device is not opened for a new process.
+#[test]
+fn a_pipe_for_the_null_device_is_left_alone() {
+    let sb = Sandbox::new();
+    let script = "rm /dev/null; mkfifo /dev/null; echo made >/tmp/made; read x </dev/null; echo opened >/tmp/made; sleep 600";
+    let bundle = sb.sh_bundle(script, |_| {});
+    sb.started("c", &bundle);
+    let tmp = || sb.rt(&["exec", "c", "cat", "/tmp/made"]).stdout;
+    let made = process::eventually(Duration::from_secs(10), || tmp() == "made\n");
+    assert!(made, "{}", tmp());
+    // The reader is at its pipe by now, or finds it opened by the second of these.
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(tmp(), "made\n");
+    }
+}
+
 /// What stands after `name` at the start of a line.
 fn device<'a>(text: &'a str, name: &str) -> &'a str {
     text.lines()

@@ -10,14 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use knarr_integration::podman::{self, IMAGE, LIMIT, Podman};
-use knarr_integration::{Value, cgroup, process, runtime, skip};
+use knarr_integration::{Value, cgroup, peers, process, runtime, skip};
 
 /// The Podman of these tests, or a skip.
 macro_rules! podman {
     () => {
         match podman::get() {
             Some(podman) => podman,
-            None => skip!("podman or conmon is not installed"),
+            None => skip!("{}", peers::missing("podman or conmon")),
         }
     };
 }

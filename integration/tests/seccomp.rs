@@ -3,9 +3,11 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::PathBuf;
 
 use knarr_integration::socket::Receiver;
-use knarr_integration::{Sandbox, Value, json, process};
+use knarr_integration::{Sandbox, Value, cgroup, json, process};
 
 /// A profile that allows all but what `syscalls` says.
 fn profile(syscalls: &Value) -> Value {
@@ -199,14 +201,42 @@ fn case_62_listener_gets_one_process_state() {
 #[test]
 fn case_62_listener_failures() {
     let sb = Sandbox::new();
+    // Never there; gone, with its file left; never a socket; one of another type.
+    let stale = sb.path("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    let file = sb.path("file");
+    std::fs::write(&file, "").unwrap();
+    let datagrams = sb.path("datagrams.sock");
+    let _datagrams = UnixDatagram::bind(&datagrams).unwrap();
+    for path in [PathBuf::from("/nonexistent/socket"), stale, file, datagrams] {
+        let bundle = sb.sh_bundle("true", |c| {
+            c["linux"]["seccomp"] =
+                profile(&json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]));
+            c["linux"]["seccomp"]["listenerPath"] = json!(path);
+        });
+        let before = sb.look();
+        let out = sb.create("absent", &bundle).fails_with("listenerPath");
+        assert!(out.stderr.contains(path.to_str().unwrap()), "{out:?}");
+        assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+        sb.same_as(&before);
+    }
+    // Gone since create: the container goes on without the process that nobody would watch.
+    let listener = Receiver::bind(sb.path("seccomp.sock"));
+    let bundle = notifying(&sb, &listener, None);
+    bundle.edit(|c| c["process"]["args"] = json!(["/bin/sleep", "600"]));
+    let create = sb.spawn(sb.command(&["create", "--bundle", bundle.arg(), "left"]));
+    let _kept = listener.messages();
+    create.wait().ok();
+    sb.rt(&["start", "left"]).ok();
+    std::fs::remove_file(listener.path()).unwrap();
+    drop(listener);
+    let processes = || cgroup::processes(&bundle.cgroup).len();
+    let out = sb.rt(&["exec", "left", "/bin/true"]).exits(255);
+    assert!(out.stderr.contains("listenerPath"), "{out:?}");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    assert_eq!((sb.status("left").as_str(), processes()), ("running", 1));
+    sb.finish("left");
     let before = sb.look();
-    let absent = sb.sh_bundle("true", |c| {
-        c["linux"]["seccomp"] =
-            profile(&json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]));
-        c["linux"]["seccomp"]["listenerPath"] = json!("/nonexistent/socket");
-    });
-    sb.create("absent", &absent).fails();
-    sb.same_as(&before);
     let metadata = sb.bundle(|c| {
         c["linux"]["seccomp"] = profile(&json!([]));
         c["linux"]["seccomp"]["listenerMetadata"] = json!("alone");

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use knarr_integration::bundle::{drop_namespace, push, user_namespace};
+use knarr_integration::without::CALLS;
 use knarr_integration::{Bundle, Container, Sandbox, Value, both_drivers, cgroup, json, process};
 use rustix::fs::inotify;
 
@@ -16,6 +17,7 @@ both_drivers! {
     device_rules_apply_in_order_before_the_built_in_ones
     device_rules_outlive_update_reload_and_property_changes
     processes_are_born_in_their_cgroup
+    processes_are_moved_where_they_cannot_be_born
     exec_joins_init_in_a_cgroup_that_was_split
     the_container_is_given_its_cgroup
     the_cgroup_stays_ours_unless_all_conditions_hold
@@ -225,6 +227,42 @@ fn processes_are_born_in_their_cgroup(sb: &Sandbox) {
     assert!(!moves.seen(), "the process of exec was moved");
     let pids = cgroup::processes(&bundle.cgroup);
     assert!(pids.contains(&pid) && pids.contains(&c.pid), "{pids:?}");
+}
+
+/// A kernel without clone3(2), or without newer calls at all.
+fn processes_are_moved_where_they_cannot_be_born(sb: &Sandbox) {
+    let all: Vec<&str> = CALLS.iter().map(|(name, _)| *name).collect();
+    for (n, list) in ["clone3", &all.join(",")].into_iter().enumerate() {
+        let bundle = sb.sh_bundle("exec sleep 600", |c| {
+            cgroup_mount(c, "ro");
+            c["linux"]["resources"] = json!({"pids": {"limit": 9}});
+        });
+        let id = format!("moved{n}");
+        let call = |args: &[&str]| sb.spawn(sb.without(list, args)).wait().ok();
+        let pid_file = sb.path("pid");
+        let pid = || -> u32 { fs::read_to_string(&pid_file).unwrap().parse().unwrap() };
+        let pid_arg = ["--pid-file", pid_file.to_str().unwrap()];
+        let _ = call(&[&["create", "--bundle", bundle.arg()], &pid_arg[..], &[&id]].concat());
+        let init = pid();
+        assert_eq!(place(init), bundle.cgroup);
+        let _ = call(&["start", &id]);
+        let exec = [
+            &["exec", "--detach"],
+            &pid_arg[..],
+            &[&id, "/bin/sleep", "600"],
+        ]
+        .concat();
+        let _ = call(&exec);
+        assert_eq!(place(pid()), bundle.cgroup);
+        let seen = ["/bin/cat", "/proc/self/cgroup", "/sys/fs/cgroup/pids.max"];
+        let out = call(&[&["exec", &id], &seen[..]].concat());
+        assert_eq!(out.text(), "0::/\n9", "without {list}");
+        let _ = call(&["pause", &id]);
+        assert_eq!(sb.status(&id), "paused");
+        let _ = call(&["delete", "--force", &id]);
+        assert!(!process::alive(init));
+        assert!(!cgroup::dir("", &bundle.cgroup).exists());
+    }
 }
 
 /// The pid of a process that exec leaves in the container.

@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
-use crate::rootfs::mount_id;
+use crate::rootfs::{SELF, mount_id};
 
 /// Opens `path`, relative, below `directory`: no way leads above it or across a mount point.
-/// Links are refused, but where `own` says so the first component may be `self` or `thread-self`.
+/// Links are refused, but in the top of a procfs, as which `own` marks the directory, the first component
+/// may be `self` or `thread-self`.
 ///
 /// # Errors
 /// Those of openat2(2): `ELOOP` for a link, `EXDEV` for a way out.
@@ -39,8 +40,10 @@ fn walk(directory: BorrowedFd<'_>, path: &str, flags: OFlags, own: bool) -> Resu
     if path.starts_with('/') {
         return Err(Errno::XDEV);
     }
+    // A procfs tells of its own files, whatever has been made of /proc meanwhile.
+    let proc = if own { (directory, "self") } else { SELF };
     let id = |file: BorrowedFd<'_>| {
-        mount_id(file)
+        mount_id(file, proc)
             .map(|(id, _)| id)
             .map_err(|error| error.errno().unwrap_or(Errno::IO))
     };

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use clap::Parser;
 use knarr_integration::attack::{FELL, UNPROVEN};
-use knarr_integration::runtime;
+use knarr_integration::{peers, runtime};
 
 /// Compare runtimes under attack.
 #[derive(Parser)]
@@ -174,10 +174,13 @@ fn attacks() -> Vec<Attack> {
 fn runtimes(named: &[String]) -> Vec<(String, PathBuf)> {
     if named.is_empty() {
         let mut found = vec![("knarr".to_owned(), runtime::path().to_owned())];
-        for name in ["runc", "crun"] {
-            match runtime::find(Path::new(name)) {
+        for (name, path) in [
+            ("runc", peers::runc()),
+            ("crun", peers::cruns().into_iter().next()),
+        ] {
+            match path {
                 Some(path) => found.push((name.to_owned(), path)),
-                None => eprintln!("not installed: {name}"),
+                None => eprintln!("{}", peers::missing(name)),
             }
         }
         return found;

@@ -9,12 +9,12 @@ mod confinement;
 mod surroundings;
 
 use std::fs;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use knarr_integration::cgroup::Driver;
 use knarr_integration::daemon::PATIENCE;
 use knarr_integration::docker::{Docker, IMAGE, RUNTIME};
-use knarr_integration::peers::{self, Source};
+use knarr_integration::peers::{self, Shared, Source};
 use knarr_integration::{cgroup, process, skip};
 
 use build::{build_classic, build_with_buildkit, compose_up_and_down};
@@ -27,13 +27,14 @@ use surroundings::{
     volumes_and_tmpfs,
 };
 
-static NEWEST: LazyLock<Docker> = LazyLock::new(|| Docker::new(Source::Newest));
-static DEBIAN: LazyLock<Docker> = LazyLock::new(|| Docker::new(Source::Debian));
+static NEWEST: Shared<Docker> = Shared::new(Source::Newest, Driver::Cgroupfs, Docker::new);
+static DEBIAN: Shared<Docker> = Shared::new(Source::Debian, Driver::Cgroupfs, Docker::new);
 
 /// What is missing for that daemon.
 fn missing(source: Source) -> Option<String> {
     let names = [
         "containerd",
+        "ctr",
         "containerd-shim-runc-v2",
         "dockerd",
         "docker-proxy",
@@ -48,12 +49,13 @@ fn missing(source: Source) -> Option<String> {
     Some(peers::missing(&format!("{name} ({source:?})")))
 }
 
-fn on(source: Source, daemon: &'static LazyLock<Docker>, test: fn(&Docker)) {
-    if let Some(why) = missing(source) {
+fn on(daemon: &'static Shared<Docker>, test: fn(&Docker)) {
+    if let Some(why) = missing(daemon.source) {
         skip!("{why}");
     }
-    let _watch = daemon.watch();
-    test(daemon);
+    let it = daemon.get();
+    let _watch = it.watch();
+    test(it);
 }
 
 knarr_integration::both!(
@@ -407,7 +409,7 @@ fn containers_outlive_the_daemon() {
     if let Some(why) = missing(Source::Newest) {
         skip!("{why}");
     }
-    let it = Docker::new(Source::Newest);
+    let it = Docker::new(Source::Newest, Driver::Cgroupfs);
     let _watch = it.watch();
     let box_ = it.detached(&[], "outlives", "while :; do sleep 0.1; done");
     let pid = box_.inspect("{{.State.Pid}}");

@@ -336,6 +336,14 @@ pub fn manager_in(layout: &Layout, request: &Request<'_>) -> Result<Box<dyn Mana
     }
 }
 
+/// Removes the directories of a record made by [`Manager::planned`] whose maker did not come to the
+/// end of [`Manager::create`]: as far as they are there, and empty.
+pub(crate) fn remove_planned(record: &Record) {
+    for dir in &record.dirs {
+        file::remove_made(&dir.path, dir.made);
+    }
+}
+
 /// The manager for a container that an earlier process made.
 ///
 /// # Errors

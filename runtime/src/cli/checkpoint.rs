@@ -45,14 +45,13 @@ fn criu(matches: &Matches<'_>) -> Result<CriuOptions> {
             )));
         }
     };
-    let mut empty_network = false;
+    // A network namespace of the container's own is always left empty, as runc does.
     for namespace in matches.texts(&flags::EMPTY_NS) {
         if namespace != "network" {
             return Err(invalid(format!(
                 "namespace {namespace:?} is not supported by --empty-ns; only network is"
             )));
         }
-        empty_network = true;
     }
     Ok(CriuOptions {
         image_path: matches
@@ -65,7 +64,6 @@ fn criu(matches: &Matches<'_>) -> Result<CriuOptions> {
         file_locks: matches.on(&flags::FILE_LOCKS),
         lazy_pages: matches.on(&flags::LAZY_PAGES),
         auto_dedup: matches.on(&flags::AUTO_DEDUP),
-        empty_network,
         cgroup_mode,
         network_lock,
     })

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, makedev, open};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
@@ -16,6 +16,9 @@ use crate::sys::signal::Signals;
 
 /// A write of at most this much to a pipe that poll(2) calls writable does not block: pipe(7).
 const CHUNK: usize = 4096;
+/// The same of a pseudoterminal's master: the kernel has at least a buffer of this size for it, or says
+/// that it has none.
+const MASTER_CHUNK: usize = 256;
 /// How much is read after the end of the process, in bytes: another one may write for ever.
 const REST: usize = 1 << 20;
 
@@ -107,8 +110,10 @@ impl Channel {
         }
     }
 
-    fn flush<Fd: AsFd>(&mut self, to: Fd) {
-        match write(to, &self.pending) {
+    /// Writes what is pending, `most` bytes of it.
+    fn flush<Fd: AsFd>(&mut self, to: Fd, most: usize) {
+        let piece = &self.pending[..self.pending.len().min(most)];
+        match write(to, piece) {
             Ok(count) => drop(self.pending.drain(..count)),
             Err(Errno::AGAIN | Errno::INTR) => {}
             // Nobody reads any more; what comes is thrown away, so that the container does not stall.
@@ -124,6 +129,8 @@ struct Relay<'a> {
     /// The caller's terminal once more, as writes to the one at hand would wait until somebody reads,
     /// and no signal would get through meanwhile. Making that one non-blocking would change the caller's.
     screen: Option<OwnedFd>,
+    /// How many bytes go to standard output at a time.
+    most: usize,
     saved: Option<Termios>,
     input: Channel,
     output: Channel,
@@ -134,10 +141,12 @@ impl<'a> Relay<'a> {
         let slave = peer(master).context(|| "ioctl(TIOCGPTPEER)")?;
         ioctl_fionbio(master, true).context(|| "ioctl(terminal, FIONBIO)")?;
         let stdin = rustix::stdio::stdin();
+        let to_master = is_master(rustix::stdio::stdout());
         let mut relay = Relay {
             master,
             _slave: slave,
-            screen: screen(),
+            screen: if to_master { None } else { screen() },
+            most: if to_master { MASTER_CHUNK } else { CHUNK },
             saved: None,
             input: Channel::default(),
             output: Channel::default(),
@@ -207,7 +216,7 @@ impl<'a> Relay<'a> {
             End::Stdout => self.flush_output(),
             End::Master => {
                 if ready.contains(PollFlags::OUT) {
-                    self.input.flush(self.master);
+                    self.input.flush(self.master, CHUNK);
                 }
                 if self.output.wants_input() {
                     self.output.fill(self.master);
@@ -217,10 +226,15 @@ impl<'a> Relay<'a> {
     }
 
     fn flush_output(&mut self) {
-        let Relay { screen, output, .. } = self;
+        let Relay {
+            screen,
+            output,
+            most,
+            ..
+        } = self;
         match screen {
-            Some(screen) => output.flush(screen),
-            None => output.flush(rustix::stdio::stdout()),
+            Some(screen) => output.flush(screen, *most),
+            None => output.flush(rustix::stdio::stdout(), *most),
         }
     }
 
@@ -267,6 +281,15 @@ fn screen() -> Option<OwnedFd> {
     }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     open("/proc/self/fd/1", flags, Mode::empty()).ok()
+}
+
+/// Whether a descriptor is the master of a pseudoterminal, which is a terminal too as far as isatty(3)
+/// knows. To open one again is to make another pseudoterminal.
+fn is_master(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == makedev(5, 2)
+    })
 }
 
 impl Drop for Relay<'_> {
@@ -385,6 +408,81 @@ mod tests {
             read_until(screen, "line 2999\r\n");
         });
         assert_eq!(end, "3 true []");
+    }
+
+    /// Runs a shell script in a terminal and `wait` in a child whose standard output is the master of
+    /// another, of which `f` plays the reader; `beside` is a script that runs beside the child.
+    fn session_of_a_master(script: &str, beside: &str, f: impl FnOnce(&mut File)) -> String {
+        let outer = Terminal::open(host_devpts().as_fd(), None).unwrap();
+        let inner = Terminal::open(host_devpts().as_fd(), None).unwrap();
+        let mut raw = tcgetattr(&outer.slave).unwrap();
+        raw.make_raw();
+        tcsetattr(&outer.slave, OptionalActions::Now, &raw).unwrap();
+        let mut reader = File::from(outer.slave);
+        std::thread::scope(|scope| {
+            let runtime = scope.spawn(|| {
+                in_child(|| {
+                    rustix::stdio::dup2_stdout(&outer.master).unwrap();
+                    let null = File::open("/dev/null").unwrap();
+                    rustix::stdio::dup2_stdin(&null).unwrap();
+                    let mut other = Command::new("/bin/sh")
+                        .args(["-c", beside])
+                        .stdout(null)
+                        .spawn()
+                        .unwrap();
+                    let signals = Signals::block().unwrap();
+                    let slave = inner.slave.try_clone().unwrap();
+                    let mut child = Command::new("/bin/sh")
+                        .args(["-c", script])
+                        .stdout(slave)
+                        .spawn()
+                        .unwrap();
+                    let pid = Pid::from_child(&child);
+                    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+                    wait(
+                        pidfd.as_fd(),
+                        &signals,
+                        Some(&inner.master),
+                        &mut |signal| {
+                            if signal != SIGCHLD {
+                                let kill = rustix::process::Signal::KILL;
+                                let _ = rustix::process::pidfd_send_signal(&pidfd, kill);
+                            }
+                        },
+                    )
+                    .unwrap();
+                    let _ = other.kill();
+                    other.wait().unwrap();
+                    let code = child.wait().unwrap().code();
+                    Ok(format!("{code:?}"))
+                })
+                .unwrap()
+            });
+            f(&mut reader);
+            runtime.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn what_a_master_is_given_arrives_at_its_other_end() {
+        if !is_root("what_a_master_is_given_arrives_at_its_other_end") {
+            return;
+        }
+        let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 3";
+        let end = session_of_a_master(script, "", |reader| {
+            read_until(reader, "line 2999\r\n");
+        });
+        assert_eq!(end, "Some(3)");
+    }
+
+    #[test]
+    fn signals_get_through_where_nobody_reads_what_a_master_is_given() {
+        if !is_root("signals_get_through_where_nobody_reads_what_a_master_is_given") {
+            return;
+        }
+        let script = "while :; do echo a line of some length, so that it fills buffers; done";
+        let beside = "while sleep 0.2; do kill -TERM $PPID; done";
+        assert_eq!(session_of_a_master(script, beside, |_| {}), "None");
     }
 
     #[test]

@@ -78,8 +78,6 @@ pub struct CriuOptions {
     pub lazy_pages: bool,
     /// Remove pages from older images once they are in newer ones.
     pub auto_dedup: bool,
-    /// Make the network namespace but leave its contents to others.
-    pub empty_network: bool,
     /// What to do with cgroups; soft where absent.
     pub cgroup_mode: Option<CgroupMode>,
     /// How to lock the network; criu's choice where absent.
@@ -157,8 +155,11 @@ impl CriuOptions {
             file_locks: self.file_locks,
             lazy_pages: self.lazy_pages,
             auto_dedup: self.auto_dedup,
-            empty_namespaces: self
-                .empty_network
+            // Its devices are made and connected by others, whom restore calls by their hooks.
+            empty_namespaces: spec
+                .linux
+                .as_ref()
+                .is_some_and(own_network)
                 .then(|| i32::try_from(flags::NEWNET).unwrap_or_default()),
             cgroup_mode: match self.cgroup_mode.unwrap_or(CgroupMode::Soft) {
                 CgroupMode::Ignore => 0,
@@ -184,6 +185,14 @@ impl CriuOptions {
         };
         Ok((dirs, opts))
     }
+}
+
+/// Whether the runtime makes the container's network namespace.
+pub(super) fn own_network(linux: &Linux<'_>) -> bool {
+    linux
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.kind == "network" && namespace.path.is_empty())
 }
 
 /// criu's directories.

@@ -373,9 +373,6 @@ impl Builder<'_> {
         };
         let mut cgroup = cgroup::manager(&request)?;
         fault!("create.cgroup.plan");
-        // Whole or not makes no difference before there is a record.
-        self.store.write_first(CONFIG, &self.bundle.text)?;
-        fault!("create.config");
         // Stored before it is made, so that whoever finds the rest of a killed create can remove it.
         record.cgroup = cgroup.planned();
         self.store.write(STATE, &record.to_json()?)?;
@@ -399,6 +396,9 @@ impl Builder<'_> {
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
         fault!("create.cgroup");
+        // From here on the cgroup is the container's, with everything in it: see `Store`.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
+        fault!("create.config");
 
         let sources = HostSources::open(&layout)?;
         fault!("create.sources");

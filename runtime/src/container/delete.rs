@@ -94,6 +94,12 @@ pub(super) fn destroy_ended(store: &Store, record: &Record) -> Result<Vec<String
 
 /// Removes what is there of a container that is `status`, and ends what lives.
 fn take_apart(store: &Store, record: &Record, status: Status, force: bool) -> Result<Vec<String>> {
+    if !record.ready && !store.has(CONFIG) {
+        // Its creator was killed when it had seen no more of the cgroup than its name: whoever
+        // lives there is none of the container's.
+        cgroup::remove_planned(&record.cgroup);
+        return store.remove().map(|()| Vec::new());
+    }
     let mut manager = cgroup::from_record(&record.cgroup)?;
     if status != Status::Stopped || !record.private_pid || !record.ready {
         end_processes(record, &*manager)?;

@@ -394,9 +394,9 @@ impl Exec<'_> {
             .as_ref()
             .filter(|filter| !self.attributes.no_new_privileges || filter.notify);
         self.attributes.complete_environment(&root);
-        let program = self
-            .attributes
-            .become_user(root, early, channel, &[channel.as_fd()])?;
+        let program =
+            self.attributes
+                .become_user(root, &self.procfs, early, channel, &[channel.as_fd()])?;
         fault!("exec.init.program");
         if self.is_announced() {
             channel.send(&Message::Ready)?;

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::Pid;
 
-use super::checkpoint::{Dirs, EXTERNAL_NAMESPACES, RestoreOptions, inherited_streams};
+use super::checkpoint::{self, Dirs, EXTERNAL_NAMESPACES, RestoreOptions, inherited_streams};
 use super::create::{self, Bundle, GateKind, Undo};
 use super::record::Record;
 use super::state::Status;
@@ -24,6 +24,7 @@ use crate::host::Host;
 use crate::intel_rdt::{self, Resctrl};
 use crate::namespaces::{self, Entered, Namespaces};
 use crate::process::procfs::ProcFs;
+use crate::process::sysctl::{self, OwnNamespaces};
 use crate::rootfs::{self, RootfsPlan};
 use crate::spec::Spec;
 use crate::spec::linux::Linux;
@@ -123,12 +124,13 @@ impl Restore<'_> {
             annotations: &spec.annotations,
         };
         let mut cgroup = cgroup::manager(&request)?;
-        self.record.cgroup = cgroup.record();
+        self.record.cgroup = cgroup.planned();
         self.store.write(STATE, &self.record.to_json()?)?;
-        self.store.write(CONFIG, &self.bundle.text)?;
         let default_resources = Resources::default();
         cgroup.create(linux.resources.as_ref().unwrap_or(&default_resources))?;
         let cgroup = undo.cgroup.insert(cgroup);
+        // From here on the cgroup is the container's, as in create.
+        self.store.write_first(CONFIG, &self.bundle.text)?;
 
         let into = cgroup.clone_into()?;
         let mut private = Entered::default();
@@ -264,7 +266,7 @@ impl Restore<'_> {
     fn at_step(&mut self, step: Step, undo: &mut Undo) -> Result<()> {
         match (step.name.as_str(), step.fd) {
             // The namespaces are there, their contents are not: the place of the runtime's hooks.
-            ("setup-namespaces", _) => self.run_hooks(step.pid, undo),
+            ("setup-namespaces", _) => self.set_up(step.pid, undo),
             ("orphan-pts-master", Some(master)) => {
                 match &self.create.console_socket {
                     Some(socket) => create::send_console(socket, master.as_fd())?,
@@ -278,31 +280,57 @@ impl Restore<'_> {
         }
     }
 
-    fn run_hooks(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {
-        let linux = self.spec.linux.as_ref();
-        if let Some(linux) = linux
-            // Otherwise the images bring what was in the namespace.
-            && self.options.criu.empty_network
-            && !linux.net_devices.is_empty()
-        {
-            let own = self.record.namespaces & flags::NEWNET != 0;
-            let devices = network::devices::plan(&linux.net_devices, own)?;
-            let path = format!("/proc/{pid}/ns/net");
-            let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context(|| format!("linux.netDevices: open({path})"))?;
-            undo.devices = Some(network::devices::move_into(&devices, namespace.as_fd())?);
+    /// Sets up what the images do not bring, with the hooks that do the same for a new container.
+    fn set_up(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {
+        let default_linux = Linux::default();
+        let linux = self.spec.linux.as_ref().unwrap_or(&default_linux);
+        let network = checkpoint::own_network(linux)
+            .then(|| {
+                let path = format!("/proc/{pid}/ns/net");
+                openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .context(|| format!("open({path})"))
+            })
+            .transpose()?;
+        if let Some(network) = &network {
+            let mut inside = Entered::default();
+            inside.join(flags::NEWNET, network.as_fd())?;
+            network::loopback::up()?;
+            inside.leave()?;
+            if !linux.net_devices.is_empty() {
+                let devices = network::devices::plan(&linux.net_devices, true)?;
+                undo.devices = Some(network::devices::move_into(&devices, network.as_fd())?);
+            }
         }
-        let Some(hooks) = &self.spec.hooks else {
-            return Ok(());
-        };
-        let state = self.record.hooks_state(Status::Creating, pid);
-        let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
-        hooks::run(&prestart, &state, &self.record.bundle)?;
-        hooks::run(
-            &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
-            &state,
-            &self.record.bundle,
-        )
+        if let Some(hooks) = &self.spec.hooks {
+            let state = self.record.hooks_state(Status::Creating, pid);
+            let prestart = hooks::plan(&hooks.prestart, "hooks.prestart")?;
+            hooks::run(&prestart, &state, &self.record.bundle)?;
+            hooks::run(
+                &hooks::plan(&hooks.create_runtime, "hooks.createRuntime")?,
+                &state,
+                &self.record.bundle,
+            )?;
+        }
+        if let Some(network) = &network {
+            // criu restores those of other namespaces.
+            let own = OwnNamespaces {
+                network: true,
+                ..OwnNamespaces::default()
+            };
+            let sysctls = linux
+                .sysctl
+                .iter()
+                .filter(|(key, _)| key.starts_with("net.") || key.starts_with("net/"))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            let sysctls = sysctl::plan(&sysctls, own)?;
+            let procfs = ProcFs::open()?;
+            let mut inside = Entered::default();
+            inside.join(flags::NEWNET, network.as_fd())?;
+            sysctl::apply(&sysctls, &procfs)?;
+            inside.leave()?;
+        }
+        Ok(())
     }
 
     fn restored(&mut self, pid: i32, undo: &mut Undo) -> Result<()> {

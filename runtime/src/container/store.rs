@@ -4,7 +4,8 @@
 //! ROOT/            0700
 //!   ID/            0700, locked with flock(2) while somebody changes the container
 //!     state.json   the record; replaced by rename, so it is whole or absent
-//!     config.json  the configuration as it was at create
+//!     config.json  the configuration as it was at create; not there before the recorded cgroup was
+//!                  found to be nobody else's
 //!     start        fifo: init waits at it while the container is `created`
 //!     result       fifo: init tells `start` what went wrong
 //!     notify/      the socket for a service manager, where there is one

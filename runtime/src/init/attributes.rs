@@ -198,6 +198,7 @@ impl<'a> Attributes<'a> {
     pub fn become_user(
         &self,
         root: RootFd,
+        procfs: &ProcFs,
         filter: Option<&Filter>,
         channel: &Channel,
         keep: &[BorrowedFd<'_>],
@@ -207,7 +208,7 @@ impl<'a> Attributes<'a> {
         for warning in capabilities.limit_to(held) {
             channel.send(&Message::Warning(warning))?;
         }
-        self.identity.own_stdio(&root)?;
+        self.identity.own_stdio(&root, procfs)?;
         // As root, for whom most directories are open; and once more as the user for one on a
         // file system that shuts root out.
         let entered = self.enter_cwd(&root);

@@ -202,7 +202,7 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
         .filter(|filter| !attributes.no_new_privileges || filter.notify);
     attributes.complete_environment(&root);
     drop(terminal);
-    let program = attributes.become_user(root, early, channel, &keep)?;
+    let program = attributes.become_user(root, plan.procfs, early, channel, &keep)?;
     fault!("init.ready");
     channel.send(&Message::Ready)?;
     channel.wait_for_go()?;

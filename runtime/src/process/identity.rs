@@ -2,13 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    FileType, Gid, Mode, OFlags, Stat, Uid, fchown, fcntl_setfl, fstat, major, minor,
-};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Uid, fchown, fstat, major, minor};
 use rustix::io::Errno;
 use rustix::process::umask;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::procfs::ProcFs;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::{Links, RootFd};
 use crate::spec::config;
@@ -118,7 +117,7 @@ impl Identity {
     /// # Errors
     /// Those of fchown(2), but for files whose owner cannot change: ids without a mapping
     /// (`EINVAL`, `EPERM`), read-only file systems, anonymous files. Those of dup2(2).
-    pub fn own_stdio(&self, root: &RootFd) -> Result<()> {
+    pub fn own_stdio(&self, root: &RootFd, procfs: &ProcFs) -> Result<()> {
         let stdio: [BorrowedFd<'_>; 3] = [
             rustix::stdio::stdin(),
             rustix::stdio::stdout(),
@@ -131,7 +130,7 @@ impl Identity {
                 continue;
             };
             if is_null(&stat) {
-                if let Some(null) = own_null.get_or_insert_with(|| null_of(root)) {
+                if let Some(null) = own_null.get_or_insert_with(|| null_of(root, procfs)) {
                     replace(null.as_fd()).context(|| "dup2(/dev/null)")?;
                 }
                 continue;
@@ -166,15 +165,12 @@ fn is_null(stat: &Stat) -> bool {
 }
 
 /// The container's null device, where it has one.
-fn null_of(root: &RootFd) -> Option<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let file = root.open("/dev/null", flags, Links::Refuse).ok()?;
-    if !is_null(&fstat(&file).ok()?) {
-        return None;
-    }
-    // It was opened so that nothing could block; programs expect one that may.
-    fcntl_setfl(&file, OFlags::RDWR).ok()?;
-    Some(file)
+fn null_of(root: &RootFd, procfs: &ProcFs) -> Option<OwnedFd> {
+    let found = root.resolve("/dev/null", Links::Refuse).ok()?;
+    // Looked at before it is opened: opening some devices does things, and a pipe's other end notices.
+    let own = is_null(&fstat(&found).ok()?).then(|| procfs.reopen(found.as_fd(), OFlags::RDWR));
+    root.done(found);
+    own?.ok()
 }
 
 fn id_refused(field: &str, id: u32, errno: Errno) -> Error {

@@ -7,7 +7,7 @@
 //! and looks at what it opened.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
 use rustix::io::{read, write};
@@ -64,6 +64,16 @@ impl ProcFs {
         // Nothing that is found so is on another mount than the top, which is a procfs.
         beneath::open(self.as_fd(), path, flags, true)
             .context(|| format!("openat2(\"/proc/{path}\")"))
+    }
+
+    /// Opens once more, for what `flags` say, the very object that `file` is a descriptor of.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn reopen(&self, file: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+        let path = format!("self/fd/{}", file.as_raw_fd());
+        let flags = flags | OFlags::NOCTTY | OFlags::CLOEXEC;
+        openat(self, &path, flags, Mode::empty()).context(|| format!("openat(\"/proc/{path}\")"))
     }
 
     /// Writes `value` to an existing file below /proc, in one write.

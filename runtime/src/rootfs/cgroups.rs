@@ -3,7 +3,7 @@
 //! Belongs here: what such a mount shows. Does not: making cgroups or writing to them.
 //!
 //! With a cgroup namespace the kernel shows the container's cgroup as the root
-//! of a new mount. Without one, the directory of that cgroup is bound, so that
+//! of a new mount; where it refuses that, so does this. Without one, the directory of that cgroup is bound, so that
 //! a container never sees those of its neighbours (CVE-2023-25809). The process
 //! has to be in its cgroups already.
 //!
@@ -81,37 +81,31 @@ impl Rootfs<'_> {
 
     fn cgroup_v2(&mut self, step: &MountStep<'_>, source: &str, own: &str) -> Result<()> {
         let destination = self.destination(step, Leaf::Directory)?;
-        let mut tree = None;
-        if self.plan.cgroup_namespace {
+        let tree = if self.plan.cgroup_namespace {
             // In the runtime's own cgroup namespace this would change the
             // host's mount options, so only inside another.
             let options = attributes_only(&step.options);
             let new = new_mount("cgroup2", source, &options, None);
-            match self.kernel.new_filesystem(&new) {
-                Ok(made) => tree = Some(made),
-                // A user namespace that does not own the cgroup namespace.
-                Err(error) if matches!(error.errno(), Some(Errno::PERM | Errno::BUSY)) => {}
-                Err(error) => return Err(error),
+            let made = self
+                .kernel
+                .new_filesystem(&new)
+                .map_err(foreign_namespace)?;
+            (made, Attributes::default())
+        } else {
+            let path = if self.plan.user_namespace.is_some() {
+                let own = memberships(own).find(|own| own.controllers.is_empty());
+                own.map_or("/", |own| own.path)
+            } else {
+                ""
+            };
+            let mut attributes = step.options.attributes;
+            if Host::new().in_user_namespace() {
+                // What is in there may belong to the user who started this: with no cgroup
+                // namespace around it, the container would reach the user's other cgroups.
+                attributes.set |= attr::RDONLY;
+                attributes.clear &= !attr::RDONLY;
             }
-        }
-        let tree = match tree {
-            Some(tree) => (tree, Attributes::default()),
-            None => {
-                let path = if self.plan.cgroup_namespace || self.plan.user_namespace.is_some() {
-                    let own = memberships(own).find(|own| own.controllers.is_empty());
-                    own.map_or("/", |own| own.path)
-                } else {
-                    ""
-                };
-                let mut attributes = step.options.attributes;
-                if Host::new().in_user_namespace() {
-                    // What is in there may belong to the user who started this: with no cgroup
-                    // namespace around it, the container would reach the user's other cgroups.
-                    attributes.set |= attr::RDONLY;
-                    attributes.clear &= !attr::RDONLY;
-                }
-                (bound(&self.kernel, Path::new(HOST), path)?, attributes)
-            }
+            (bound(&self.kernel, Path::new(HOST), path)?, attributes)
         };
         self.finish_cgroup(step, &tree, destination.fd.as_fd())
     }
@@ -121,19 +115,13 @@ impl Rootfs<'_> {
         let options = attributes_only(&step.options);
         // The directory stays writable until all the hierarchies are in it.
         let new = new_mount("tmpfs", "tmpfs", &options, Some(("mode", "755")));
-        let simple = step.options.recursive.is_empty() && step.options.propagation.is_empty();
-        let entered = self.enter(destination.fd.as_fd()).is_ok();
-        let directory = if simple && entered && new.mount_here().is_ok() {
-            self.mounted(step, destination.fd.as_fd())?
-        } else {
-            let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
-            self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
-            directory.0
-        };
+        let directory = (self.kernel.new_filesystem(&new)?, Attributes::default());
+        self.finish_cgroup(step, &directory, destination.fd.as_fd())?;
+        let directory = directory.0;
         let memberships = memberships(own).filter(|own| !own.controllers.is_empty());
         if self.plan.cgroup_namespace {
             self.enter(directory.as_fd())?;
-            new_hierarchies(memberships, source, &options)?;
+            new_hierarchies(memberships, source, &options).map_err(foreign_namespace)?;
         } else {
             self.bind_hierarchies(directory.as_fd(), memberships, options.attributes)?;
         }
@@ -182,6 +170,17 @@ impl Rootfs<'_> {
         }
         Ok(())
     }
+}
+
+/// Says why the kernel refuses a mount that shows a cgroup namespace. Nothing can take its place: which
+/// of the host's directories the namespace begins at is not to be seen from inside.
+fn foreign_namespace(error: Error) -> Error {
+    if error.errno() == Some(Errno::PERM) {
+        return error.context(
+            "the cgroup namespace belongs to another user namespace than the container's, which may not mount it: let linux.namespaces make a new one, or join the user namespace too",
+        );
+    }
+    error
 }
 
 /// Mounts each hierarchy in the working directory; the roots are those of the cgroup namespace.

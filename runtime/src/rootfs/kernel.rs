@@ -276,7 +276,7 @@ impl Kernel {
 
     /// Changes the attributes of the mounts below `top`, one by one.
     fn change_below(&self, top: BorrowedFd<'_>, attr: &MountAttr) -> Result<()> {
-        let mut found = vec![mount_id(top)?.0];
+        let mut found = vec![self.mount_id(top)?.0];
         let table = self.aimed(|| {
             std::fs::read_to_string("../mountinfo").context(|| "read(\"/proc/self/mountinfo\")")
         })?;
@@ -296,7 +296,7 @@ impl Kernel {
             let call = || format!("open({:?})", String::from_utf8_lossy(&place));
             let mount = fs::open(&*place, flags, Mode::empty()).context(call)?;
             // Whatever the path led through: only the mount that was meant is changed.
-            if mount_id(mount.as_fd())?.0 != id {
+            if self.mount_id(mount.as_fd())?.0 != id {
                 return Err(Error::unsupported(
                     format!("recursive mount option ({})", tree::attribute_names(attr)),
                     "a mount below cannot be reached; Linux 5.12 could do without",
@@ -331,6 +331,12 @@ impl Kernel {
             mount::mount_remount(&*name(mount), flags, data.as_str())
                 .context(|| format!("mount(MS_REMOUNT, {flags:?}, {data:?})"))
         })
+    }
+
+    /// [`mount_id`], for callers before and after the root has changed.
+    pub(super) fn mount_id(&self, file: BorrowedFd<'_>) -> Result<(u64, Option<bool>)> {
+        let fds = self.descriptors().context(|| "open(\"/proc/self/fd\")")?;
+        mount_id(file, (fds.as_fd(), ".."))
     }
 
     /// The host's /proc/self/fd; to be opened while the host's root is there.
@@ -446,9 +452,16 @@ fn name(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
 }
 
+/// The host's /proc/self, while that is what is there.
+pub(crate) const SELF: (BorrowedFd<'_>, &str) = (CWD, "/proc/self");
+
 /// The id of the mount that an open file is in, and whether the file is its root, where that can be
-/// told: statx(2), or proc_pid_fdinfo(5).
-pub(crate) fn mount_id(file: BorrowedFd<'_>) -> Result<(u64, Option<bool>)> {
+/// told: statx(2), or proc_pid_fdinfo(5) in the directory of this process that `own` leads to. It must
+/// be the host's: a container may have numbers of its choice at that path.
+pub(crate) fn mount_id(
+    file: BorrowedFd<'_>,
+    own: (BorrowedFd<'_>, &str),
+) -> Result<(u64, Option<bool>)> {
     match fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
         Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) => {
             let known = stat
@@ -462,13 +475,24 @@ pub(crate) fn mount_id(file: BorrowedFd<'_>) -> Result<(u64, Option<bool>)> {
         Ok(_) | Err(Errno::NOSYS | Errno::PERM) => {}
         Err(errno) => return Err(Error::system("statx(STATX_MNT_ID)", errno)),
     }
-    let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(|| format!("read({path})"))?;
-    text.lines()
+    let path = format!("{}/fdinfo/{}", own.1, file.as_raw_fd());
+    let call = || format!("read({path})");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let info = fs::openat(own.0, &path, flags, Mode::empty()).context(call)?;
+    // Something else could say anything.
+    if fs::fstatfs(&info).context(call)?.f_type != fs::PROC_SUPER_MAGIC {
+        return Err(Error::system(call(), Errno::NOTSUP));
+    }
+    let text = crate::proc::read_bounded(info, MAX_FDINFO).context(call)?;
+    String::from_utf8_lossy(&text)
+        .lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
         .map(|id| (id, None))
-        .ok_or_else(|| Error::system(format!("read({path})"), Errno::NODATA))
+        .ok_or_else(|| Error::system(call(), Errno::NODATA))
 }
+
+/// More than the kernel says of an open directory or file, in bytes.
+const MAX_FDINFO: usize = 1 << 16;
 
 /// mount_setattr(2) by means of mount(2); the working directory is /proc/self/fd.
 fn change_classic(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<()> {

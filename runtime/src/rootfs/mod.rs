@@ -33,7 +33,7 @@ mod sources;
 mod tree;
 
 pub use device::open_ptmx;
-pub(crate) use kernel::mount_id;
+pub(crate) use kernel::{SELF, mount_id};
 pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
 pub(crate) use root_fd::open_in;
 pub use root_fd::{Found, Leaf, Links, RootFd};

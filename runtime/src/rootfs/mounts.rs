@@ -11,7 +11,6 @@ use rustix::io::Errno;
 
 use super::Rootfs;
 use super::copy;
-use super::kernel::mount_id;
 use super::plan::{MountStep, What, bindable_in_proc};
 use super::root_fd::{Found, Leaf, Links, file_type};
 use super::tree::{Changes, Depth, NewFilesystem, ReadOnly};
@@ -241,13 +240,13 @@ impl Rootfs<'_> {
     }
 
     /// Finds the mount that mount(2) has just made upon `beneath`.
-    pub(super) fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fn mounted(&self, step: &MountStep<'_>, beneath: BorrowedFd<'_>) -> Result<OwnedFd> {
         let found = self
             .root
             .resolve(step.destination, Links::Follow)
             .context(|| "openat2(rootfs, destination, RESOLVE_IN_ROOT)")?;
-        let (id, is_root) = mount_id(found.as_fd())?;
-        if is_root == Some(false) || id == mount_id(beneath)?.0 {
+        let (id, is_root) = self.kernel.mount_id(found.as_fd())?;
+        if is_root == Some(false) || id == self.kernel.mount_id(beneath)?.0 {
             return Err(Error::new(
                 Kind::InvalidConfig,
                 "the destination was exchanged while it was mounted upon",

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Mode, OFlags};
 
 use super::cgroups::{HOST, memberships};
-use super::kernel::mount_id;
+use super::kernel::{SELF, mount_id};
 use super::pivot;
 use super::plan::{MountStep, RootfsPlan, What};
 use super::root_fd::{Leaf, Links, RootFd};
@@ -85,7 +85,7 @@ impl RunningMounts {
     /// The mount whose root `path` is in the container, if it is one.
     fn at(&self, path: &str) -> Option<&Mount> {
         let fd = self.root.resolve(path, Links::Follow).ok()?;
-        let (id, is_root) = mount_id(fd.as_fd()).ok()?;
+        let (id, is_root) = mount_id(fd.as_fd(), SELF).ok()?;
         (is_root != Some(false))
             .then(|| self.mounts.iter().find(|mount| mount.id == id))
             .flatten()

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use knarr_integration::runtime;
+use knarr_integration::{peers, runtime};
 
 use bundles::Place;
 use measure::{Op, Sample, Warmer};
@@ -29,7 +29,7 @@ struct Args {
     /// Which configuration.
     #[arg(long, value_enum, default_value_t = Which::Both)]
     bundle: Which,
-    /// Programs to compare; by default knarr (KNARR_BIN), runc, crun, crun-new (peers/crun) and youki.
+    /// Programs to compare; by default knarr (KNARR_BIN), runc, crun, crun-new (peers/fetch brings them) and youki.
     #[arg(long = "runtime")]
     runtimes: Vec<PathBuf>,
     /// Only the hot figures.
@@ -159,15 +159,6 @@ fn hide_unified(runtimes: &[Runtime]) {
     println!("hybrid cgroups: {unified} is hidden from all runtimes, because crun refuses it");
 }
 
-/// Where peers/crun puts the newest crun.
-fn newest_crun() -> PathBuf {
-    let peers = std::env::var_os("KNARR_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers"),
-        PathBuf::from,
-    );
-    peers.join("crun-new/crun")
-}
-
 /// The program beside knarr that compiles a profile as knarr does.
 fn seccomp_program(knarr: &Runtime) -> PathBuf {
     knarr.path.with_file_name("examples/seccomp_compile")
@@ -215,8 +206,8 @@ fn runtimes(args: &Args) -> Vec<Runtime> {
     let named: Vec<PathBuf> = if args.runtimes.is_empty() {
         let own = (std::env::var_os("KNARR_BIN").is_some()).then(|| runtime::path().to_owned());
         own.into_iter()
-            .chain(["runc", "crun"].map(PathBuf::from))
-            .chain([newest_crun()])
+            .chain(peers::runc())
+            .chain(peers::cruns())
             .chain(["youki"].map(PathBuf::from))
             .collect()
     } else {

@@ -1,6 +1,7 @@
 //! The list of explained differences: what matches what, what nothing matches any more, and the page
 //! for operators that is made from it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use knarr_integration::Value;
@@ -85,20 +86,21 @@ pub fn read() -> Vec<Entry> {
 }
 
 impl Entry {
-    /// Whether it explains the difference; gives the number of its pattern of the peer.
-    fn explains(&self, difference: &Difference) -> Option<usize> {
+    /// Whether it speaks of that peer.
+    fn concerns(&self, peer: &str) -> bool {
+        self.peers.iter().any(|pattern| glob(pattern, peer))
+    }
+
+    /// Whether it explains the difference.
+    fn explains(&self, difference: &Difference) -> bool {
         let any = |patterns: &[String], text: &str| patterns.iter().any(|p| glob(p, text));
         let value =
             |pattern: &Option<String>, text: &str| pattern.as_deref().is_none_or(|p| glob(p, text));
-        (any(&self.configs, &difference.case)
+        any(&self.configs, &difference.case)
             && any(&self.paths, &difference.path)
+            && self.concerns(&difference.peer)
             && value(&self.ours, &difference.ours)
-            && value(&self.theirs, &difference.theirs))
-        .then(|| {
-            self.peers
-                .iter()
-                .position(|peer| glob(peer, &difference.peer))
-        })?
+            && value(&self.theirs, &difference.theirs)
     }
 }
 
@@ -109,19 +111,27 @@ pub struct Verdict {
     pub unexplained: Vec<Difference>,
     /// How many an entry explains.
     pub explained: usize,
-    /// Entries, with the peer's pattern, that explain nothing though such a peer took part.
+    /// Entries, with the peer, that explain nothing though it took part.
     pub stale: Vec<String>,
 }
 
-/// Judges all differences. `peers` are those that took part; `whole` tells that every configuration ran.
-pub fn judge(entries: &[Entry], found: &[Difference], peers: &[String], whole: bool) -> Verdict {
+/// Judges all differences. `cgroups` is the version on the host, `peers` are those that took part; `whole`
+/// tells that every configuration ran.
+pub fn judge(
+    entries: &[Entry],
+    found: &[Difference],
+    cgroups: u64,
+    peers: &[String],
+    whole: bool,
+) -> Verdict {
+    let here = |entry: &Entry| entry.cgroup.is_none_or(|wanted| wanted == cgroups);
     let mut verdict = Verdict::default();
-    let mut used: Vec<Vec<bool>> = entries.iter().map(|e| vec![false; e.peers.len()]).collect();
+    let mut used: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); entries.len()];
     for difference in found {
         let mut explained = false;
         for (entry, used) in entries.iter().zip(&mut used) {
-            if let Some(peer) = entry.explains(difference) {
-                used[peer] = true;
+            if here(entry) && entry.explains(difference) {
+                used.insert(&difference.peer);
                 explained = true;
             }
         }
@@ -131,18 +141,13 @@ pub fn judge(entries: &[Entry], found: &[Difference], peers: &[String], whole: b
             verdict.unexplained.push(difference.clone());
         }
     }
-    let version = if knarr_integration::cgroup::unified() {
-        2
-    } else {
-        1
-    };
     for (entry, used) in entries.iter().zip(&used) {
-        if !whole || entry.elsewhere || entry.cgroup.is_some_and(|wanted| wanted != version) {
+        if !whole || entry.elsewhere || !here(entry) {
             continue;
         }
-        for (pattern, used) in entry.peers.iter().zip(used) {
-            if !used && peers.iter().any(|peer| glob(pattern, peer)) {
-                verdict.stale.push(format!("{} ({pattern})", entry.id));
+        for peer in peers {
+            if entry.concerns(peer) && !used.contains(peer.as_str()) {
+                verdict.stale.push(format!("{} ({peer})", entry.id));
             }
         }
     }

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
-use knarr_integration::{Sandbox, Value, json, runtime};
+use knarr_integration::{Sandbox, Value, json, peers, runtime};
 use nix::sched::CloneFlags;
 
 use compare::Difference;
@@ -30,7 +30,7 @@ use place::Place;
 /// Runs the same configurations under several runtimes and compares everything that can be seen.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Programs to compare with; by default runc and crun where installed.
+    /// Programs to compare with; by default runc, crun where installed, and the newest crun (peers/fetch).
     #[arg(long = "runtime")]
     runtimes: Vec<PathBuf>,
     /// The probe: a static oci-conformance; by default the newest below target/.
@@ -166,7 +166,7 @@ fn main() -> ExitCode {
         );
     }
     let whole = whole && results.len() == cases.len();
-    let verdict = known::judge(&known, &found, &peers, whole);
+    let verdict = known::judge(&known, &found, cgroups(&results), &peers, whole);
     if !args.all {
         print(&verdict.unexplained);
     }
@@ -213,7 +213,7 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
         Runtime::new(runtime::path().to_owned()).expect("the runtime under test says who it is");
     ours.label = OURS.to_owned();
     let mut runtimes = vec![ours];
-    runtimes.extend(peers(args, &bench));
+    runtimes.extend(usable_peers(args, &bench));
     if runtimes.len() == 1 {
         println!("skipped: neither runc nor crun can be used here");
         return None;
@@ -227,13 +227,14 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
     let mut results = run_all(&bench, cases, &runtimes, args);
     // What is not explained gets a second chance: a machine that is short of time shows much.
     let entries = known::read();
+    let version = cgroups(&results);
     let again: Vec<Case> = cases
         .iter()
         .filter(|case| {
             let found = results
                 .get(&case.name)
                 .map(|reports| differences(&case.name, reports));
-            let verdict = known::judge(&entries, &found.unwrap_or_default(), &[], false);
+            let verdict = known::judge(&entries, &found.unwrap_or_default(), version, &[], false);
             !verdict.unexplained.is_empty()
         })
         .cloned()
@@ -247,6 +248,13 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
         std::process::id()
     ));
     Some(results)
+}
+
+/// The version of cgroups where the reports were made: 2 has one hierarchy, at /sys/fs/cgroup itself.
+fn cgroups(results: &Results) -> u64 {
+    let mut reports = results.values().flat_map(BTreeMap::values);
+    let unified = reports.any(|report| report["cgroup"]["cgroup"].is_object());
+    if unified { 2 } else { 1 }
 }
 
 /// Reports that `--json` wrote.
@@ -293,20 +301,29 @@ fn own_surroundings(dir: &Path) {
 }
 
 /// The peers that can be used here, each with the ociVersion it takes.
-fn peers(args: &Args, bench: &Bench) -> Vec<Runtime> {
+fn usable_peers(args: &Args, bench: &Bench) -> Vec<Runtime> {
     let named = if args.runtimes.is_empty() {
-        vec![PathBuf::from("runc"), PathBuf::from("crun")]
+        let (runc, cruns) = (peers::runc(), peers::cruns());
+        for (name, none) in [("runc", runc.is_none()), ("crun", cruns.is_empty())] {
+            if none {
+                println!("{}", peers::missing(name));
+            }
+        }
+        runc.into_iter().chain(cruns).collect()
     } else {
         args.runtimes.clone()
     };
     let all = configs::all();
     let least = all.iter().find(|case| case.name == "base/least").unwrap();
-    let mut found = Vec::new();
+    let mut found: Vec<Runtime> = Vec::new();
     for (number, name) in named.iter().enumerate() {
         let Some(mut peer) = runtime::find(name).and_then(Runtime::new) else {
             println!("not installed: {}", name.display());
             continue;
         };
+        if found.iter().any(|other| other.label == peer.label) {
+            continue;
+        }
         let mut message = String::new();
         let mut usable = false;
         for old in [false, true] {
@@ -321,6 +338,7 @@ fn peers(args: &Args, bench: &Bench) -> Vec<Runtime> {
             found.push(peer);
         } else {
             println!("not usable here: {} ({message})", name.display());
+            assert!(!peers::needed(), "{} is needed", name.display());
         }
     }
     found
@@ -344,10 +362,14 @@ fn find_probe() -> PathBuf {
             }
         }
     }
-    let newest = found.into_iter().max();
+    // Where both were carried to another machine, it is beside this program.
+    let beside = std::env::current_exe()
+        .unwrap()
+        .with_file_name("oci-conformance");
+    let newest = found.into_iter().max().map(|(_, path)| path);
     newest
+        .or_else(|| beside.exists().then_some(beside))
         .expect("no static oci-conformance below target/: run `make` first")
-        .1
 }
 
 /// Every case under every runtime, a few cases at a time.

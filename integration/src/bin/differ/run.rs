@@ -16,8 +16,8 @@ use crate::configs::{Case, Drive};
 use crate::look;
 use crate::place::Place;
 
-/// A runtime that takes longer hangs; so does a probe that has not reported by then.
-const LIMIT: Duration = Duration::from_secs(20);
+/// A runtime that takes longer hangs; so does a probe that has not reported by then. Long, for emulated machines.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The container's id, the same everywhere.
 const ID: &str = "differ";

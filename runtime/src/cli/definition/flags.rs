@@ -504,7 +504,7 @@ pub static EMPTY_NS: Flag = Flag::valued(
     "empty-ns",
     Kind::List,
     "NAMESPACE",
-    "Make a namespace but do not restore its contents; only network",
+    "Make a namespace but do not restore its contents: network, which is always so",
 );
 /// `--auto-dedup`
 pub static AUTO_DEDUP: Flag = Flag::switch(

@@ -1,0 +1,418 @@
+//! Snapshots whose records are in the database and whose directories a driver makes.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Driver, Mount};
+use crate::error::{Error, Result};
+use crate::store::database::{Database, Look, Write, now};
+use crate::store::filter::{Fields, Filters, entry};
+use crate::store::name::{Labels, check_labels};
+use crate::store::schema::{CHILDREN, SNAPSHOTS, Snapshot, SnapshotKind, Usage, decode};
+use crate::store::{leases, namespaces};
+
+/// A snapshot with its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// Its key.
+    pub key: String,
+    /// The rest.
+    pub snapshot: Snapshot,
+}
+
+impl Fields for Named {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["name"] => Some(self.key.clone()),
+            ["parent"] => Some(self.snapshot.parent.clone()),
+            ["kind"] => Some(
+                match self.snapshot.kind() {
+                    SnapshotKind::Unknown => "unknown",
+                    SnapshotKind::View => "view",
+                    SnapshotKind::Active => "active",
+                    SnapshotKind::Committed => "committed",
+                }
+                .to_owned(),
+            ),
+            ["labels", key @ ..] => entry(&self.snapshot.labels, key),
+            _ => None,
+        }
+    }
+}
+
+/// The snapshots of one driver.
+#[derive(Debug, Clone)]
+pub struct Local(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Arc<Database>,
+    driver: Box<dyn Driver>,
+    /// Directories whose records are on their way: the cleaner leaves these alone.
+    arriving: Mutex<HashSet<u64>>,
+}
+
+impl Local {
+    /// The snapshots of `driver`.
+    #[must_use]
+    pub fn new(database: Arc<Database>, driver: Box<dyn Driver>) -> Self {
+        Self(Arc::new(Inner {
+            database,
+            driver,
+            arriving: Mutex::default(),
+        }))
+    }
+
+    /// What is known of a snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn stat(&self, namespace: &str, key: &str) -> Result<Named> {
+        let database = &self.0.database;
+        database.read(|read| get(read, namespace, self.0.driver.name(), key))
+    }
+
+    /// The snapshots that filters take, each given to `row`.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub fn list(
+        &self,
+        namespace: &str,
+        filters: &Filters,
+        mut row: impl FnMut(Named),
+    ) -> Result<()> {
+        let name = self.0.driver.name();
+        self.0.database.read(|read| {
+            read.rows(
+                SNAPSHOTS,
+                (namespace, name, ""),
+                |(space, driver, key), bytes| {
+                    if (space, driver) != (namespace, name) {
+                        return Ok(false);
+                    }
+                    let snapshot = decode(bytes, || format!("snapshot {key}"))?;
+                    let key = key.to_owned();
+                    let named = Named { key, snapshot };
+                    if filters.take(&named) {
+                        row(named);
+                    }
+                    Ok(true)
+                },
+            )
+        })
+    }
+
+    /// How a snapshot is mounted that can be written or looked at.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` for a committed one.
+    pub fn mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
+        let driver = &self.0.driver;
+        let (snapshot, parents) = self.0.database.read(|read| {
+            let Named { snapshot, .. } = get(read, namespace, driver.name(), key)?;
+            let parents = chain(read, namespace, driver.name(), &snapshot.parent)?;
+            Ok((snapshot, parents))
+        })?;
+        match snapshot.kind() {
+            kind @ (SnapshotKind::Active | SnapshotKind::View) => {
+                Ok(driver.mounts(snapshot.id, kind, &parents))
+            }
+            _ => Err(Error::precondition(format!("snapshot {key} is committed"))),
+        }
+    }
+
+    /// What a snapshot takes on the disk beyond its parent.
+    ///
+    /// # Errors
+    /// `NotFound`; where the disk fails.
+    pub async fn usage(&self, namespace: &str, key: &str) -> Result<Usage> {
+        let Named { snapshot, .. } = self.stat(namespace, key)?;
+        match snapshot.usage {
+            Some(usage) => Ok(usage),
+            None => self.blocking(move |driver| driver.usage(snapshot.id)).await,
+        }
+    }
+
+    /// Makes a snapshot to write to (`Active`) or to look at (`View`), upon `parent` unless that is
+    /// empty. How it is mounted.
+    ///
+    /// # Errors
+    /// `NotFound` without the parent or the lease; `FailedPrecondition` for a parent that is not
+    /// committed; `AlreadyExists`.
+    pub async fn prepare(
+        &self,
+        namespace: &str,
+        key: &str,
+        parent: &str,
+        kind: SnapshotKind,
+        labels: Labels,
+        lease: Option<&str>,
+    ) -> Result<Vec<Mount>> {
+        if key.is_empty() {
+            return Err(Error::invalid("the key of a snapshot is empty"));
+        }
+        check_labels(&labels)?;
+        let name = self.0.driver.name();
+        // Looked at before a directory is made, and again when its record is.
+        let parents = self.0.database.read(|read| {
+            absent(read, namespace, name, key)?;
+            chain(read, namespace, name, parent)
+        })?;
+        let id = self.0.database.next_id();
+        self.0.arriving().insert(id);
+        let arrival = Arrival(Arc::clone(&self.0), id);
+        let made = parents.clone();
+        self.blocking(move |driver| driver.create(id, kind, &made))
+            .await?;
+        let lease = lease.map(str::to_owned);
+        let (space, key, parent) = (namespace.to_owned(), key.to_owned(), parent.to_owned());
+        let expected = parents.clone();
+        let job = move |write: &Write| {
+            absent(write, &space, name, &key)?;
+            if chain(write, &space, name, &parent)? != expected {
+                return Err(not_here(&parent));
+            }
+            namespaces::ensure(write, &space)?;
+            let time = now();
+            let snapshot = Snapshot {
+                id,
+                parent: parent.clone(),
+                kind: kind.into(),
+                labels: labels.clone(),
+                created: time,
+                updated: time,
+                usage: None,
+            };
+            put(write, &space, name, &key, &snapshot)?;
+            leases::keep(write, &space, lease.as_deref(), &resource(name), &key)
+        };
+        let stored = self.0.database.write(job).await;
+        drop(arrival);
+        if let Err(error) = stored {
+            self.discard(id);
+            return Err(error);
+        }
+        Ok(self.0.driver.mounts(id, kind, &parents))
+    }
+
+    /// Fixes a snapshot that was written to, under the name `name`; its key is free again.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` for the name; `FailedPrecondition` for one that is not active.
+    pub async fn commit(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        labels: Labels,
+        lease: Option<&str>,
+    ) -> Result<()> {
+        if name.is_empty() {
+            return Err(Error::invalid("the name of a snapshot is empty"));
+        }
+        check_labels(&labels)?;
+        let driver = self.0.driver.name();
+        let Named { snapshot, .. } = self.stat(namespace, key)?;
+        let id = snapshot.id;
+        let usage = self.blocking(move |driver| driver.usage(id)).await?;
+        let lease = lease.map(str::to_owned);
+        let (space, name, key) = (namespace.to_owned(), name.to_owned(), key.to_owned());
+        let job = move |write: &Write| {
+            let Named { mut snapshot, .. } = get(write, &space, driver, &key)?;
+            if snapshot.kind() != SnapshotKind::Active || snapshot.id != id {
+                return Err(Error::precondition(format!("snapshot {key} is not active")));
+            }
+            absent(write, &space, driver, &name)?;
+            remove(write, &space, driver, &key, &snapshot.parent)?;
+            snapshot.kind = SnapshotKind::Committed.into();
+            snapshot.labels.clone_from(&labels);
+            snapshot.usage = Some(usage);
+            snapshot.updated = now();
+            put(write, &space, driver, &name, &snapshot)?;
+            leases::release(write, &space, lease.as_deref(), &resource(driver), &key)?;
+            leases::keep(write, &space, lease.as_deref(), &resource(driver), &name)
+        };
+        self.0.database.write(job).await
+    }
+
+    /// Removes a snapshot upon which nothing is built. Its directory goes in the background.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` while it is a parent.
+    pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
+        let driver = self.0.driver.name();
+        let (space, key) = (namespace.to_owned(), key.to_owned());
+        let job = move |write: &Write| {
+            let Named { snapshot, .. } = get(write, &space, driver, &key)?;
+            if has_children(write, &space, driver, &key)? {
+                return Err(Error::precondition(format!(
+                    "cannot remove snapshot {key} with child"
+                )));
+            }
+            remove(write, &space, driver, &key, &snapshot.parent)?;
+            Ok(snapshot.id)
+        };
+        let id = self.0.database.write(job).await?;
+        self.discard(id);
+        Ok(())
+    }
+
+    /// Changes the labels of a snapshot: `change` gets those it has.
+    ///
+    /// # Errors
+    /// `NotFound`; those of `change`; `InvalidArgument` for labels that are too long.
+    pub async fn relabel(
+        &self,
+        namespace: &str,
+        key: &str,
+        mut change: impl FnMut(&mut Labels) -> Result<()> + Send + 'static,
+    ) -> Result<Named> {
+        let driver = self.0.driver.name();
+        let (space, key) = (namespace.to_owned(), key.to_owned());
+        let job = move |write: &Write| {
+            let mut named = get(write, &space, driver, &key)?;
+            change(&mut named.snapshot.labels)?;
+            check_labels(&named.snapshot.labels)?;
+            named.snapshot.updated = now();
+            write.put(SNAPSHOTS, (&*space, driver, &*key), &named.snapshot)?;
+            Ok(named)
+        };
+        self.0.database.write(job).await
+    }
+
+    /// Removes the directories that no record names: what a crash, or a removal that did not end,
+    /// has left.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn clean_up(&self) -> Result<()> {
+        let this = self.clone();
+        self.blocking(move |driver| {
+            // The directories first: one that gets its record in between is known below.
+            let ids = driver.ids()?;
+            let mut known = this.0.arriving().clone();
+            this.0.database.read(|read| {
+                read.rows(SNAPSHOTS, ("", "", ""), |(_, name, key), bytes| {
+                    if name == driver.name() {
+                        let row: Snapshot = decode(bytes, || format!("snapshot {key}"))?;
+                        known.insert(row.id);
+                    }
+                    Ok(true)
+                })
+            })?;
+            let left = ids.into_iter().filter(|id| !known.contains(id));
+            left.map(|id| driver.remove(id)).fold(Ok(()), Result::and)
+        })
+        .await
+    }
+
+    /// Removes a record; the directory goes with the next [`Local::clean_up`].
+    pub(crate) fn forget(
+        write: &Write,
+        namespace: &str,
+        driver: &str,
+        key: &str,
+        parent: &str,
+    ) -> Result<()> {
+        remove(write, namespace, driver, key, parent)
+    }
+
+    /// Removes a directory when there is time; the cleaner does it where this fails.
+    fn discard(&self, id: u64) {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.driver.remove(id));
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Driver) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || work(&*inner.driver))
+            .await
+            .map_err(|_| Error::internal("work on a snapshot panicked"))?
+    }
+}
+
+impl Inner {
+    fn arriving(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Arrival(Arc<Inner>, u64);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arriving().remove(&self.1);
+    }
+}
+
+fn resource(driver: &str) -> String {
+    format!("snapshots/{driver}")
+}
+
+fn not_here(key: &str) -> Error {
+    Error::not_found(format!("snapshot {key} does not exist"))
+}
+
+fn get(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<Named> {
+    let snapshot = look.get(SNAPSHOTS, (namespace, driver, key))?;
+    let snapshot = snapshot.ok_or_else(|| not_here(key))?;
+    let key = key.to_owned();
+    Ok(Named { key, snapshot })
+}
+
+fn absent(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<()> {
+    match look.get::<_, Snapshot>(SNAPSHOTS, (namespace, driver, key))? {
+        Some(_) => Err(Error::exists(format!("snapshot {key:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// The numbers of a committed snapshot and its ancestors, from `key` on.
+fn chain(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    let mut next = key.to_owned();
+    while !next.is_empty() {
+        let Named { key, snapshot } = get(look, namespace, driver, &next)?;
+        if snapshot.kind() != SnapshotKind::Committed {
+            return Err(Error::precondition(format!(
+                "parent snapshot {key} is not committed"
+            )));
+        }
+        ids.push(snapshot.id);
+        next = snapshot.parent;
+    }
+    Ok(ids)
+}
+
+fn has_children(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<bool> {
+    let mut found = false;
+    look.rows(
+        CHILDREN,
+        (namespace, driver, key, ""),
+        |(space, name, parent, _), ()| {
+            found = (space, name, parent) == (namespace, driver, key);
+            Ok(false)
+        },
+    )?;
+    Ok(found)
+}
+
+fn put(write: &Write, namespace: &str, driver: &str, key: &str, snapshot: &Snapshot) -> Result<()> {
+    write.put(SNAPSHOTS, (namespace, driver, key), snapshot)?;
+    if !snapshot.parent.is_empty() {
+        write.mark(CHILDREN, (namespace, driver, &*snapshot.parent, key))?;
+    }
+    Ok(())
+}
+
+fn remove(write: &Write, namespace: &str, driver: &str, key: &str, parent: &str) -> Result<()> {
+    write.remove(SNAPSHOTS, (namespace, driver, key))?;
+    if !parent.is_empty() {
+        write.unmark(CHILDREN, (namespace, driver, parent, key))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,938 @@
+//! Blobs, named by their digests, and those that are being written.
+//!
+//! ```text
+//! blobs/sha256/HEX    a blob, whole, on the disk, verified; read only
+//! ingest/ID           what has arrived of a blob that is being written
+//! ```
+//!
+//! Files hold the bytes, rows of the database say who knows them: a namespace sees what it has a row
+//! of, and several share one file. A blob is committed in this order: its bytes are on the disk, its
+//! file has its name, its row is written. Whatever ends in between leaves a file that no row names,
+//! which the collector removes, or an ingest to go on with: its row is kept until the blob has one.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
+
+use super::database::{Database, Look, Write, now};
+use super::digest::{Algorithm, Digest, Hasher};
+use super::filter::{Fields, Filters, entry};
+use super::leases;
+use super::name::{Labels, check_labels};
+use super::namespaces;
+use super::schema::{BLOBS, Blob, INGESTS, Ingest, NAMESPACES, decode};
+use crate::error::{Code, Error, Result};
+
+/// How much is read at once to compute a digest again, in bytes.
+const PIECE: usize = 256 * 1024;
+
+/// The blobs of one manager.
+#[derive(Debug, Clone)]
+pub struct Content(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Arc<Database>,
+    blobs: PathBuf,
+    ingests: PathBuf,
+    /// The references that somebody writes to, and since when.
+    busy: Mutex<HashMap<(String, String), Instant>>,
+    /// How often each blob's file is about to get a row: the collector leaves these alone.
+    arriving: Mutex<HashMap<Digest, usize>>,
+}
+
+/// What is known of a blob.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Info {
+    /// Its name.
+    pub digest: Digest,
+    /// The rest.
+    pub blob: Blob,
+}
+
+impl Fields for Info {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["digest"] => Some(self.digest.to_string()),
+            ["size"] => Some(self.blob.size.to_string()),
+            ["labels", key @ ..] => entry(&self.blob.labels, key),
+            _ => None,
+        }
+    }
+}
+
+/// How far a blob has come that is being written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The name that the writer gave it.
+    pub reference: String,
+    /// Bytes that are there.
+    pub offset: u64,
+    /// Bytes that there will be; 0 where nobody said.
+    pub total: u64,
+    /// The digest that it will have, empty where nobody said.
+    pub expected: String,
+    /// When it began, in nanoseconds since 1970.
+    pub started: i64,
+    /// When something arrived last, in nanoseconds since 1970.
+    pub updated: i64,
+}
+
+impl Fields for Status {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["ref"] => Some(self.reference.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// What a writer says of its blob before it begins.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// The name under which others find the half of it.
+    pub reference: String,
+    /// The length in bytes, 0 where it is not known.
+    pub total: u64,
+    /// The digest, where it is known.
+    pub expected: Option<Digest>,
+    /// The lease that keeps it.
+    pub lease: Option<String>,
+}
+
+impl Content {
+    /// The blobs below `dir`, which is made where it is not there.
+    ///
+    /// # Errors
+    /// Where directories can't be made.
+    pub fn open(dir: &Path, database: Arc<Database>) -> Result<Self> {
+        let blobs = dir.join("blobs");
+        let ingests = dir.join("ingest");
+        let made = Algorithm::ALL.map(|algorithm| blobs.join(algorithm.name()));
+        for made in made.iter().chain([&ingests]) {
+            fs::create_dir_all(made).map_err(|error| Error::io(made.display(), &error))?;
+        }
+        Ok(Self(Arc::new(Inner {
+            database,
+            blobs,
+            ingests,
+            busy: Mutex::default(),
+            arriving: Mutex::default(),
+        })))
+    }
+
+    /// What is known of a blob.
+    ///
+    /// # Errors
+    /// `NotFound` where the namespace has no such blob.
+    pub fn info(&self, namespace: &str, digest: &Digest) -> Result<Info> {
+        self.0.database.read(|read| info(read, namespace, digest))
+    }
+
+    /// The blobs of a namespace that filters take, each given to `row`.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub fn list(
+        &self,
+        namespace: &str,
+        filters: &Filters,
+        mut row: impl FnMut(Info),
+    ) -> Result<()> {
+        self.0.database.read(|read| {
+            read.of_namespace(BLOBS, namespace, |name, blob: Blob| {
+                let digest = name.parse()?;
+                let info = Info { digest, blob };
+                if filters.take(&info) {
+                    row(info);
+                }
+                Ok(true)
+            })
+        })
+    }
+
+    /// Changes the labels of a blob: `change` gets those it has.
+    ///
+    /// # Errors
+    /// `NotFound`; those of `change`; `InvalidArgument` for labels that are too long.
+    pub async fn relabel(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        mut change: impl FnMut(&mut Labels) -> Result<()> + Send + 'static,
+    ) -> Result<Info> {
+        let (namespace, digest) = (namespace.to_owned(), digest.clone());
+        let job = move |write: &Write| {
+            let mut info = info(write, &namespace, &digest)?;
+            change(&mut info.blob.labels)?;
+            check_labels(&info.blob.labels)?;
+            info.blob.updated = now();
+            write.put(BLOBS, (&*namespace, digest.as_str()), &info.blob)?;
+            Ok(info)
+        };
+        self.0.database.write(job).await
+    }
+
+    /// Forgets a blob in a namespace. Its file goes when the collector finds that nobody knows it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn delete(&self, namespace: &str, digest: &Digest) -> Result<()> {
+        let (namespace, digest) = (namespace.to_owned(), digest.clone());
+        let job = move |write: &Write| match write.remove(BLOBS, (&*namespace, digest.as_str()))? {
+            true => Ok(()),
+            false => Err(not_here(&digest)),
+        };
+        self.0.database.write(job).await
+    }
+
+    /// A blob to read from, wherever one likes.
+    ///
+    /// # Errors
+    /// `NotFound` where the namespace has no such blob; `DataLoss` where its file is gone.
+    pub fn read(&self, namespace: &str, digest: &Digest) -> Result<Reader> {
+        let size = self.info(namespace, digest)?.blob.size;
+        let path = self.0.path(digest);
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(
+                Code::DataLoss,
+                format!("content {digest}: its file {} is gone", path.display()),
+            ),
+            _ => Error::io(path.display(), &error),
+        })?;
+        Ok(Reader { file, size })
+    }
+
+    /// Removes the files that no row names: what was removed from the database, and what a crash
+    /// has left.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn clean_up(&self) -> Result<()> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.0.clean_up())
+            .await
+            .map_err(|_| Error::internal("the removal of files panicked"))?
+    }
+
+    /// How far a blob has come.
+    ///
+    /// # Errors
+    /// `NotFound` where nobody has begun one of this name.
+    pub fn status(&self, namespace: &str, reference: &str) -> Result<Status> {
+        let row = self
+            .0
+            .database
+            .read(|read| read.get(INGESTS, (namespace, reference)))?;
+        let row: Ingest = row.ok_or_else(|| no_ingest(reference))?;
+        Ok(self.0.look(reference, &row))
+    }
+
+    /// How far all have come that filters take.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub fn statuses(&self, namespace: &str, filters: &Filters) -> Result<Vec<Status>> {
+        let mut found = Vec::new();
+        self.0.database.read(|read| {
+            read.of_namespace(INGESTS, namespace, |reference, row: Ingest| {
+                let status = self.0.look(reference, &row);
+                if filters.take(&status) {
+                    found.push(status);
+                }
+                Ok(true)
+            })
+        })?;
+        Ok(found)
+    }
+
+    /// Gives up what somebody has begun to write.
+    ///
+    /// # Errors
+    /// `NotFound` where nobody has begun one of this name.
+    pub async fn abort(&self, namespace: &str, reference: &str) -> Result<()> {
+        let (space, name) = (namespace.to_owned(), reference.to_owned());
+        let job = move |write: &Write| {
+            let row: Option<Ingest> = write.get(INGESTS, (&*space, &*name))?;
+            let row = row.ok_or_else(|| no_ingest(&name))?;
+            write.remove(INGESTS, (&*space, &*name))?;
+            Ok(row.id)
+        };
+        let id = self.0.database.write(job).await?;
+        let _ = fs::remove_file(self.0.ingest(id));
+        Ok(())
+    }
+
+    /// Begins to write a blob, or goes on where somebody stopped, also before a restart.
+    ///
+    /// # Errors
+    /// `Unavailable` while somebody else writes under this name; `AlreadyExists` where the
+    /// namespace has a blob of the expected digest; `NotFound` where the lease is not there.
+    pub async fn write(&self, namespace: &str, order: Order) -> Result<Writer> {
+        if order.reference.is_empty() {
+            return Err(Error::invalid("the reference of a blob to write is empty"));
+        }
+        let turn = self.0.take_turn(namespace, &order.reference)?;
+        let id = self.0.database.next_id();
+        let (space, asked) = (namespace.to_owned(), order.clone());
+        let job = move |write: &Write| {
+            if let Some(expected) = &asked.expected
+                && write
+                    .get::<_, Blob>(BLOBS, (&*space, expected.as_str()))?
+                    .is_some()
+            {
+                leases::keep(
+                    write,
+                    &space,
+                    asked.lease.as_deref(),
+                    "content",
+                    expected.as_str(),
+                )?;
+                return Ok(None);
+            }
+            namespaces::ensure(write, &space)?;
+            let key = (&*space, &*asked.reference);
+            leases::keep(
+                write,
+                &space,
+                asked.lease.as_deref(),
+                "ingests",
+                &asked.reference,
+            )?;
+            if let Some(row) = write.get::<_, Ingest>(INGESTS, key)? {
+                return Ok(Some(row));
+            }
+            let row = Ingest {
+                id,
+                expected: asked
+                    .expected
+                    .as_ref()
+                    .map(Digest::to_string)
+                    .unwrap_or_default(),
+                total: asked.total,
+                started: now(),
+            };
+            write.put(INGESTS, key, &row)?;
+            Ok(Some(row))
+        };
+        let row = match self.0.database.write(job).await? {
+            None => {
+                let digest = order.expected.map(|digest| digest.to_string());
+                let digest = digest.unwrap_or_default();
+                return Err(Error::exists(format!("content {digest}")));
+            }
+            Some(row) => row,
+        };
+        let algorithm = order
+            .expected
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let path = self.0.ingest(row.id);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::io(path.display(), &error))?;
+        let (hasher, offset) = rehash(&mut file, algorithm, u64::MAX)
+            .map_err(|error| Error::io(path.display(), &error))?;
+        Ok(Writer {
+            content: self.clone(),
+            turn,
+            order,
+            row,
+            file,
+            hasher,
+            offset,
+        })
+    }
+}
+
+fn info(look: &impl Look, namespace: &str, digest: &Digest) -> Result<Info> {
+    let blob = look.get(BLOBS, (namespace, digest.as_str()))?;
+    let blob = blob.ok_or_else(|| not_here(digest))?;
+    let digest = digest.clone();
+    Ok(Info { digest, blob })
+}
+
+fn not_here(digest: &Digest) -> Error {
+    Error::not_found(format!("content {digest}"))
+}
+
+fn no_ingest(reference: &str) -> Error {
+    Error::not_found(format!("ingest ref {reference:?}"))
+}
+
+/// Reads a file from its start, at most `limit` bytes, and stays behind them.
+fn rehash(file: &mut File, algorithm: Algorithm, limit: u64) -> std::io::Result<(Hasher, u64)> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; PIECE];
+    let mut offset = 0;
+    file.seek(SeekFrom::Start(0))?;
+    let mut limited = (&*file).take(limit);
+    loop {
+        match limited.read(&mut buffer)? {
+            0 => return Ok((hasher, offset)),
+            length => {
+                hasher.update(&buffer[..length]);
+                offset += u64::try_from(length).unwrap_or(0);
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    fn ingest(&self, id: u64) -> PathBuf {
+        self.ingests.join(id.to_string())
+    }
+
+    fn look(&self, reference: &str, row: &Ingest) -> Status {
+        let file = fs::metadata(self.ingest(row.id));
+        let changed = file.as_ref().ok().and_then(|file| file.modified().ok());
+        let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let changed = changed.and_then(|time| i64::try_from(time.as_nanos()).ok());
+        Status {
+            reference: reference.to_owned(),
+            offset: file.map_or(0, |file| file.len()),
+            total: row.total,
+            expected: row.expected.clone(),
+            started: row.started,
+            updated: changed.unwrap_or(row.started),
+        }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, HashMap<(String, String), Instant>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_turn(self: &Arc<Self>, namespace: &str, reference: &str) -> Result<Turn> {
+        let key = (namespace.to_owned(), reference.to_owned());
+        let mut busy = self.busy();
+        if let Some(since) = busy.get(&key) {
+            return Err(Error::new(
+                Code::Unavailable,
+                format!("ref {reference} locked for {:?}", since.elapsed()),
+            ));
+        }
+        busy.insert(key.clone(), Instant::now());
+        drop(busy);
+        Ok(Turn(Arc::clone(self), key))
+    }
+
+    fn clean_up(&self) -> Result<()> {
+        for algorithm in Algorithm::ALL {
+            for name in names(&self.blobs.join(algorithm.name()))? {
+                if let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() {
+                    self.remove_unknown(&digest)?;
+                }
+            }
+        }
+        // The files first: one that gets its row in between is known below.
+        let files = names(&self.ingests)?;
+        // Before its file is there a writer has its row, and it has its turn until that is gone.
+        let mut known = HashSet::new();
+        self.database.read(|read| {
+            read.rows(INGESTS, ("", ""), |(_, reference), bytes| {
+                let row: Ingest = decode(bytes, || format!("ingest {reference}"))?;
+                known.insert(row.id.to_string());
+                Ok(true)
+            })
+        })?;
+        for name in files.iter().filter(|name| !known.contains(*name)) {
+            let _ = fs::remove_file(self.ingests.join(name));
+        }
+        Ok(())
+    }
+
+    /// Removes a blob's file if no namespace knows it.
+    fn remove_unknown(&self, digest: &Digest) -> Result<()> {
+        // Whoever brings the same bytes now waits here until it is clear whether they are there.
+        let arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        if arriving.contains_key(digest) {
+            return Ok(());
+        }
+        let known = self.database.read(|read| {
+            let mut known = false;
+            read.rows(NAMESPACES, "", |namespace, _| {
+                known = read
+                    .get::<_, Blob>(BLOBS, (namespace, digest.as_str()))?
+                    .is_some();
+                Ok(!known)
+            })?;
+            Ok(known)
+        })?;
+        if !known {
+            let path = self.path(digest);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(path.display(), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the collector from a blob's file until the answer is dropped.
+    fn arrive(self: &Arc<Self>, digest: &Digest) -> Arrival {
+        let mut arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        *arriving.entry(digest.clone()).or_default() += 1;
+        Arrival(Arc::clone(self), digest.clone())
+    }
+}
+
+/// The right to write under a reference.
+#[derive(Debug)]
+struct Turn(Arc<Inner>, (String, String));
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.busy().remove(&self.1);
+    }
+}
+
+#[derive(Debug)]
+struct Arrival(Arc<Inner>, Digest);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut arriving = self
+            .0
+            .arriving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = arriving.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                arriving.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// A blob to read.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    size: u64,
+}
+
+impl Reader {
+    /// The length in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fills `buffer` from `offset` on as far as the blob goes. How many bytes that were.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn read_at(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<usize> {
+        let mut count = 0;
+        while !buffer.is_empty() {
+            match self.file.read_at(buffer, offset) {
+                Ok(0) => break,
+                Ok(length) => {
+                    count += length;
+                    offset += u64::try_from(length).unwrap_or(0);
+                    buffer = &mut buffer[length..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("a blob", &error)),
+            }
+        }
+        Ok(count)
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// A blob that is being written. What has arrived stays when the writer goes without a commit.
+#[derive(Debug)]
+pub struct Writer {
+    content: Content,
+    turn: Turn,
+    order: Order,
+    row: Ingest,
+    file: File,
+    hasher: Hasher,
+    offset: u64,
+}
+
+impl Writer {
+    /// How far it is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = self.content.0.look(&self.order.reference, &self.row);
+        status.offset = self.offset;
+        if status.total == 0 {
+            status.total = self.order.total;
+        }
+        status
+    }
+
+    /// The digest of what is there.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where the disk is full. What was not written is not counted.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Err(error) = self.file.write_all(bytes) {
+            // So that the file and the hash stay in step.
+            let _ = self.file.set_len(self.offset);
+            let _ = self.file.seek(SeekFrom::Start(self.offset));
+            return Err(Error::io(
+                format!("content of {:?}", self.order.reference),
+                &error,
+            ));
+        }
+        self.hasher.update(bytes);
+        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Goes back to an earlier place, or to the start.
+    ///
+    /// # Errors
+    /// `OutOfRange` where so much is not there yet.
+    pub fn truncate(&mut self, offset: u64) -> Result<()> {
+        if offset == self.offset {
+            return Ok(());
+        }
+        if offset > self.offset {
+            return Err(Error::new(
+                Code::OutOfRange,
+                format!(
+                    "offset {offset} of ref {:?}: only {} bytes are there",
+                    self.order.reference, self.offset
+                ),
+            ));
+        }
+        let broken = |error| Error::io(format!("content of {:?}", self.order.reference), &error);
+        self.file.set_len(offset).map_err(broken)?;
+        let algorithm = self.hasher.algorithm();
+        (self.hasher, self.offset) = rehash(&mut self.file, algorithm, offset).map_err(broken)?;
+        Ok(())
+    }
+
+    /// Makes it a blob, on the disk and known to the namespace. `size` (where not 0) and `expected`
+    /// must be what arrived.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for another size or digest; `AlreadyExists` where the namespace has
+    /// this blob.
+    pub async fn commit(
+        self,
+        size: u64,
+        expected: Option<&Digest>,
+        labels: Labels,
+    ) -> Result<Info> {
+        check_labels(&labels)?;
+        let size = if size == 0 { self.order.total } else { size };
+        if size != 0 && size != self.offset {
+            return Err(Error::precondition(format!(
+                "unexpected commit size {}, expected {size}",
+                self.offset
+            )));
+        }
+        let Self {
+            content,
+            turn,
+            order,
+            row,
+            mut file,
+            mut hasher,
+            offset,
+        } = self;
+        let wanted = expected.or(order.expected.as_ref()).map(Digest::algorithm);
+        if let Some(wanted) = wanted
+            && wanted != hasher.algorithm()
+        {
+            // Said only now: the hash of another algorithm is of no use.
+            let what = format!("content of {:?}", order.reference);
+            (hasher, _) =
+                rehash(&mut file, wanted, offset).map_err(|error| Error::io(what, &error))?;
+        }
+        let digest = hasher.finish();
+        for expected in expected.into_iter().chain(&order.expected) {
+            if *expected != digest {
+                return Err(Error::precondition(format!(
+                    "unexpected commit digest {digest}, expected {expected}"
+                )));
+            }
+        }
+        let arrival = content.0.arrive(&digest);
+        let (from, to) = (content.0.ingest(row.id), content.0.path(&digest));
+        let settle = tokio::task::spawn_blocking(move || settle(&file, &from, &to));
+        settle
+            .await
+            .map_err(|_| Error::internal("a commit panicked"))??;
+        let (space, reference) = turn.1.clone();
+        let info = Info {
+            digest,
+            blob: Blob {
+                size: offset,
+                labels,
+                created: now(),
+                updated: now(),
+            },
+        };
+        let new = info.clone();
+        let job = move |write: &Write| {
+            let key = (&*space, new.digest.as_str());
+            let known = write.get::<_, Blob>(BLOBS, key)?.is_some();
+            if !known {
+                write.put(BLOBS, key, &new.blob)?;
+            }
+            write.remove(INGESTS, (&*space, &*reference))?;
+            leases::release(write, &space, order.lease.as_deref(), "ingests", &reference)?;
+            leases::keep(
+                write,
+                &space,
+                order.lease.as_deref(),
+                "content",
+                new.digest.as_str(),
+            )?;
+            Ok(known)
+        };
+        let known = content.0.database.write(job).await?;
+        drop(arrival);
+        if known {
+            return Err(Error::exists(format!("content {}", info.digest)));
+        }
+        Ok(info)
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let broken = |error| Error::io(dir.display(), &error);
+    let entries = fs::read_dir(dir).map_err(broken)?;
+    entries
+        .map(|entry| {
+            Ok(entry
+                .map_err(broken)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect()
+}
+
+/// Gives what was written its place among the blobs, durably.
+fn settle(file: &File, from: &Path, to: &Path) -> Result<()> {
+    let broken = |error| Error::io(to.display(), &error);
+    if fs::metadata(to).is_ok() {
+        // The same bytes: written for another namespace.
+        let _ = fs::remove_file(from);
+        return Ok(());
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o444))
+        .map_err(broken)?;
+    file.sync_all().map_err(broken)?;
+    fs::rename(from, to).map_err(broken)?;
+    let dir = to.parent().unwrap_or(to);
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: &str = "default";
+
+    struct Place {
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self { dir }
+        }
+
+        fn open(&self) -> Content {
+            let database = Database::open(&self.dir.path().join("db")).unwrap();
+            Content::open(self.dir.path(), Arc::new(database)).unwrap()
+        }
+
+        fn ingests(&self) -> usize {
+            fs::read_dir(self.dir.path().join("ingest"))
+                .unwrap()
+                .count()
+        }
+    }
+
+    fn order(reference: &str, bytes: Option<&[u8]>) -> Order {
+        Order {
+            reference: reference.to_owned(),
+            expected: bytes.map(|bytes| Algorithm::Sha256.digest(bytes)),
+            ..Order::default()
+        }
+    }
+
+    fn all(content: &Content, digest: &Digest) -> Vec<u8> {
+        let reader = content.read(SPACE, digest).unwrap();
+        let mut bytes = vec![0; usize::try_from(reader.size()).unwrap() + 10];
+        let length = reader.read_at(&mut bytes, 0).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_what_was_written() {
+        let place = Place::new();
+        let content = place.open();
+        let mut writer = content.write(SPACE, order("r", None)).await.unwrap();
+        writer.write(b"one ").unwrap();
+        writer.write(b"two").unwrap();
+        let labels = Labels::from([("k".to_owned(), "v".to_owned())]);
+        let info = writer.commit(7, None, labels.clone()).await.unwrap();
+        assert_eq!(info.digest, Algorithm::Sha256.digest(b"one two"));
+        assert_eq!(all(&content, &info.digest), b"one two");
+        let known = content.info(SPACE, &info.digest).unwrap();
+        assert_eq!((known.blob.size, &known.blob.labels), (7, &labels));
+        assert_eq!(place.ingests(), 0);
+        let error = content.info("other", &info.digest).unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{error}");
+        let error = content
+            .write(SPACE, order("r", Some(b"one two")))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::AlreadyExists, "{error}");
+    }
+
+    #[tokio::test]
+    async fn half_a_blob_is_gone_on_with_after_a_restart() {
+        let place = Place::new();
+        let content = place.open();
+        let mut writer = content
+            .write(SPACE, order("r", Some(b"abcdef")))
+            .await
+            .unwrap();
+        writer.write(b"abc").unwrap();
+        drop(writer);
+        drop(content);
+        let content = place.open();
+        let status = content.status(SPACE, "r").unwrap();
+        assert_eq!(status.offset, 3);
+        let mut writer = content
+            .write(SPACE, order("r", Some(b"abcdef")))
+            .await
+            .unwrap();
+        assert_eq!(writer.status().offset, 3);
+        writer.write(b"def").unwrap();
+        let info = writer.commit(6, None, Labels::new()).await.unwrap();
+        assert_eq!(all(&content, &info.digest), b"abcdef");
+        let error = content.status(SPACE, "r").unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_writer_at_a_time() {
+        let place = Place::new();
+        let content = place.open();
+        let writer = content.write(SPACE, order("r", None)).await.unwrap();
+        let error = content.write(SPACE, order("r", None)).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        content.write("other", order("r", None)).await.unwrap();
+        drop(writer);
+        content.write(SPACE, order("r", None)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_what_was_promised_is_no_blob() {
+        let place = Place::new();
+        let content = place.open();
+        for (size, expected) in [(5, &b"abc"[..]), (3, b"abd")] {
+            let mut writer = content
+                .write(SPACE, order("r", Some(expected)))
+                .await
+                .unwrap();
+            writer.truncate(0).unwrap();
+            writer.write(b"abc").unwrap();
+            let error = writer.commit(size, None, Labels::new()).await.unwrap_err();
+            assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+        }
+        let digest = Algorithm::Sha256.digest(b"abc");
+        assert_eq!(
+            content.info(SPACE, &digest).unwrap_err().code(),
+            Code::NotFound
+        );
+        assert_eq!(
+            content.statuses(SPACE, &Filters::default()).unwrap().len(),
+            1
+        );
+        content.abort(SPACE, "r").await.unwrap();
+        assert_eq!(place.ingests(), 0);
+    }
+
+    #[tokio::test]
+    async fn another_algorithm_may_be_named_at_the_end() {
+        let place = Place::new();
+        let content = place.open();
+        let mut writer = content.write(SPACE, order("r", None)).await.unwrap();
+        writer.write(b"abc").unwrap();
+        let digest = Algorithm::Sha512.digest(b"abc");
+        let info = writer
+            .commit(0, Some(&digest), Labels::new())
+            .await
+            .unwrap();
+        assert_eq!(info.digest, digest);
+        assert_eq!(all(&content, &digest), b"abc");
+    }
+
+    #[tokio::test]
+    async fn a_writer_goes_back_but_not_ahead() {
+        let place = Place::new();
+        let content = place.open();
+        let mut writer = content.write(SPACE, order("r", None)).await.unwrap();
+        writer.write(b"abcdef").unwrap();
+        assert_eq!(writer.truncate(7).unwrap_err().code(), Code::OutOfRange);
+        writer.truncate(2).unwrap();
+        writer.write(b"x").unwrap();
+        let info = writer.commit(3, None, Labels::new()).await.unwrap();
+        assert_eq!(all(&content, &info.digest), b"abx");
+    }
+
+    #[tokio::test]
+    async fn namespaces_share_the_bytes_and_not_the_names() {
+        let place = Place::new();
+        let content = place.open();
+        for space in [SPACE, "other"] {
+            let mut writer = content.write(space, order("r", None)).await.unwrap();
+            writer.write(b"abc").unwrap();
+            writer.commit(3, None, Labels::new()).await.unwrap();
+        }
+        let digest = Algorithm::Sha256.digest(b"abc");
+        content.delete("other", &digest).await.unwrap();
+        assert_eq!(
+            content.delete("other", &digest).await.unwrap_err().code(),
+            Code::NotFound
+        );
+        assert_eq!(all(&content, &digest), b"abc");
+    }
+}

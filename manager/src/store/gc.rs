@@ -1,0 +1,770 @@
+//! The collector: removes what nobody refers to, while everybody works on.
+//!
+//! Roots are images, containers, sandboxes, leases, and what a label makes one. From them
+//! references are followed: an image's target, a container's snapshot, a snapshot's parent, and
+//! those that labels name. Labels that clients set:
+//!
+//! ```text
+//! containerd.io/gc.root                     keep this, whoever refers to it
+//! containerd.io/gc.expire                   remove this after that time (RFC 3339): leases, images
+//! containerd.io/gc.flat                     a lease keeps what it names, not what that refers to
+//! containerd.io/gc.ref.content[.…]          refers to a blob
+//! containerd.io/gc.ref.snapshot.NAME[/…]    refers to a snapshot of that snapshotter
+//! containerd.io/gc.ref.image[.…]            refers to an image
+//! containerd.io/gc.bref.{content,image,container,snapshot.NAME}[.…]   that refers to this
+//! ```
+//!
+//! A collection looks at one commit of the database and holds up nobody. What is written meanwhile
+//! is noted, and counts as referred to, with all that it refers to. Rows are removed some at a time,
+//! each time with regard to what was noted until then, so that no reference is ever left that leads
+//! nowhere.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost_types::Timestamp;
+
+use super::content::Content;
+use super::database::{Database, Look, Notes, Write, now};
+use super::leases;
+use super::name::Labels;
+use super::schema::{
+    BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest, LEASE_RESOURCES, LEASES,
+    Lease, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
+};
+use crate::error::{Code, Error, Result};
+use crate::snapshot::Local;
+
+/// How many rows are removed at once: other changes wait as long as that takes.
+const STEP: usize = 100;
+
+/// How long half a blob is kept that no lease keeps, in nanoseconds: a day.
+const INGEST_AGE: i64 = 24 * 3600 * 1_000_000_000;
+
+const ROOT: &str = "containerd.io/gc.root";
+const EXPIRE: &str = "containerd.io/gc.expire";
+const FLAT: &str = "containerd.io/gc.flat";
+const REFERENCE: &str = "containerd.io/gc.ref.";
+const BACK_REFERENCE: &str = "containerd.io/gc.bref.";
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Blobs, each as often as a namespace knew it.
+    pub blobs: usize,
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Images that had expired.
+    pub images: usize,
+    /// Leases that had expired.
+    pub leases: usize,
+    /// Blobs that nobody went on writing.
+    pub ingests: usize,
+}
+
+/// An object that can refer or be referred to. Its namespace comes first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Object {
+    Blob(String, String),
+    Snapshot(String, String, String),
+    Image(String, String),
+    Container(String, String),
+    Ingest(String, String),
+    Lease(String, String),
+}
+
+/// Removes what nobody refers to.
+#[derive(Debug, Clone)]
+pub struct Collector {
+    database: Arc<Database>,
+    content: Content,
+    snapshots: Vec<Local>,
+}
+
+impl Collector {
+    /// A collector of these blobs and snapshots.
+    #[must_use]
+    pub fn new(database: Arc<Database>, content: Content, snapshots: Vec<Local>) -> Self {
+        Self {
+            database,
+            content,
+            snapshots,
+        }
+    }
+
+    /// Collects once. Files and directories of what is removed go as well, and those that a crash
+    /// has left.
+    ///
+    /// # Errors
+    /// `Unavailable` while another collection is under way; where the database or the disk fails.
+    pub async fn collect(&self) -> Result<Removed> {
+        let notes = self
+            .database
+            .note_writes()
+            .ok_or_else(|| Error::new(Code::Unavailable, "another collection is under way"))?;
+        // A change that was under way before it would be noted is on the disk after this one.
+        self.database.write(|_| Ok(())).await?;
+        let database = Arc::clone(&self.database);
+        let looked = tokio::task::spawn_blocking(move || database.read(Marked::look));
+        let mut marked = looked
+            .await
+            .map_err(|_| Error::internal("the collector panicked"))??;
+        let mut removed = Removed::default();
+        let mut candidates = std::mem::take(&mut marked.candidates);
+        let shared = Arc::new(Mutex::new((marked, notes)));
+        while !candidates.is_empty() {
+            let step = candidates.split_off(candidates.len().saturating_sub(STEP));
+            let shared = Arc::clone(&shared);
+            let job = move |write: &Write| {
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let (marked, notes) = &mut *shared;
+                marked.catch_up(write, notes)?;
+                let mut removed = Removed::default();
+                // Nearest to the end first: a snapshot before its parent.
+                for object in step.iter().rev() {
+                    if !marked.live.contains(object) {
+                        remove(write, object, &mut removed)?;
+                    }
+                }
+                Ok(removed)
+            };
+            let some = self.database.write(job).await?;
+            removed.blobs += some.blobs;
+            removed.snapshots += some.snapshots;
+            removed.images += some.images;
+            removed.leases += some.leases;
+            removed.ingests += some.ingests;
+        }
+        self.content.clean_up().await?;
+        for snapshots in &self.snapshots {
+            snapshots.clean_up().await?;
+        }
+        Ok(removed)
+    }
+}
+
+/// Removes the row of one object.
+fn remove(write: &Write, object: &Object, removed: &mut Removed) -> Result<()> {
+    match object {
+        Object::Blob(space, digest) => {
+            removed.blobs += usize::from(write.remove(BLOBS, (&**space, &**digest))?);
+        }
+        Object::Snapshot(space, driver, key) => {
+            let row: Option<Snapshot> = write.get(SNAPSHOTS, (&**space, &**driver, &**key))?;
+            if let Some(row) = row {
+                Local::forget(write, space, driver, key, &row.parent)?;
+                removed.snapshots += 1;
+            }
+        }
+        Object::Image(space, name) => {
+            removed.images += usize::from(write.remove(IMAGES, (&**space, &**name))?);
+        }
+        Object::Ingest(space, reference) => {
+            removed.ingests += usize::from(write.remove(INGESTS, (&**space, &**reference))?);
+        }
+        Object::Lease(space, id) => {
+            removed.leases += usize::from(leases::remove(write, space, id)?);
+        }
+        Object::Container(..) => {}
+    }
+    Ok(())
+}
+
+/// What is referred to, and what is perhaps not.
+#[derive(Debug, Default)]
+struct Marked {
+    live: HashSet<Object>,
+    /// What a label says that it is referred to by.
+    back: HashMap<Object, Vec<Object>>,
+    /// What can be removed if it is not live: the first to be removed is the last.
+    candidates: Vec<Object>,
+    time: i64,
+}
+
+impl Marked {
+    fn look(read: &impl Look) -> Result<Self> {
+        let mut this = Self {
+            time: now(),
+            ..Self::default()
+        };
+        let mut roots = Vec::new();
+        let mut snapshots = BTreeMap::new();
+        this.all(read, &mut roots, &mut snapshots)?;
+        for root in roots {
+            this.follow(read, root)?;
+        }
+        this.leases(read)?;
+        // A child has a larger number than its parent.
+        this.candidates.extend(snapshots.into_values());
+        let live = &this.live;
+        this.candidates.retain(|object| !live.contains(object));
+        Ok(this)
+    }
+
+    /// Goes through all objects: collects candidates and back references, and finds roots.
+    fn all(
+        &mut self,
+        read: &impl Look,
+        roots: &mut Vec<Object>,
+        snapshots: &mut BTreeMap<u64, Object>,
+    ) -> Result<()> {
+        read.rows(IMAGES, ("", ""), |(space, name), bytes| {
+            let row: Image = decode(bytes, || format!("image {name}"))?;
+            let object = Object::Image(space.to_owned(), name.to_owned());
+            self.referred_by(space, &row.labels, &object);
+            match expired(&row.labels, self.time) {
+                true => self.candidates.push(object),
+                false => roots.push(object),
+            }
+            Ok(true)
+        })?;
+        read.rows(CONTAINERS, ("", ""), |(space, id), _| {
+            roots.push(Object::Container(space.to_owned(), id.to_owned()));
+            Ok(true)
+        })?;
+        read.rows(LEASES, ("", ""), |(space, id), bytes| {
+            let row: Lease = decode(bytes, || format!("lease {id}"))?;
+            if expired(&row.labels, self.time) {
+                let object = Object::Lease(space.to_owned(), id.to_owned());
+                self.candidates.push(object);
+            }
+            Ok(true)
+        })?;
+        read.rows(SANDBOXES, ("", ""), |(space, id), bytes| {
+            let row: Sandbox = decode(bytes, || format!("sandbox {id}"))?;
+            roots.extend(references(space, &row.labels));
+            Ok(true)
+        })?;
+        read.rows(INGESTS, ("", ""), |(space, reference), bytes| {
+            let row: Ingest = decode(bytes, || format!("ingest {reference}"))?;
+            if row.started < self.time - INGEST_AGE {
+                let object = Object::Ingest(space.to_owned(), reference.to_owned());
+                self.candidates.push(object);
+            }
+            Ok(true)
+        })?;
+        read.rows(BLOBS, ("", ""), |(space, digest), bytes| {
+            let row: Blob = decode(bytes, || format!("content {digest}"))?;
+            let object = Object::Blob(space.to_owned(), digest.to_owned());
+            self.referred_by(space, &row.labels, &object);
+            match row.labels.contains_key(ROOT) {
+                true => roots.push(object),
+                false => self.candidates.push(object),
+            }
+            Ok(true)
+        })?;
+        read.rows(SNAPSHOTS, ("", "", ""), |(space, driver, key), bytes| {
+            let row: Snapshot = decode(bytes, || format!("snapshot {key}"))?;
+            let object = Object::Snapshot(space.to_owned(), driver.to_owned(), key.to_owned());
+            self.referred_by(space, &row.labels, &object);
+            match row.labels.contains_key(ROOT) {
+                true => roots.push(object),
+                false => {
+                    snapshots.insert(row.id, object);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn leases(&mut self, read: &impl Look) -> Result<()> {
+        let mut kept = Vec::new();
+        read.rows(
+            LEASE_RESOURCES,
+            ("", "", "", ""),
+            |(space, lease, kind, id), ()| {
+                kept.push([space, lease, kind, id].map(str::to_owned));
+                Ok(true)
+            },
+        )?;
+        for [space, lease, kind, id] in kept {
+            self.lease_keeps(read, &space, &lease, &kind, &id)?;
+        }
+        Ok(())
+    }
+
+    fn lease_keeps(
+        &mut self,
+        look: &impl Look,
+        space: &str,
+        lease: &str,
+        kind: &str,
+        id: &str,
+    ) -> Result<()> {
+        let row: Option<Lease> = look.get(LEASES, (space, lease))?;
+        let Some(row) = row.filter(|row| !expired(&row.labels, self.time)) else {
+            return Ok(());
+        };
+        let (space, id) = (space.to_owned(), id.to_owned());
+        let object = match kind {
+            "content" => Object::Blob(space, id),
+            "ingests" => Object::Ingest(space, id),
+            "images" => Object::Image(space, id),
+            kind => match kind.strip_prefix("snapshots/") {
+                Some(driver) => Object::Snapshot(space, driver.to_owned(), id),
+                None => return Ok(()),
+            },
+        };
+        if !row.labels.contains_key(FLAT) {
+            return self.follow(look, object);
+        }
+        // A snapshot can't be without its parents, however flat the lease.
+        match object {
+            Object::Snapshot(..) => self.follow(look, object),
+            object => {
+                self.live.insert(object);
+                Ok(())
+            }
+        }
+    }
+
+    /// Marks an object and everything that it refers to.
+    fn follow(&mut self, look: &impl Look, first: Object) -> Result<()> {
+        let mut todo = vec![first];
+        while let Some(object) = todo.pop() {
+            if self.live.contains(&object) {
+                continue;
+            }
+            refers_to(look, &object, &mut todo)?;
+            todo.extend(self.back.get(&object).cloned().unwrap_or_default());
+            self.live.insert(object);
+        }
+        Ok(())
+    }
+
+    /// Marks what was written since the collection began, and what that refers to.
+    fn catch_up(&mut self, write: &Write, notes: &Notes) -> Result<()> {
+        for row in notes.take(write) {
+            if let Some((space, name)) = row.key_in(BLOBS) {
+                self.renew(write, Object::Blob(space.to_owned(), name.to_owned()))?;
+            } else if let Some((space, driver, key)) = row.key_in(SNAPSHOTS) {
+                let (driver, key) = (driver.to_owned(), key.to_owned());
+                self.renew(write, Object::Snapshot(space.to_owned(), driver, key))?;
+            } else if let Some((space, name)) = row.key_in(IMAGES) {
+                self.renew(write, Object::Image(space.to_owned(), name.to_owned()))?;
+            } else if let Some((space, id)) = row.key_in(CONTAINERS) {
+                self.renew(write, Object::Container(space.to_owned(), id.to_owned()))?;
+            } else if let Some((space, reference)) = row.key_in(INGESTS) {
+                self.renew(
+                    write,
+                    Object::Ingest(space.to_owned(), reference.to_owned()),
+                )?;
+            } else if let Some((space, id)) = row.key_in(SANDBOXES) {
+                let row: Option<Sandbox> = write.get(SANDBOXES, (space, id))?;
+                for object in references(space, &row.unwrap_or_default().labels) {
+                    self.follow(write, object)?;
+                }
+            } else if let Some((space, lease, kind, id)) = row.key_in(LEASE_RESOURCES) {
+                self.lease_keeps(write, space, lease, kind, id)?;
+            } else if let Some((space, id)) = row.key_in(LEASES) {
+                self.live
+                    .insert(Object::Lease(space.to_owned(), id.to_owned()));
+                // It may have become one that does not expire, or is not flat.
+                let mut kept = Vec::new();
+                write.rows(
+                    LEASE_RESOURCES,
+                    (space, id, "", ""),
+                    |(s, l, kind, id_of), ()| {
+                        let own = (s, l) == (space, id);
+                        if own {
+                            kept.push((kind.to_owned(), id_of.to_owned()));
+                        }
+                        Ok(own)
+                    },
+                )?;
+                for (kind, what) in kept {
+                    self.lease_keeps(write, space, id, &kind, &what)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks an object whose references may have changed since it was marked.
+    fn renew(&mut self, write: &Write, object: Object) -> Result<()> {
+        self.live.remove(&object);
+        self.follow(write, object)
+    }
+
+    fn referred_by(&mut self, space: &str, labels: &Labels, object: &Object) {
+        for (label, value) in labels {
+            if let Some(kind) = label.strip_prefix(BACK_REFERENCE) {
+                let by = match kind_of(kind) {
+                    Some(("container", _)) => Object::Container(space.to_owned(), value.clone()),
+                    _ => match named(space, kind, value) {
+                        Some(by) => by,
+                        None => continue,
+                    },
+                };
+                self.back.entry(by).or_default().push(object.clone());
+            }
+        }
+    }
+}
+
+/// Whether a label says that the time of an object is over. A time that is none keeps it.
+fn expired(labels: &Labels, time: i64) -> bool {
+    let end = labels
+        .get(EXPIRE)
+        .and_then(|end| end.parse::<Timestamp>().ok());
+    end.is_some_and(|end| {
+        let nanoseconds = i64::from(end.nanos);
+        end.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds)
+            < time
+    })
+}
+
+/// The kind that a label names, and what follows.
+fn kind_of(label: &str) -> Option<(&str, &str)> {
+    ["content", "image", "container", "snapshot"]
+        .into_iter()
+        .find_map(|kind| {
+            let rest = label.strip_prefix(kind)?;
+            (rest.is_empty() || rest.starts_with(['.', '/'])).then_some((kind, rest))
+        })
+}
+
+/// The object that a label names.
+fn named(space: &str, label: &str, value: &str) -> Option<Object> {
+    let space = space.to_owned();
+    match kind_of(label)? {
+        ("content", _) => Some(Object::Blob(space, value.to_owned())),
+        ("image", _) => Some(Object::Image(space, value.to_owned())),
+        ("snapshot", rest) => {
+            let driver = rest.strip_prefix('.')?;
+            let driver = driver.split_once('/').map_or(driver, |(driver, _)| driver);
+            Some(Object::Snapshot(space, driver.to_owned(), value.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn references(space: &str, labels: &Labels) -> Vec<Object> {
+    let labels = labels.iter();
+    let named = labels.filter_map(|(label, value)| {
+        let kind = label.strip_prefix(REFERENCE)?;
+        named(space, kind, value)
+    });
+    named.collect()
+}
+
+/// What an object refers to; nothing, where it is not there.
+fn refers_to(look: &impl Look, object: &Object, found: &mut Vec<Object>) -> Result<()> {
+    match object {
+        Object::Blob(space, digest) => {
+            let row: Option<Blob> = look.get(BLOBS, (&**space, &**digest))?;
+            found.extend(references(space, &row.unwrap_or_default().labels));
+        }
+        Object::Image(space, name) => {
+            if let Some(row) = look.get::<_, Image>(IMAGES, (&**space, &**name))? {
+                found.push(Object::Blob(space.clone(), row.target.digest));
+                found.extend(references(space, &row.labels));
+            }
+        }
+        Object::Snapshot(space, driver, key) => {
+            let row: Option<Snapshot> = look.get(SNAPSHOTS, (&**space, &**driver, &**key))?;
+            if let Some(row) = row {
+                found.extend(references(space, &row.labels));
+                if !row.parent.is_empty() {
+                    found.push(Object::Snapshot(space.clone(), driver.clone(), row.parent));
+                }
+            }
+        }
+        Object::Container(space, id) => {
+            if let Some(row) = look.get::<_, Container>(CONTAINERS, (&**space, &**id))? {
+                found.extend(references(space, &row.labels));
+                if !row.snapshot_key.is_empty() {
+                    let (driver, key) = (row.snapshotter, row.snapshot_key);
+                    found.push(Object::Snapshot(space.clone(), driver, key));
+                }
+            }
+        }
+        Object::Ingest(..) | Object::Lease(..) => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use super::super::content::{Info, Order};
+    use super::super::digest::{Algorithm, Digest};
+    use super::super::images::Images;
+    use super::super::leases::{Leases, Resource};
+    use super::super::schema::{Descriptor, SnapshotKind};
+    use super::*;
+    use crate::snapshot::Native;
+
+    const SPACE: &str = "default";
+
+    #[derive(Clone)]
+    struct All {
+        content: Content,
+        images: Images,
+        leases: Leases,
+        snapshots: Local,
+        collector: Collector,
+    }
+
+    impl All {
+        fn open(dir: &Path) -> Self {
+            let database = Arc::new(Database::open(&dir.join("db")).unwrap());
+            let content = Content::open(dir, Arc::clone(&database)).unwrap();
+            let driver = Box::new(Native::open(&dir.join("snapshots")).unwrap());
+            let snapshots = Local::new(Arc::clone(&database), driver);
+            let all = vec![snapshots.clone()];
+            Self {
+                images: Images::new(Arc::clone(&database)),
+                leases: Leases::new(Arc::clone(&database)),
+                collector: Collector::new(database, content.clone(), all),
+                content,
+                snapshots,
+            }
+        }
+
+        async fn blob(&self, bytes: &str, labels: &[(&str, &str)], lease: Option<&str>) -> Digest {
+            let order = Order {
+                reference: bytes.to_owned(),
+                lease: lease.map(str::to_owned),
+                ..Order::default()
+            };
+            let mut writer = self.content.write(SPACE, order).await.unwrap();
+            writer.write(bytes.as_bytes()).unwrap();
+            let Info { digest, .. } = writer.commit(0, None, map(labels)).await.unwrap();
+            digest
+        }
+
+        async fn image(&self, name: &str, digest: &Digest, labels: &[(&str, &str)]) {
+            let target = Descriptor {
+                media_type: "application/octet-stream".to_owned(),
+                digest: digest.to_string(),
+                size: 1,
+                annotations: Labels::new(),
+            };
+            let made = self.images.create(SPACE, name, target, map(labels)).await;
+            made.unwrap();
+        }
+
+        async fn snapshot(&self, key: &str, parent: &str, labels: &[(&str, &str)]) {
+            let prepared = self.snapshots.prepare(
+                SPACE,
+                "work",
+                parent,
+                SnapshotKind::Active,
+                Labels::new(),
+                None,
+            );
+            prepared.await.unwrap();
+            let committed = self.snapshots.commit(SPACE, key, "work", map(labels), None);
+            committed.await.unwrap();
+        }
+
+        fn has(&self, digest: &Digest) -> bool {
+            let row = self.content.info(SPACE, digest).is_ok();
+            let file = self.content.read(SPACE, digest).is_ok();
+            assert_eq!(row, file, "{digest}");
+            row
+        }
+    }
+
+    fn map(labels: &[(&str, &str)]) -> Labels {
+        let labels = labels.iter();
+        labels
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn files(dir: &Path) -> usize {
+        std::fs::read_dir(dir.join("blobs/sha256")).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn what_an_image_refers_to_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::open(dir.path());
+        let layer = all.blob("layer", &[], None).await;
+        all.snapshot("below", "", &[]).await;
+        all.snapshot("top", "below", &[]).await;
+        all.snapshot("stray", "below", &[]).await;
+        let manifest = all
+            .blob(
+                "manifest",
+                &[
+                    ("containerd.io/gc.ref.content.0", layer.as_str()),
+                    ("containerd.io/gc.ref.snapshot.native", "top"),
+                ],
+                None,
+            )
+            .await;
+        let about = all
+            .blob(
+                "about",
+                &[("containerd.io/gc.bref.content", manifest.as_str())],
+                None,
+            )
+            .await;
+        let root = all.blob("root", &[(ROOT, "x")], None).await;
+        let stray = all.blob("stray", &[], None).await;
+        all.image("i", &manifest, &[]).await;
+        let removed = all.collector.collect().await.unwrap();
+        let expected = Removed {
+            blobs: 1,
+            snapshots: 1,
+            ..Removed::default()
+        };
+        assert_eq!(removed, expected);
+        for kept in [&layer, &manifest, &about, &root] {
+            assert!(all.has(kept), "{kept}");
+        }
+        assert!(!all.has(&stray));
+        assert_eq!(files(dir.path()), 4);
+        all.images.delete(SPACE, "i", None).await.unwrap();
+        let removed = all.collector.collect().await.unwrap();
+        let expected = Removed {
+            blobs: 3,
+            snapshots: 2,
+            ..Removed::default()
+        };
+        assert_eq!(removed, expected);
+        assert!(all.has(&root));
+        assert_eq!(files(dir.path()), 1);
+        assert_eq!(all.collector.collect().await.unwrap(), Removed::default());
+    }
+
+    #[tokio::test]
+    async fn a_lease_keeps_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::open(dir.path());
+        let past = [(EXPIRE, "2001-02-03T04:05:06Z")];
+        for (id, labels) in [("deep", &[][..]), ("flat", &[(FLAT, "x")]), ("over", &past)] {
+            all.leases.create(SPACE, id, map(labels)).await.unwrap();
+        }
+        let below = all.blob("below", &[], None).await;
+        let refers = [("containerd.io/gc.ref.content", below.as_str())];
+        let top = all.blob("top", &refers, Some("deep")).await;
+        let over = all.blob("over", &[], Some("over")).await;
+        let removed = all.collector.collect().await.unwrap();
+        let expected = Removed {
+            blobs: 1,
+            leases: 1,
+            ..Removed::default()
+        };
+        assert_eq!(removed, expected);
+        assert!(all.has(&top) && all.has(&below) && !all.has(&over));
+        let resource = Resource {
+            kind: "content".to_owned(),
+            id: top.to_string(),
+        };
+        all.leases.add(SPACE, "flat", resource).await.unwrap();
+        all.leases.delete(SPACE, "deep").await.unwrap();
+        all.collector.collect().await.unwrap();
+        assert!(all.has(&top) && !all.has(&below));
+        all.leases.delete(SPACE, "flat").await.unwrap();
+        all.collector.collect().await.unwrap();
+        assert!(!all.has(&top));
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::open(dir.path());
+        let digest = Algorithm::Sha256.digest(b"lost");
+        let blobs = dir.path().join("blobs/sha256");
+        std::fs::write(blobs.join(digest.hex()), "lost").unwrap();
+        std::fs::write(dir.path().join("ingest/4711"), "lost").unwrap();
+        // Half a blob that somebody will go on with.
+        let order = Order {
+            reference: "half".to_owned(),
+            ..Order::default()
+        };
+        let mut writer = all.content.write(SPACE, order).await.unwrap();
+        writer.write(b"half").unwrap();
+        drop(writer);
+        all.collector.collect().await.unwrap();
+        assert_eq!(files(dir.path()), 0);
+        assert_eq!(all.content.status(SPACE, "half").unwrap().offset, 4);
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("ingest"))
+                .unwrap()
+                .count(),
+            1
+        );
+    }
+
+    /// Clients make images while one collection follows the other: nothing of theirs may go.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nothing_is_lost_while_clients_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::open(dir.path());
+        let done = Arc::new(AtomicBool::new(false));
+        let collect = {
+            let (all, done) = (all.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut removed = 0;
+                while !done.load(Ordering::Relaxed) {
+                    removed += all.collector.collect().await.unwrap().blobs;
+                }
+                removed
+            })
+        };
+        let clients = (0..4).map(|client| {
+            let all = all.clone();
+            tokio::spawn(async move {
+                for round in 0..25 {
+                    let name = format!("{client}-{round}");
+                    all.leases
+                        .create(SPACE, &name, Labels::new())
+                        .await
+                        .unwrap();
+                    let layer = all.blob(&format!("layer {name}"), &[], Some(&name)).await;
+                    let refers = [("containerd.io/gc.ref.content.0", layer.as_str())];
+                    let top = all.blob(&format!("top {name}"), &refers, Some(&name)).await;
+                    let stray = all.blob(&format!("stray {name}"), &[], Some(&name)).await;
+                    all.image(&name, &top, &[]).await;
+                    all.leases.delete(SPACE, &name).await.unwrap();
+                    assert!(all.has(&top) && all.has(&layer), "{name}");
+                    drop(stray);
+                    if round % 2 == 0 {
+                        all.images.delete(SPACE, &name, None).await.unwrap();
+                    }
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        let removed = collect.await.unwrap();
+        let rest = all.collector.collect().await.unwrap();
+        // Of each 13 + 12 rounds a stray one, and the two of an image that went.
+        assert_eq!(removed + rest.blobs, 4 * (25 + 2 * 13));
+        let mut left = 0;
+        let everything = super::super::filter::Filters::default();
+        all.content
+            .list(SPACE, &everything, |info| {
+                assert!(all.has(&info.digest));
+                left += 1;
+            })
+            .unwrap();
+        assert_eq!(left, 4 * 2 * 12);
+        assert_eq!(files(dir.path()), left);
+    }
+
+    #[tokio::test]
+    async fn one_collection_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::open(dir.path());
+        let start = Instant::now();
+        let (one, other) = tokio::join!(all.collector.collect(), all.collector.collect());
+        assert!(
+            one.is_ok() != other.is_ok(),
+            "{one:?} {other:?} {:?}",
+            start.elapsed()
+        );
+    }
+}
