@@ -5,8 +5,8 @@
 //! and later open it for writing (CVE-2019-5736). So the process that makes
 //! containers runs from a copy that cannot be written by anyone: a private
 //! read-only clone of the mount under the file, closed and so beyond
-//! mount_setattr(2) and remounting once we run; or, where mounts cannot be
-//! cloned, a sealed copy in memory.
+//! mount_setattr(2) and remounting before anything of the container runs; or,
+//! where mounts cannot be cloned, a sealed copy in memory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -91,7 +91,8 @@ pub fn hold() {
     }
 }
 
-/// Closes the descriptor of the clone that this process runs from.
+/// Closes the descriptor of the clone that this process runs from. To be called before a program of
+/// the container's runs: until then the clone can be made writable by whoever gets hold of it.
 pub(crate) fn let_go() {
     if let Ok(mut clone) = CLONE.lock() {
         *clone = None;
