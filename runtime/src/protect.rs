@@ -14,7 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create, open,
+    MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fcntl_get_seals,
+    memfd_create, open,
 };
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -49,7 +50,8 @@ fn runs_from_a_copy() -> bool {
     };
     match &*name {
         // Only a file that is the root of a mount outside every namespace has this name.
-        b"/" => true,
+        b"/" => rustix::fs::statvfs(SELF)
+            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY)),
         name if name.starts_with(b"/memfd:") => {
             open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .is_ok_and(|file| fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)))
@@ -61,7 +63,9 @@ fn runs_from_a_copy() -> bool {
 /// Makes sure that this process runs from a binary that nobody can write, by
 /// executing itself once more with the same arguments where it does not yet.
 /// To be called first thing in `main`, before any thread exists and before
-/// anything has been read from standard input.
+/// anything has been read from standard input. Whoever executes the program
+/// from a clone of its own keeps no descriptor of that clone: it could be made
+/// writable by it.
 ///
 /// # Errors
 /// Neither a read-only clone nor a copy in memory could be made or run.
