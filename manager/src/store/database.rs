@@ -681,12 +681,17 @@ impl Write {
 
     /// Adds to the log what happened. It is told when the change is on the disk.
     pub fn tell(&self, namespace: &str, topic: &str, event: super::schema::Typed) {
-        self.events.borrow_mut().push(Event {
+        self.tell_at(Event {
             time: now(),
             namespace: namespace.to_owned(),
             topic: topic.to_owned(),
             event: Some(event),
         });
+    }
+
+    /// The same, for what happened at another time.
+    pub(crate) fn tell_at(&self, event: Event) {
+        self.events.borrow_mut().push(event);
     }
 }
 

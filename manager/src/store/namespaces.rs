@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use knarr_proto::events as told;
 use redb::TableDefinition;
 
 use super::database::{Database, Look, Write};
+use super::events;
 use super::name::{self, Labels, check_labels};
 use super::schema::{
     BLOBS, Bytes, CONTAINERS, IMAGES, LEASES, NAMESPACES, Namespace, SANDBOXES, SNAPSHOTS,
@@ -59,7 +61,14 @@ impl Namespaces {
                 return Err(Error::exists(format!("namespace {name:?}")));
             }
             let labels = labels.clone();
-            write.put(NAMESPACES, &name, &Namespace { labels })
+            let row = Namespace { labels };
+            write.put(NAMESPACES, &name, &row)?;
+            let event = told::NamespaceCreate {
+                name: name.clone(),
+                labels: row.labels,
+            };
+            events::tell(write, &name, "/namespaces/create", &event);
+            Ok(())
         };
         self.0.write(job).await
     }
@@ -80,6 +89,11 @@ impl Namespaces {
             check_labels(&labels)?;
             let row = Namespace { labels };
             write.put(NAMESPACES, &name, &row)?;
+            let event = told::NamespaceUpdate {
+                name: name.clone(),
+                labels: row.labels.clone(),
+            };
+            events::tell(write, &name, "/namespaces/update", &event);
             Ok(row.labels)
         };
         self.0.write(job).await
@@ -118,7 +132,10 @@ impl Namespaces {
                     left.join(", ")
                 )));
             }
-            write.remove(NAMESPACES, &name).map(|_| ())
+            write.remove(NAMESPACES, &name)?;
+            let event = told::NamespaceDelete { name: name.clone() };
+            events::tell(write, &name, "/namespaces/delete", &event);
+            Ok(())
         };
         self.0.write(job).await
     }
