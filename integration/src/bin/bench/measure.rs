@@ -77,6 +77,14 @@ pub struct Sample {
     pub cpu: Duration,
 }
 
+/// Mounts the procfs of this process's own pid namespace, for its mount namespace alone.
+pub fn private_proc() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).unwrap();
+    mount("proc", "/proc", "proc", MountFlags::empty(), None).unwrap();
+}
+
 /// Makes orphans our children, so that their CPU time is counted when they end.
 pub fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
