@@ -94,6 +94,8 @@ async fn serve(manager: Arc<Manager>, listener: UnixListener) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     let routes = api::routes(Arc::clone(&manager)).await?;
+    let tidy = Arc::clone(&manager);
+    tokio::spawn(async move { tidy.keep_tidy().await });
     let ending = Arc::clone(&manager);
     let server = Server::builder()
         .add_routes(routes)

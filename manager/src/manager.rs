@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
@@ -18,6 +19,15 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+
+/// When the collector begins after the daemon has.
+const COLLECTOR_START: Duration = Duration::from_millis(100);
+
+/// How much longer than it works the collector rests.
+const COLLECTOR_PAUSE: u32 = 49;
+
+/// After how many events the collector works even where nothing was removed: a label may have been.
+const COLLECTOR_CHANGES: u64 = 100;
 
 /// Opens a driver below a directory.
 type Open = fn(&Path) -> Result<Box<dyn Driver>>;
@@ -51,6 +61,7 @@ pub struct Manager {
     pub leases: Leases,
     /// What happened.
     pub log: Log,
+    database: Arc<Database>,
     root: PathBuf,
     uuid: String,
     snapshotters: BTreeMap<&'static str, Local>,
@@ -85,7 +96,8 @@ impl Manager {
             images: Images::new(Arc::clone(&database)),
             containers: Containers::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(database),
+            log: Log::new(Arc::clone(&database)),
+            database,
             content,
             root: root.to_owned(),
             uuid: uuid(&root.join("uuid"))?,
@@ -125,6 +137,31 @@ impl Manager {
     /// Where the database or the disk fails.
     pub async fn collect(&self) -> Result<Removed> {
         self.collector.lock().await.collect().await
+    }
+
+    /// Collects now and then, until the daemon ends: soon after it began, soon after something was
+    /// removed, and after many other changes. It takes a fiftieth of the time at most.
+    pub async fn keep_tidy(&self) {
+        let mut untidy = self.database.untidy();
+        let mut news = self.database.newest_event();
+        tokio::time::sleep(COLLECTOR_START).await;
+        loop {
+            let start = Instant::now();
+            untidy.mark_unchanged();
+            let seen = *news.borrow_and_update();
+            // What a full disk prevents is tried again.
+            for done in [self.collect().await.map(|_| ()), self.log.trim().await] {
+                if let Err(error) = done {
+                    eprintln!("knarrd: garbage collection: {error}");
+                }
+            }
+            tokio::time::sleep(start.elapsed() * COLLECTOR_PAUSE).await;
+            tokio::select! {
+                _ = untidy.changed() => {}
+                _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => {}
+                () = self.ended() => return,
+            }
+        }
     }
 
     /// Ends what would go on for ever: followers of events.

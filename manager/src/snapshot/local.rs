@@ -330,6 +330,7 @@ impl Local {
         parent: &str,
     ) -> Result<()> {
         remove(write, namespace, driver, key, parent)?;
+        write.leaves_untidy();
         let event = told::SnapshotRemove {
             key: key.to_owned(),
             snapshotter: driver.to_owned(),

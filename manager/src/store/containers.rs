@@ -186,6 +186,7 @@ impl Containers {
             if !write.remove(CONTAINERS, (&*namespace, &*id))? {
                 return Err(not_here(&namespace, &id));
             }
+            write.leaves_untidy();
             let event = told::ContainerDelete { id: id.clone() };
             events::tell(write, &namespace, "/containers/delete", &event);
             Ok(())

@@ -361,6 +361,7 @@ impl Content {
 pub(super) fn remove(write: &Write, namespace: &str, digest: &str) -> Result<bool> {
     let removed = write.remove(BLOBS, (namespace, digest))?;
     if removed {
+        write.leaves_untidy();
         let event = told::ContentDelete {
             digest: digest.to_owned(),
         };

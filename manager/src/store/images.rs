@@ -191,6 +191,7 @@ impl Images {
 pub(super) fn remove(write: &Write, namespace: &str, name: &str) -> Result<bool> {
     let removed = write.remove(IMAGES, (namespace, name))?;
     if removed {
+        write.leaves_untidy();
         let event = told::ImageDelete {
             name: name.to_owned(),
         };

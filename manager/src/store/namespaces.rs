@@ -73,10 +73,11 @@ impl Namespaces {
         self.0.write(job).await
     }
 
-    /// Changes the labels of a namespace: `change` gets those it has.
+    /// Changes the labels of a namespace, which is made where it is not there: `change` gets those
+    /// it has.
     ///
     /// # Errors
-    /// `NotFound`; those of `change`; `InvalidArgument` for labels that are too long.
+    /// `InvalidArgument` for a name that is none; those of `change`; `InvalidArgument` for labels that are too long.
     pub async fn relabel(
         &self,
         name: &str,
@@ -84,6 +85,7 @@ impl Namespaces {
     ) -> Result<Labels> {
         let name = name.to_owned();
         let job = move |write: &Write| {
+            ensure(write, &name)?;
             let mut labels = labels(write, &name)?;
             change(&mut labels)?;
             check_labels(&labels)?;
