@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,8 @@ use knarr_proto::services::content::v1::content_client::ContentClient;
 use knarr_proto::services::content::v1::{
     InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest,
 };
+use knarr_proto::services::events::v1::SubscribeRequest;
+use knarr_proto::services::events::v1::events_client::EventsClient;
 use knarr_proto::services::images::v1::images_client::ImagesClient;
 use knarr_proto::services::images::v1::{
     CreateImageRequest, DeleteImageRequest, GetImageRequest, Image,
@@ -23,6 +26,7 @@ use knarr_proto::services::leases::v1::leases_client::LeasesClient;
 use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
 use knarr_proto::services::version::v1::version_client::VersionClient;
 use knarr_proto::types::Descriptor;
+use rustix::process::{Pid, Signal};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -34,18 +38,18 @@ struct Daemon {
     socket: PathBuf,
 }
 
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knarrd"));
+    command.arg("--root").arg(dir.join("root"));
+    command.arg("--state").arg(dir.join("state"));
+    command.arg("--address").arg(dir.join("socket"));
+    command
+}
+
 impl Daemon {
     fn start(dir: &Path) -> Self {
         let socket = dir.join("socket");
-        let child = Command::new(env!("CARGO_BIN_EXE_knarrd"))
-            .arg("--root")
-            .arg(dir.join("root"))
-            .arg("--state")
-            .arg(dir.join("state"))
-            .arg("--address")
-            .arg(&socket)
-            .spawn()
-            .unwrap();
+        let child = command(dir).spawn().unwrap();
         Self { child, socket }
     }
 
@@ -235,6 +239,48 @@ async fn no_request_ends_it() {
             .unwrap_or_else(|status| panic!("after {path}: {status}"));
     }
     assert!(daemon.child.try_wait().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_when_told_to_whatever_clients_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    let channel = daemon.connect().await;
+    let mode = std::fs::metadata(&daemon.socket).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    let health = call(&channel, "/grpc.health.v1.Health/Check", Vec::new()).await;
+    assert_eq!(health, Code::Ok);
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    // list_services, of all hosts.
+    let listed = call(&channel, reflection, vec![0x3a, 0]).await;
+    assert_eq!(listed, Code::Ok);
+
+    // One that never reads, and a stream that never ends.
+    let _silent = std::os::unix::net::UnixStream::connect(&daemon.socket).unwrap();
+    let mut events = EventsClient::new(channel);
+    let subscribed = events.subscribe(SubscribeRequest::default()).await;
+    let mut events = subscribed.unwrap().into_inner();
+    let pid = Pid::from_child(&daemon.child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let end = events.message().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable, "{end}");
+    let status = daemon.child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(!daemon.socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_one_leaves_the_first_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    daemon.connect().await;
+    let second = command(dir.path()).output().unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("in use by another process"), "{said}");
+    let channel = daemon.connect().await;
+    let version = VersionClient::new(channel).version(()).await;
+    assert!(version.is_ok(), "{version:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
