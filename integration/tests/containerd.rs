@@ -757,14 +757,11 @@ fn a_pod_whose_cgroups_systemd_makes() {
 }
 
 /// The pen leaves nothing, paused containers included.
-#[test]
-fn nothing_is_left_behind() {
-    let source = Source::Newest;
-    if source.find("containerd").is_none() {
-        let why = peers::missing("containerd");
+fn leaves_nothing(driver: Driver) {
+    if let Some(why) = missing(Source::Newest, driver) {
         skip!("{why}");
     }
-    let it = Containerd::new(source, Driver::Cgroupfs);
+    let it = Containerd::new(Source::Newest, driver);
     let (dir, group) = (it.pen.dir().to_path_buf(), it.pen.cgroup().to_owned());
     let paused = it.detached(&[], "paused", "sleep 600");
     it.ctr(&["task", "pause", "paused"]).ok();
@@ -776,4 +773,14 @@ fn nothing_is_left_behind() {
         "{:?}",
         cgroup::tree(&group)
     );
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    leaves_nothing(Driver::Cgroupfs);
+}
+
+#[test]
+fn nothing_is_left_behind_in_systemd() {
+    leaves_nothing(Driver::Systemd);
 }

@@ -68,9 +68,7 @@ fn runs_from_a_copy() -> bool {
 pub fn reexec() -> Result<()> {
     if is_protected() {
         sys::process::set_name(c"knarr");
-        if let Ok(mut clone) = CLONE.lock() {
-            *clone = fds::executed_from();
-        }
+        hold();
         return Ok(());
     }
     if let Ok(clone) = read_only_clone() {
@@ -80,6 +78,17 @@ pub fn reexec() -> Result<()> {
     let copy = sealed_copy().context(|| "cannot copy the runtime's own binary into memory")?;
     let errno = sys::process::reexec(copy.as_fd());
     Err(Error::system("execveat(copy of /proc/self/exe)", errno))
+}
+
+/// Takes over the descriptor of the clone that this process runs from, if there is one that nobody
+/// has taken yet: from then on no program inherits it that this process executes. [`reexec`] does the
+/// same; for a process that may have been executed from a clone and does not call that.
+pub fn hold() {
+    if let Ok(mut clone) = CLONE.lock()
+        && clone.is_none()
+    {
+        *clone = fds::executed_from();
+    }
 }
 
 /// Closes the descriptor of the clone that this process runs from.

@@ -233,6 +233,8 @@ impl Exec<'_> {
                 (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
             })
+            // The process may have ended by now, and said why.
+            .map_err(|error| ours.last_word_or(error))
             .and_then(|()| {
                 fault!("exec.attach");
                 ours.send_go()

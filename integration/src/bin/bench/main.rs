@@ -35,6 +35,9 @@ struct Args {
     /// Only the hot figures.
     #[arg(long)]
     hot: bool,
+    /// Seconds after which a runtime counts as hanging.
+    #[arg(long, default_value_t = 5)]
+    limit: u64,
     /// Leave the pass that counts system calls, forks and memory out.
     #[arg(long)]
     no_trace: bool,
@@ -93,6 +96,7 @@ fn main() {
         rustix::process::geteuid().is_root(),
         "the benchmark needs root"
     );
+    measure::LIMIT.store(args.limit, std::sync::atomic::Ordering::Relaxed);
     if args.density.is_some() {
         if std::env::var_os(density::BASE).is_none() {
             std::process::exit(density::isolate());
