@@ -59,13 +59,17 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
+.PHONY: all knarr knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr conformance
 
 knarr: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
+
+# For tests only.
+knarrd-debug: build-needs
+	$(CARGO) build --locked -p knarr-manager --bin knarrd
 
 conformance: build-needs
 	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p oci-conformance
@@ -106,9 +110,9 @@ peers: caller-needs
 	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
 
 # Where a peer is missing, that is a failure here.
-callers: build-needs peers knarr
+callers: build-needs peers knarr knarrd-debug
 	KNARR_BIN=$(KNARR) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
-		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --no-fail-fast
+		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --test manager --no-fail-fast
 
 bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
