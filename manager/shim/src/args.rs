@@ -125,7 +125,13 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense() {
-        for line in ["", "-id x start", "-namespace n -id x stop", "-wrong", "-id"] {
+        for line in [
+            "",
+            "-id x start",
+            "-namespace n -id x stop",
+            "-wrong",
+            "-id",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -82,7 +82,9 @@ impl Events {
     /// In how many milliseconds [`Events::advance`] is worth a call.
     pub fn timeout(&self) -> Option<u64> {
         let left = self.retry?.saturating_duration_since(Instant::now());
-        u64::try_from(left.as_millis()).ok().map(|millis| millis + 1)
+        u64::try_from(left.as_millis())
+            .ok()
+            .map(|millis| millis + 1)
     }
 
     /// Does what can be done without waiting.
@@ -112,10 +114,7 @@ impl Events {
                         tv_sec: 0,
                         tv_nsec: 100_000_000,
                     };
-                    let _ = poll(
-                        &mut [PollFd::new(&connection.socket, flags)],
-                        Some(&second),
-                    );
+                    let _ = poll(&mut [PollFd::new(&connection.socket, flags)], Some(&second));
                 }
                 None => std::thread::sleep(Duration::from_millis(50)),
             }

@@ -213,10 +213,7 @@ impl Client {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => self.receiver.push(bytes.get(..count).unwrap_or_default()),
             Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::Interrupted
-                ) =>
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
                 return Ok(());
             }
