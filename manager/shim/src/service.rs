@@ -317,10 +317,11 @@ impl services::Task for Shim {
         let task = self.task(&request.id)?;
         let process = find(task, &request.id, &request.exec_id)?;
         // A terminal has an end of input of its own.
-        if request.stdin && !process.paths.terminal {
-            if let Some(number) = process.input.take() {
-                self.finish_pump(number);
-            }
+        if request.stdin
+            && !process.paths.terminal
+            && let Some(number) = process.input
+        {
+            self.finish_pump(number);
         }
         Ok(().into())
     }
