@@ -9,6 +9,7 @@
 #   make peers    fetch and build containerd, dockerd, their clients, runc and crun below target/peers
 #   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
+#   make vm-bench the same in the virtual machine, on cgroup v2; it is emulated, so count calls, not time
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
 #   make deb      a Debian package of the same, in DEB_DIR
@@ -59,7 +60,7 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr shim conformance demo example test vm-test vm-test-newer peers callers bench fuzz docs install deb clean \
+.PHONY: all knarr shim conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr shim conformance
@@ -90,12 +91,15 @@ test: build-needs test-needs knarr conformance
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
+# Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
+VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman lib:knarr-runtime=cgroup attacks_binary attacks_kernel attacks_process kills
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
 # Emulated, not every call of the runtime can be one that it is killed at.
-vm-test: export KNARR_KILL_STEP ?= 9
+vm-test: export KNARR_KILL_STEP ?= 12
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 
@@ -114,6 +118,9 @@ bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
 	$(CARGO) build --locked --release -p knarr-integration --bin bench
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
+
+vm-bench: build-needs vm-needs
+	integration/vm/bench $(BENCH_FLAGS)
 
 fuzz: build-needs fuzz-needs
 	fuzz/run $(FUZZ_SECONDS)

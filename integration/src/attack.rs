@@ -25,7 +25,10 @@ pub const FELL: &str = "fell: ";
 pub const UNPROVEN: &str = "unproven: ";
 
 /// No command that an attack makes hang may take longer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+#[must_use]
+pub fn patience() -> Duration {
+    crate::process::patient(Duration::from_secs(10))
+}
 
 /// How long a race is run: `ATTACK_SECONDS`, or 2 seconds.
 #[must_use]
@@ -92,7 +95,7 @@ pub fn hold(mut command: Command, stay: impl Fn() -> bool, how: &str) {
         std::thread::sleep(Duration::from_millis(1));
     }
     drop(reader);
-    let ended = crate::process::ended_within(child.id(), PATIENCE);
+    let ended = crate::process::ended_within(child.id(), patience());
     if !ended {
         let _ = child.kill();
     }
@@ -417,7 +420,7 @@ pub fn run(sb: &Sandbox, bundle: &Bundle, how: &str) -> Outcome {
 #[track_caller]
 #[must_use]
 pub fn ends(running: runtime::Running, how: &str) -> Outcome {
-    let Some(out) = running.wait_at_most(PATIENCE) else {
+    let Some(out) = running.wait_at_most(patience()) else {
         crate::fell!("{how}: the runtime hangs");
     };
     if ["panicked at", "panic:", "goroutine "]

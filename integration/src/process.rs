@@ -45,6 +45,17 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
+/// A limit for something that takes far less, as many times longer as `KNARR_SLOWNESS` says of this
+/// machine, which may be emulated.
+///
+/// # Panics
+/// Where that is no number.
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    let slowness = std::env::var("KNARR_SLOWNESS").ok();
+    limit * slowness.map_or(1, |times| times.parse().unwrap())
+}
+
 /// Polls until `done`, at most `limit`; tells whether it came true.
 pub fn eventually(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;

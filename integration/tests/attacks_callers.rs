@@ -45,7 +45,7 @@ fn terminal_that_never_reads() {
         .spawn()
         .unwrap();
     let running = || sb.rt(&["state", "flood"]).stdout.contains("running");
-    if !process::eventually(attack::PATIENCE, running) {
+    if !process::eventually(attack::patience(), running) {
         let _ = child.kill();
         unproven!("no container runs in that terminal");
     }
@@ -60,7 +60,7 @@ fn terminal_that_never_reads() {
     // What is left in the terminal may still be wanted, so it need not end by itself; but when told to.
     let _ = process::ended_within(child.id(), Duration::from_secs(1));
     process::kill(child.id(), 15);
-    let ended = process::ended_within(child.id(), attack::PATIENCE);
+    let ended = process::ended_within(child.id(), attack::patience());
     if !ended {
         let _ = child.kill();
     }
@@ -243,7 +243,7 @@ fn notify_socket() {
     noise.set_nonblocking(true).unwrap();
     while noise.send_to(b"noise", &path).is_ok() {}
     let (running, begin) = start("a manager that hangs");
-    let ended = running.wait_at_most(attack::PATIENCE);
+    let ended = running.wait_at_most(attack::patience());
     let _ = sb.rt(&["delete", "--force", "notify"]);
     if ended.is_none() {
         fell!(
@@ -417,7 +417,7 @@ fn user_files_of_the_image() {
                     println!("{how}: refused: {}", out.stderr.trim());
                 }
             }
-            if begin.elapsed() > attack::PATIENCE {
+            if begin.elapsed() > attack::patience() {
                 fell!("{how}: takes {:?}", begin.elapsed());
             }
             let _ = fs::remove_dir_all(&bundle.dir);

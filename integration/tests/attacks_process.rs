@@ -28,7 +28,7 @@ fn joined(
     attack::install(&bundle);
     let container = sb.started("watcher", &bundle);
     let looking = || container.created.stdout_now().contains("looking");
-    if !process::eventually(attack::PATIENCE, looking) {
+    if !process::eventually(attack::patience(), looking) {
         unproven!("the attacker does not run");
     }
     let met = || container.created.stdout_now().contains("met");
@@ -57,7 +57,7 @@ fn control() {
     attack::install(&bundle);
     let container = sb.started("watcher", &bundle);
     let looking = || container.created.stdout_now().contains("looking");
-    process::eventually(attack::PATIENCE, looking);
+    process::eventually(attack::patience(), looking);
     let _ = sb.rt(&["exec", "watcher", "/v/busybox", "sleep", "0.3"]);
     fs::write(bundle.rootfs().join("stop"), "").unwrap();
     sb.wait_status("watcher", "stopped");

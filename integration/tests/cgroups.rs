@@ -3,6 +3,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::time::Duration;
 
 use knarr_integration::bundle::{drop_namespace, push, user_namespace};
 use knarr_integration::{Sandbox, Value, cgroup, json, process};
@@ -283,10 +284,7 @@ fn case_54_check_before_update() {
             .parse::<u64>()
             .unwrap()
     };
-    assert!(process::eventually(
-        std::time::Duration::from_secs(5),
-        || usage() > 20 << 20
-    ));
+    assert!(process::eventually(Duration::from_secs(5), || usage() > 20 << 20));
     let out = sb.rt_stdin(
         &["update", "--resources=-", "check"],
         "{\"memory\": {\"limit\": 10485760, \"checkBeforeUpdate\": true}}",
@@ -530,10 +528,11 @@ fn events_print_statistics() {
     assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
     assert!(event["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
     let running = sb.spawn(sb.command(&["events", "--interval", "100ms", "ev"]));
-    assert!(process::eventually(
-        std::time::Duration::from_secs(5),
-        || running.stdout_now().lines().count() >= 3
-    ));
+    assert!(process::eventually(Duration::from_secs(5), || running
+        .stdout_now()
+        .lines()
+        .count()
+        >= 3));
     sb.finish("ev");
     running.wait().ok();
     sb.rt(&["events", "--stats", "nobody"])
@@ -565,6 +564,29 @@ fn cgroup_mount_without_a_namespace_shows_the_hosts() {
         c["linux"]["resources"]["pids"] = json!({"limit": 42});
     });
     assert_eq!(out.text(), "42", "{out:?}");
+}
+
+#[test]
+fn events_tell_of_a_kill_however_often_figures_are_asked_for() {
+    let sb = Sandbox::new();
+    if !cgroup::unified() {
+        needs_v1!("memory");
+    }
+    sb.sleeper("oom", |c| {
+        c["linux"]["resources"]["memory"] = json!({"limit": 20_971_520, "swap": 20_971_520});
+    });
+    let events = sb.spawn(sb.command(&["events", "--interval=1us", "oom"]));
+    let shows = |text: &str| {
+        process::eventually(Duration::from_secs(60), || {
+            events.stdout_now().contains(text)
+        })
+    };
+    assert!(shows("stats"));
+    let hungry = "dd if=/dev/zero of=/dev/null bs=40M count=1; exit 7";
+    sb.rt(&["exec", "oom", "/bin/sh", "-c", hungry]);
+    assert!(shows(r#""type":"oom""#));
+    sb.finish("oom");
+    events.wait().ok();
 }
 
 /// A cgroup namespace begins somewhere; the container's user namespace has to own it to see that.

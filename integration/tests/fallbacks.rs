@@ -70,6 +70,11 @@ const NEED: &[(&str, &str, &str)] = &[
         "case_62_listener_gets_one_process_state",
         "takes the listener",
     ),
+    (
+        "pidfd_getfd",
+        "case_62_listener_failures",
+        "takes the listener",
+    ),
 ];
 
 /// The executables of this package's tests, as cargo builds them.

@@ -73,9 +73,10 @@ impl Scene {
         let out = self.sb.rt(&["delete", "--force", "c"]);
         assert_eq!(out.code, 0, "{at}: {out:#?}");
         let took = begin.elapsed();
-        assert!(took < Duration::from_secs(8), "{at}: took {took:?}");
+        let limit = process::patient(Duration::from_secs(8));
+        assert!(took < limit, "{at}: took {took:?}");
         let mut left = Vec::new();
-        let clean = process::eventually(Duration::from_secs(5), || {
+        let clean = process::eventually(process::patient(Duration::from_secs(5)), || {
             left = self.before.difference(&self.sb.look());
             left.retain(|line| !(line.starts_with("+ cgroup") && line.ends_with(self.sb.cgroup())));
             left.is_empty()
@@ -105,7 +106,7 @@ impl Scene {
         }
         eprintln!("{args:?}: process {whom}: killed {times} times");
         assert!(
-            times >= 5,
+            times * step() > 5,
             "{args:?}: process {whom}: killed {times} times only"
         );
         // And all is as good as new.
@@ -242,6 +243,8 @@ fn create_in_a_cgroup_of_somebody_else() {
         let other = stranger(&bundle.cgroup).unwrap();
         let Ended { killed, call, code } = kill_at(sb.traced(&args), RUNTIME, nth);
         let at = format!("killed at call {nth} ({call})");
+        // Of a half-made container that may be an error.
+        let _ = sb.rt(&["kill", "--all", "c", "KILL"]);
         sb.rt(&["delete", "--force", "c"]).ok();
         spared(other, &bundle.cgroup, &at);
         cgroup::remove(sb.cgroup());

@@ -119,3 +119,20 @@ fn a_profile_that_is_not_loaded_is_refused_before_anything_is_made() {
     let finding = "process.apparmorProfile: \"knarr-it-absent\" is not loaded on this host";
     assert!(out.stdout.contains(finding), "{out:?}");
 }
+
+#[test]
+fn a_profile_where_apparmor_is_off_is_refused_before_anything_is_made() {
+    let on = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    if on.is_ok_and(|text| text.starts_with('Y')) {
+        skip!("AppArmor is on");
+    }
+    let sb = Sandbox::new();
+    let bundle = sb.bundle(|c| c["process"]["apparmorProfile"] = json!("docker-default"));
+    let before = sb.look();
+    let out = sb
+        .create("c", &bundle)
+        .fails_with("AppArmor is not enabled");
+    assert!(out.stderr.contains("process.apparmorProfile"), "{out:?}");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    sb.same_as(&before);
+}

@@ -571,6 +571,25 @@ fn a_read_only_tree_is_refused(sb: &Sandbox) {
 }
 
 #[test]
+fn the_callers_umask_does_not_close_the_cgroup() {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(why) = cgroup::Driver::Cgroupfs.missing() {
+        knarr_integration::skip!("{why}");
+    }
+    let sb = Sandbox::new();
+    let bundle = sb.sh_bundle("exec sleep 600", |_| {});
+    let mut shell = knarr_integration::runtime::command("/bin/sh".as_ref());
+    shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
+    shell.arg(knarr_integration::runtime::path());
+    shell.arg("--root").arg(sb.root());
+    shell.args(["create", "--bundle", bundle.arg(), "open"]);
+    sb.spawn(shell).wait().ok();
+    let made = fs::metadata(cgroup::dir("", &bundle.cgroup)).unwrap();
+    assert_eq!(made.permissions().mode() & 0o777, 0o755);
+    sb.finish("open");
+}
+
+#[test]
 fn a_place_without_controllers_is_refused_for_limits_only() {
     if let Some(why) = cgroup::Driver::Cgroupfs.missing() {
         knarr_integration::skip!("{why}");

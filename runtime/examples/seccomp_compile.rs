@@ -1,6 +1,8 @@
 //! Compiles a configuration's seccomp profile and loads it; prints what each costs in microseconds.
 //!
 //! `cargo run --release -p knarr-runtime --example seccomp_compile -- config.json`
+//!
+//! With a further argument, writes the filter to a file of that name instead, as the kernel takes it.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .as_ref()
         .and_then(|linux| linux.seccomp.as_ref())
         .ok_or("the configuration has no linux.seccomp")?;
+
+    if let Some(file) = std::env::args().nth(2) {
+        let bytes = |insn: &libc::sock_filter| {
+            let [c, d] = insn.code.to_ne_bytes();
+            let [w, x, y, z] = insn.k.to_ne_bytes();
+            [c, d, insn.jt, insn.jf, w, x, y, z]
+        };
+        let filter: Vec<u8> = seccomp::compile(profile)?
+            .filter
+            .iter()
+            .flat_map(bytes)
+            .collect();
+        return Ok(std::fs::write(file, filter)?);
+    }
 
     let mut times = Vec::new();
     for _ in 0..1000 {

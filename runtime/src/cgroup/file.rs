@@ -141,6 +141,9 @@ pub(super) fn read_text(dir: &str, name: &str) -> Result<String> {
     read(dir, name).context(|| format!("read(\"{}\")", join(dir, name)))
 }
 
+/// The mode of a cgroup's directory.
+pub(super) const MODE: Mode = Mode::from_raw_mode(0o755);
+
 /// Makes the directory `base/below` and what is missing above it, down from `base`: by [`missing_dirs`]
 /// `missing` directories, or 1 where nobody has looked.
 /// Returns how many directories were made, counted from the end of the path.
@@ -149,7 +152,6 @@ pub(super) fn read_text(dir: &str, name: &str) -> Result<String> {
 /// mkdir(2); what was made before the failure is removed.
 pub(super) fn make_dirs(path: &str, base_length: usize, missing: usize) -> Result<usize> {
     let expected = missing;
-    let mode = Mode::from_raw_mode(0o755);
     // A container that shares a parent may be deleted, and the parent with it,
     // between our two mkdir(2): begin again then.
     let mut attempts = 0;
@@ -164,7 +166,7 @@ pub(super) fn make_dirs(path: &str, base_length: usize, missing: usize) -> Resul
             (current, _) = current.split_at(at);
         }
         let deepest = loop {
-            match rustix::fs::mkdir(current, mode) {
+            match rustix::fs::mkdir(current, MODE) {
                 Ok(()) => break 1,
                 Err(Errno::EXIST) => break 0,
                 Err(Errno::NOENT) => {
@@ -181,7 +183,7 @@ pub(super) fn make_dirs(path: &str, base_length: usize, missing: usize) -> Resul
         let mut made = deepest;
         let mut failed = None;
         for dir in missing.iter().rev() {
-            match rustix::fs::mkdir(*dir, mode) {
+            match rustix::fs::mkdir(*dir, MODE) {
                 Ok(()) => made += 1,
                 // Made by another at the same time: not ours to remove, nor what is above it.
                 Err(Errno::EXIST) => made = 0,

@@ -52,6 +52,9 @@ fn stats(container: &Container) -> Result<()> {
     print_json(&event, false)
 }
 
+/// How long is listened for events before the next figures, however short the interval.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Prints what happens until the container ends.
 fn follow(container: &Container, interval: Duration) -> Result<()> {
     let mut watch = match container.watch_oom() {
@@ -65,7 +68,9 @@ fn follow(container: &Container, interval: Duration) -> Result<()> {
         let left = next.saturating_duration_since(Instant::now());
         if left.is_zero() {
             match stats(container) {
-                Ok(()) => next += interval,
+                // From now on: on a host that is slow beside the interval there would be no time for
+                // anything else.
+                Ok(()) => next = Instant::now() + interval.max(SHORTEST),
                 Err(error) if matches!(error.kind(), Kind::WrongState | Kind::NotFound) => {
                     return Ok(());
                 }

@@ -290,7 +290,12 @@ impl Container {
 
     fn read_record(&self, store: &Store) -> Result<Record> {
         let json = store.read(STATE)?.ok_or_else(store::does_not_exist)?;
-        Record::from_json(&self.id, &json)
+        let mut record = Record::from_json(&self.id, &json)?;
+        if !record.ready && !store.has(CONFIG) {
+            // So far it has none: who is in the one that it will have is not the container's.
+            record.cgroup = cgroup::Record::default();
+        }
+        Ok(record)
     }
 
     /// Where in its life the container is, as the kernel has it: nothing is believed that could be stale.

@@ -112,11 +112,12 @@ fn numbers(
     let mut calls: Vec<Target> = vec![default; 512];
     let mut private: Vec<(u32, Target)> = Vec::new();
     let mut newest = None;
-    for (row, (&verdict, &mentioned)) in rules.verdicts.iter().zip(&rules.mentioned).enumerate() {
-        let number = family.numbers(row).get(column).copied().unwrap_or(NONE);
-        if !mentioned || number == NONE {
-            continue;
-        }
+    let rows = rules.verdicts.iter().zip(&rules.mentioned);
+    for ((&verdict, &mentioned), numbers) in rows.zip(family.rows()) {
+        let number = match numbers.get(column) {
+            Some(&number) if mentioned && number != NONE => number,
+            _ => continue,
+        };
         let target = match verdict {
             Verdict::Default => default,
             Verdict::Action(action) => Target::Return(action),
@@ -151,8 +152,12 @@ fn numbers(
         _ => default,
     };
     let known = newest.map_or(0, |newest| u32::from(newest) + 1);
+    let mut before = None;
     for (number, &target) in (0..known).zip(&calls) {
-        push_range(ranges, abi.base + number, target);
+        if before != Some(target) {
+            push_range(ranges, abi.base + number, target);
+            before = Some(target);
+        }
     }
     push_range(ranges, abi.base + known, unknown);
     private.sort_unstable_by_key(|(number, _)| *number);

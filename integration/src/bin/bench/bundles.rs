@@ -9,7 +9,7 @@ use knarr_integration::{Value, bundle, cgroup, json, process};
 
 use crate::measure::{Op, Sample, Warmer, measure};
 use crate::trace::{self, Counts};
-use crate::{Runtime, Which};
+use crate::{Runtime, Which, floor};
 
 /// The configuration dockerd writes, with root file system, bound files and cgroup path left open.
 const DOCKER: &str = include_str!("../../../bundles/docker-like.json");
@@ -26,12 +26,15 @@ pub struct Place {
 
 impl Place {
     /// Makes two bundles: `stay`, whose process sleeps, and `true`, whose process ends at once.
-    pub fn new(runtime: &Runtime, which: Which) -> Self {
+    ///
+    /// `knarr` compiles the filter for the floor.
+    pub fn new(runtime: &Runtime, which: Which, knarr: Option<&Runtime>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("knarr-bench-")
             .tempdir()
             .unwrap();
-        let cgroup = format!("/knarr-bench-{}-{}", std::process::id(), runtime.name);
+        let base = std::env::var(crate::density::BASE).unwrap_or_default();
+        let cgroup = format!("{base}/knarr-bench-{}-{}", std::process::id(), runtime.name);
         for (name, args) in [
             ("stay", json!(["/bin/sleep", "600"])),
             ("true", json!(["/bin/true"])),
@@ -49,6 +52,9 @@ impl Place {
                 config["ociVersion"] = json!("1.0.2");
             }
             fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+            if let Some(knarr) = knarr.filter(|_| runtime.name == floor::NAME) {
+                floor::tell(knarr, &bundle, &format!("{cgroup}/{name}"));
+            }
         }
         Self {
             runtime: runtime.clone(),

@@ -1,11 +1,12 @@
 //! Compares container runtimes: every operation, all runtimes in turn, round by round.
 //!
 //! Belongs here: the command line and the order of measurements. `measure` times one call, `trace`
-//! counts what it does, `bundles` makes what is run, `density` runs many, `report` prints.
+//! counts what it does, `bundles` makes what is run, `floor` the least that can be done, `density` runs many, `report` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bundles;
 mod density;
+mod floor;
 mod measure;
 mod report;
 mod trace;
@@ -34,6 +35,9 @@ struct Args {
     /// Only the hot figures.
     #[arg(long)]
     hot: bool,
+    /// Seconds after which a runtime counts as hanging.
+    #[arg(long, default_value_t = 5)]
+    limit: u64,
     /// Leave the pass that counts system calls, forks and memory out.
     #[arg(long)]
     no_trace: bool,
@@ -92,6 +96,13 @@ fn main() {
         rustix::process::geteuid().is_root(),
         "the benchmark needs root"
     );
+    measure::LIMIT.store(args.limit, std::sync::atomic::Ordering::Relaxed);
+    if args.density.is_some() {
+        if std::env::var_os(density::BASE).is_none() {
+            std::process::exit(density::isolate());
+        }
+        measure::private_proc();
+    }
     let runtimes = runtimes(&args);
     measure::adopt_orphans();
     if let Some(count) = args.lives {
@@ -148,17 +159,22 @@ fn hide_unified(runtimes: &[Runtime]) {
     println!("hybrid cgroups: {unified} is hidden from all runtimes, because crun refuses it");
 }
 
+/// The program beside knarr that compiles a profile as knarr does.
+fn seccomp_program(knarr: &Runtime) -> PathBuf {
+    knarr.path.with_file_name("examples/seccomp_compile")
+}
+
 /// What knarr's seccomp filter costs: a program built like knarr says it, where there is one.
 fn seccomp(runtimes: &[Runtime]) {
     let Some(knarr) = runtimes.iter().find(|runtime| runtime.name == "knarr") else {
         return;
     };
-    let program = knarr.path.with_file_name("examples/seccomp_compile");
+    let program = seccomp_program(knarr);
     if !program.exists() {
         println!("seccomp: not measured, there is no {}", program.display());
         return;
     }
-    let place = Place::new(knarr, Which::Docker);
+    let place = Place::new(knarr, Which::Docker, None);
     let mut least = BTreeMap::<String, f64>::new();
     for _ in 0..20 {
         let Ok(output) = std::process::Command::new(&program)
@@ -197,7 +213,7 @@ fn runtimes(args: &Args) -> Vec<Runtime> {
     } else {
         args.runtimes.clone()
     };
-    named
+    let mut found: Vec<Runtime> = named
         .iter()
         .filter_map(|name| {
             let path = runtime::find(name);
@@ -213,14 +229,28 @@ fn runtimes(args: &Args) -> Vec<Runtime> {
                 path,
             })
         })
-        .collect()
+        .collect();
+    let knarr = found.iter().find(|runtime| runtime.name == "knarr");
+    if args.runtimes.is_empty()
+        && args.density.is_none()
+        && let Some(path) = floor::build(knarr)
+    {
+        found.push(Runtime {
+            name: floor::NAME.to_owned(),
+            path,
+        });
+    }
+    found
 }
 
 /// One bundle on all runtimes.
 fn compare(args: &Args, runtimes: &[Runtime], which: Which) -> Figures {
+    let knarr = runtimes.iter().find(|runtime| runtime.name == "knarr");
     let mut places: Vec<Place> = runtimes
         .iter()
-        .map(|runtime| Place::new(runtime, which))
+        // It knows one bundle only.
+        .filter(|runtime| runtime.name != floor::NAME || which == Which::Docker)
+        .map(|runtime| Place::new(runtime, which, knarr))
         .collect();
     let mut figures = Figures::new();
     let warmer = Warmer::new();

@@ -3,14 +3,20 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use knarr_integration::{cgroup, process};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-/// A runtime that takes longer hangs.
-pub const LIMIT: Duration = Duration::from_secs(5);
+/// Seconds after which a runtime hangs.
+pub static LIMIT: AtomicU64 = AtomicU64::new(5);
+
+/// The time that a runtime may take.
+pub fn limit() -> Duration {
+    Duration::from_secs(LIMIT.load(Ordering::Relaxed))
+}
 
 /// How long the cgroup lock must rest to be cold: several RCU grace periods.
 const REST: Duration = Duration::from_millis(60);
@@ -77,6 +83,14 @@ pub struct Sample {
     pub cpu: Duration,
 }
 
+/// Mounts the procfs of this process's own pid namespace, for its mount namespace alone.
+pub fn private_proc() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).unwrap();
+    mount("proc", "/proc", "proc", MountFlags::empty(), None).unwrap();
+}
+
 /// Makes orphans our children, so that their CPU time is counted when they end.
 pub fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
@@ -127,7 +141,7 @@ pub fn measure(mut command: Command, orphans: bool) -> Option<Sample> {
     let cpu = children();
     let begin = Instant::now();
     let mut child = command.spawn().ok()?;
-    let ended = process::ended_within(child.id(), LIMIT);
+    let ended = process::ended_within(child.id(), limit());
     let wall = begin.elapsed();
     if !ended {
         let _ = child.kill();

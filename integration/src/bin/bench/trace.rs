@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use knarr_integration::{process, runtime};
 
-use crate::measure::LIMIT;
+use crate::measure::limit;
 
 /// What a call did, itself and all processes it made, until it ended.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,13 +37,13 @@ pub fn count(command: &Command, log: &Path) -> Option<Counts> {
     // strace stays as long as any process it follows; create leaves one behind. So the end is the
     // runtime's own, the first process in the log.
     let mut code = None;
-    process::eventually(LIMIT * 2, || {
+    process::eventually(limit() * 2, || {
         code = leader_exit(log);
         code.is_some() || matches!(child.try_wait(), Ok(Some(_)))
     });
     // Asked to end, strace lets go of those that live.
     process::kill(child.id(), 15);
-    if !process::ended_within(child.id(), LIMIT) {
+    if !process::ended_within(child.id(), limit()) {
         let _ = child.kill();
     }
     let _ = child.wait();
@@ -99,7 +99,7 @@ pub fn memory(command: &Command, log: &Path) -> Option<u64> {
         .args(command.get_args());
     silence(&mut timed);
     let mut child = timed.spawn().ok()?;
-    if !process::ended_within(child.id(), LIMIT) {
+    if !process::ended_within(child.id(), limit()) {
         let _ = child.kill();
         let _ = child.wait();
         return None;

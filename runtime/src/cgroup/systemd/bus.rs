@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// What it answers when there is none.
 pub(super) const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+/// What the bus answers to a call that systemd had got, but not answered, when it started itself anew
+/// (`systemctl daemon-reexec`, an upgrade).
+pub(super) const NO_REPLY: &str = "org.freedesktop.DBus.Error.NoReply";
 
 /// An answer that is an error: its D-Bus name and its text.
 #[derive(Debug)]

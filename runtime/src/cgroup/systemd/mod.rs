@@ -18,7 +18,7 @@ mod wire;
 
 use rustix::fd::OwnedFd;
 
-use self::bus::{Bus, NO_SUCH_UNIT, UNIT_EXISTS};
+use self::bus::{Bus, NO_REPLY, NO_SUCH_UNIT, UNIT_EXISTS};
 use self::wire::Value;
 use super::devices::{self, Merged, Rule};
 use super::file;
@@ -349,7 +349,12 @@ fn set_properties(bus: &mut Bus, unit: &str, properties: &[(String, Value)]) -> 
         Value::Bool(true),
         wire::properties(properties),
     ];
-    bus.call("SetUnitProperties", &arguments)?
+    let mut answer = bus.call("SetUnitProperties", &arguments)?;
+    if matches!(&answer, Err(refusal) if refusal.name == NO_REPLY) {
+        // Whether it was done or not, it can be done again.
+        answer = bus.call("SetUnitProperties", &arguments)?;
+    }
+    answer
         .map(drop)
         .map_err(|refusal| refusal.into_error(&format!("set properties of {unit}")))
 }

@@ -93,6 +93,11 @@ impl V2 {
             }
             Err(error) => return Err(error.context("cgroup")),
         }
+        if self.made > 0 {
+            // Users of the container read their limits there, whatever the caller's umask.
+            rustix::fs::chmod(&self.path, file::MODE)
+                .map_err(|errno| Error::system(format!("chmod(\"{}\")", self.path), errno))?;
+        }
         self.check_place()?;
         self.complete = enable_all(&self.path, self.base)?;
         Ok(())

@@ -103,13 +103,26 @@ impl Family {
         self.numbers.get(row).copied().unwrap_or([NONE; COLUMNS])
     }
 
+    /// As [`Family::numbers`], of all rows.
+    pub fn rows(&self) -> &'static [[u16; COLUMNS]] {
+        self.numbers
+    }
+
+    // Asked for each of several hundred names, in a program that is built for size.
+    #[inline(always)]
     fn name_bytes(&self, row: usize) -> &'static [u8] {
+        let end_of = |row: usize| match self.ends.get(row) {
+            Some(&end) => usize::from(end),
+            None => 0,
+        };
         let start = match row {
             0 => 0,
-            _ => self.ends.get(row - 1).map_or(0, |&end| usize::from(end)),
+            _ => end_of(row - 1),
         };
-        let end = self.ends.get(row).map_or(0, |&end| usize::from(end));
-        self.text.get(start..end).unwrap_or_default()
+        match self.text.get(start..end_of(row)) {
+            Some(name) => name,
+            None => &[],
+        }
     }
 }
 
