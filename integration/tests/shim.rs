@@ -142,7 +142,7 @@ fn created_and_never_started(it: &Containerd) {
     assert!(cgroup::tree(&it.cgroup("wrong")).is_empty());
 }
 
-/// What is written when nobody reads any more waits, and does not end the container.
+/// Writing when nobody reads any more waits, and does not end the container; and a reader gets all.
 fn a_client_that_goes_away(it: &Containerd) {
     let box_ = it.detached(
         &[],
@@ -151,7 +151,6 @@ fn a_client_that_goes_away(it: &Containerd) {
     );
     box_.wait_until("test -e /tmp/up");
     box_.becomes("RUNNING");
-    // Through a terminal, as much as fits nowhere.
     let out = box_
         .exec(&[], "head -c 3000000 /dev/zero | tr '\\0' x")
         .ok();

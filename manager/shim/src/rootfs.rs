@@ -7,6 +7,7 @@ use knarr_proto::types::Mount;
 use knarr_runtime::error::{Context, Error, Kind, Result};
 use knarr_runtime::spec::Text;
 use knarr_runtime::spec::mount_options::parse_options;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount as umount};
 
@@ -67,22 +68,71 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         return Ok(());
     }
     let data = options.data_string();
-    if data.len() > MAX_DATA {
-        return Err(Error::new(
-            Kind::Unsupported,
-            format!("options of {} bytes: mount(2) takes {MAX_DATA}", data.len()),
-        ));
+    let make = |data: String| {
+        let length = data.len();
+        if length > MAX_DATA {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("options of {length} bytes: mount(2) takes {MAX_DATA}"),
+            ));
+        }
+        let data = std::ffi::CString::new(data)
+            .map_err(|_| Error::new(Kind::InvalidArgument, "an option with a NUL byte"))?;
+        mount(
+            described.source.as_str(),
+            &target,
+            described.r#type.as_str(),
+            flags,
+            Some(data.as_c_str()),
+        )
+        .context(|| call(flags))
+    };
+    match described.r#type == "overlay" && data.len() > MAX_DATA {
+        true => match shorten(&data) {
+            Some((directory, data)) => inside(&directory, || make(data)),
+            None => make(data),
+        },
+        false => make(data),
     }
-    let data = std::ffi::CString::new(data)
-        .map_err(|_| Error::new(Kind::InvalidArgument, "an option with a NUL byte"))?;
-    mount(
-        described.source.as_str(),
-        &target,
-        described.r#type.as_str(),
-        flags,
-        Some(data.as_c_str()),
-    )
-    .context(|| call(flags))
+}
+
+/// Names the lower directories of an overlay relative to the directory that they are all below.
+fn shorten(data: &str) -> Option<(String, String)> {
+    let option = data
+        .split(',')
+        .find_map(|option| option.strip_prefix("lowerdir="))?;
+    // Escaped colons belong to names; such a list stays as it is.
+    if option.contains('\\') {
+        return None;
+    }
+    let first = option.split(':').next()?;
+    let common = option.split(':').fold(first.len(), |length, dir| {
+        let same = first.bytes().zip(dir.bytes()).take_while(|(a, b)| a == b);
+        length.min(same.count())
+    });
+    let directory = first.get(..common)?;
+    let directory = directory.get(..=directory.rfind('/')?)?;
+    let relative: Vec<&str> = option
+        .split(':')
+        .map(|dir| dir.strip_prefix(directory).filter(|rest| !rest.is_empty()))
+        .collect::<Option<_>>()?;
+    let rest = data
+        .split(',')
+        .filter(|option| !option.starts_with("lowerdir="));
+    let lower = format!("lowerdir={}", relative.join(":"));
+    let data: Vec<&str> = rest.chain([lower.as_str()]).collect();
+    Some((directory.to_owned(), data.join(",")))
+}
+
+/// Does something with another working directory.
+fn inside<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    use rustix::process::{chdir, fchdir};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = open(".", flags, Mode::empty()).context(|| "open(.)")?;
+    chdir(directory).context(|| format!("chdir({directory})"))?;
+    let result = work();
+    fchdir(before).context(|| "fchdir(before)")?;
+    result
 }
 
 /// Takes away all mounts at `target`; it is no error if there are none.
@@ -100,6 +150,30 @@ pub fn unmount(target: &Path) -> Result<()> {
                     errno,
                 ));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_directories_become_relative() {
+        let (directory, data) =
+            shorten("workdir=/s/9/work,upperdir=/s/9/fs,lowerdir=/s/12/fs:/s/1/fs,index=off")
+                .unwrap();
+        assert_eq!(directory, "/s/");
+        assert_eq!(
+            data,
+            "workdir=/s/9/work,upperdir=/s/9/fs,index=off,lowerdir=12/fs:1/fs"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_shortened_stays() {
+        for data in ["", "upperdir=/a", "lowerdir=a:b", r"lowerdir=/a\:b:/a"] {
+            assert_eq!(shorten(data), None, "{data}");
         }
     }
 }

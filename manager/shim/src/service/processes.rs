@@ -306,8 +306,8 @@ impl Shim {
         };
         if exec_id.is_empty() {
             task.paused = false;
-            // Where it had no process namespace of its own, the others are still there.
-            let _ = task.container.kill(SIGKILL, true);
+            // Where it had no process namespace of its own, the others are still there, and get it.
+            let _ = task.container.kill(SIGKILL, false);
         }
         let Some(process) = task.process(exec_id) else {
             return;
