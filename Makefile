@@ -38,6 +38,7 @@ STATIC := RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static"
 endif
 
 KNARR       := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/knarr
+SHIM        := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/containerd-shim-knarr-v2
 CONFORMANCE := $(abspath $(TARGET_DIR))/$(TARGET)/release/oci-conformance
 DOCS        := $(abspath $(TARGET_DIR))/docs
 BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
@@ -59,10 +60,10 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
+.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
-all: knarr conformance
+all: knarr shim conformance
 
 knarr: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
@@ -70,6 +71,9 @@ knarr: build-needs
 # For tests only.
 knarrd-debug: build-needs
 	$(CARGO) build --locked -p knarr-manager --bin knarrd
+
+shim: build-needs
+	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-shim
 
 conformance: build-needs
 	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p oci-conformance
@@ -110,9 +114,9 @@ peers: caller-needs
 	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
 
 # Where a peer is missing, that is a failure here.
-callers: build-needs peers knarr knarrd-debug
-	KNARR_BIN=$(KNARR) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
-		$(CARGO) test --locked -p knarr-integration --test containerd --test docker --test manager --no-fail-fast
+callers: build-needs peers knarr shim knarrd-debug
+	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
+		$(CARGO) test --locked -p knarr-integration --test containerd --test shim --test docker --test manager --no-fail-fast
 
 bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
@@ -138,7 +142,7 @@ install: all docs
 		$(DESTDIR)$(DATADIR)/bash-completion/completions \
 		$(DESTDIR)$(DATADIR)/zsh/site-functions \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	install -m 755 $(KNARR) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -m 755 $(KNARR) $(SHIM) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
 	for section in 1 8; do \
 		for page in $(DOCS)/man/*.$$section; do \
 			[ ! -e "$$page" ] || install -m 644 "$$page" $(DESTDIR)$(MANDIR)/man$$section || exit 1; \

@@ -16,6 +16,18 @@ use crate::{bundle, cgroup, process};
 /// The image that every test uses.
 pub const IMAGE: &str = "knarr.test/box:1";
 
+/// The name of our shim.
+pub const SHIM: &str = "containerd-shim-knarr-v2";
+
+/// Our shim: `KNARR_SHIM_BIN`, or the newest that cargo built here, if it did.
+#[must_use]
+pub fn shim() -> Option<PathBuf> {
+    match std::env::var_os("KNARR_SHIM_BIN") {
+        Some(path) => Some(path.into()),
+        None => runtime::newest_built(SHIM),
+    }
+}
+
 /// A daemon and its image.
 #[derive(Debug)]
 pub struct Containerd {
@@ -23,6 +35,8 @@ pub struct Containerd {
     pub source: Source,
     /// Who makes the cgroups of its containers.
     pub driver: Driver,
+    /// Whether its containers are held by our shim, and not by runc's with the runtime under test.
+    pub shim: bool,
     /// Where it runs.
     pub pen: Pen,
 }
@@ -62,6 +76,16 @@ impl Containerd {
         Self::configured(source, driver, version, &config, &["sleep", "6000"])
     }
 
+    /// As [`Containerd::new`], with our shim to hold its containers.
+    #[must_use]
+    pub fn with_shim(source: Source, driver: Driver) -> Self {
+        let mut this = Self::new(source, driver);
+        let shim = shim().expect("no shim below target/");
+        std::os::unix::fs::symlink(shim, this.pen.bin().join(SHIM)).unwrap();
+        this.shim = true;
+        this
+    }
+
     /// Starts the daemon and imports the image.
     #[must_use]
     pub fn new(source: Source, driver: Driver) -> Self {
@@ -81,6 +105,7 @@ impl Containerd {
         let this = Self {
             source,
             driver,
+            shim: false,
             pen: Pen::new(&source.path(), driver),
         };
         // /run is private, so the default places below it will do.
@@ -138,8 +163,14 @@ impl Containerd {
 
     /// The arguments of `ctr run` with the runtime under test and a cgroup of this pen.
     pub fn run_args<'a>(&'a self, flags: &[&'a str], id: &'a str, script: &'a str) -> Vec<String> {
-        let mut all: Vec<String> = ["run", "--runc-binary"].map(String::from).into();
-        all.push(runtime::path().to_str().unwrap().to_owned());
+        let mut all = vec!["run".to_owned()];
+        all.extend(match self.shim {
+            true => ["--runtime".to_owned(), "io.containerd.knarr.v2".to_owned()],
+            false => [
+                "--runc-binary".to_owned(),
+                runtime::path().to_str().unwrap().to_owned(),
+            ],
+        });
         match self.driver {
             Driver::Cgroupfs => all.extend(["--cgroup".to_owned(), self.cgroup(id)]),
             Driver::Systemd => {

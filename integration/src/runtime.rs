@@ -60,6 +60,12 @@ pub fn path() -> &'static Path {
 
 /// The newest knarr below target/.
 fn built() -> PathBuf {
+    newest_built("knarr").expect("no knarr below target/: run `make` first, or set KNARR_BIN")
+}
+
+/// The program of that name that cargo built last, below target/.
+#[must_use]
+pub fn newest_built(name: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
         PathBuf::from,
@@ -67,15 +73,14 @@ fn built() -> PathBuf {
     let mut found: Vec<PathBuf> = Vec::new();
     for triple in ["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu", "."] {
         for profile in ["runtime", "release", "debug"] {
-            found.push(target.join(triple).join(profile).join("knarr"));
+            found.push(target.join(triple).join(profile).join(name));
         }
     }
     found
         .into_iter()
         .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
         .max()
-        .map(|(_, path)| path)
-        .expect("no knarr below target/: run `make` first, or set KNARR_BIN")
+        .map(|(_, path)| path.canonicalize().unwrap_or(path))
 }
 
 /// A program that is built with the tests and lies beside them, wherever they were taken to.

@@ -16,6 +16,10 @@ use knarr_integration::{Value, cgroup, json, process, runtime, skip};
 
 static NEWEST: Shared<Containerd> = Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::new);
 static DEBIAN: Shared<Containerd> = Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::new);
+static SHIM: Shared<Containerd> =
+    Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::with_shim);
+static DEBIAN_SHIM: Shared<Containerd> =
+    Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::with_shim);
 static SYSTEMD: Shared<Containerd> = Shared::new(Source::Newest, Driver::Systemd, Containerd::new);
 
 /// What is missing for that daemon.
@@ -32,6 +36,13 @@ fn missing(source: Source, driver: Driver) -> Option<String> {
 }
 
 fn on(daemon: &'static Shared<Containerd>, test: fn(&Containerd)) {
+    let shim = std::ptr::eq(daemon, &SHIM) || std::ptr::eq(daemon, &DEBIAN_SHIM);
+    if shim && containerd::shim().is_none() {
+        skip!(
+            "{} is not built: cargo build -p knarr-shim",
+            containerd::SHIM
+        );
+    }
     if let Some(why) = missing(daemon.source, daemon.driver) {
         skip!("{why}");
     }
@@ -57,6 +68,39 @@ knarr_integration::both!(
     features_are_read,
     many_at_once,
     checkpoint_and_restore,
+);
+
+// With our shim, and so without a runtime of its own.
+knarr_integration::with_daemon!(shim, SHIM:
+    run_gives_output_and_exit_code,
+    run_passes_standard_input,
+    run_on_a_terminal,
+    run_with_attributes,
+    a_missing_program_is_reported,
+    detached_until_deleted,
+    exec_variants,
+    pause_and_resume,
+    limits_and_update,
+    signals,
+    events_tell_the_life,
+    metrics,
+    oom_is_reported,
+    many_at_once,
+);
+
+knarr_integration::with_daemon!(debian_shim, DEBIAN_SHIM:
+    run_gives_output_and_exit_code,
+    run_passes_standard_input,
+    run_on_a_terminal,
+    a_missing_program_is_reported,
+    detached_until_deleted,
+    exec_variants,
+    pause_and_resume,
+    signals,
+    events_tell_the_life,
+    metrics,
+    oom_is_reported,
+    many_at_once,
 );
 
 // What the cgroup's maker has a part in.

@@ -170,7 +170,7 @@ pub(super) fn create(root: &Path, options: &CreateOptions, gate: GateKind) -> Re
     let host = Host::new();
     let (mut spec, warnings) = bundle.spec(options, &host)?;
     let notify = offer_notify_socket(&mut spec, root, &options.id);
-    check_console(&spec, options, gate)?;
+    check_console(&spec, options)?;
     let store = Store::create(root, &options.id)?;
     let mut undo = Undo::default();
     let mut builder = Builder {
@@ -242,18 +242,13 @@ fn offer_notify_socket(spec: &mut Spec<'_>, root: &Path, id: &str) -> bool {
 }
 
 /// Refuses terminals that nobody would get, before anything is made.
-pub(super) fn check_console(
-    spec: &Spec<'_>,
-    options: &CreateOptions,
-    gate: GateKind,
-) -> Result<()> {
+pub(super) fn check_console(spec: &Spec<'_>, options: &CreateOptions) -> Result<()> {
     let terminal = spec
         .process
         .as_ref()
         .is_some_and(|process| process.terminal);
-    let detached = gate == GateKind::Fifos || options.detach;
     let why = match (terminal, &options.console_socket) {
-        (true, None) if detached => {
+        (true, None) if options.detach => {
             "process.terminal: a detached container needs --console-socket for its terminal"
         }
         (false, Some(_)) => {

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::run::wait_in_foreground;
 use super::state::Status;
 use super::store::CONFIG;
-use super::{Container, config_of, open_init, wait};
+use super::{Child, Container, config_of, open_init, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -40,6 +40,34 @@ impl Container {
     /// `WrongState` unless the container is created or running; a program that
     /// cannot be executed. No process is left then.
     pub fn exec(&self, options: &ExecOptions<'_>) -> Result<(i32, Vec<String>)> {
+        let signals = if options.detach {
+            None
+        } else {
+            Some(Signals::block().context(|| "signalfd()")?)
+        };
+        let (pidfd, child) = self.spawn(options)?;
+        let code = match &signals {
+            Some(signals) => wait_in_foreground(pidfd.as_fd(), signals, child.console.as_ref())?,
+            None => 0,
+        };
+        let mut spent = Batch::default();
+        spent.push(pidfd);
+        signals
+            .into_iter()
+            .for_each(|signals| spent.push(signals.into()));
+        Ok((code, child.warnings))
+    }
+
+    /// Runs a further process in the container for a caller that stays with it: its parent, which
+    /// takes its exit status. A terminal's master is returned where no socket is named for it.
+    ///
+    /// # Errors
+    /// As [`Container::exec`].
+    pub fn exec_child(&self, options: &ExecOptions<'_>) -> Result<Child> {
+        self.spawn(options).map(|(_, child)| child)
+    }
+
+    fn spawn(&self, options: &ExecOptions<'_>) -> Result<(OwnedFd, Child)> {
         protect::require()?;
         proc::require_one_thread()?;
         let (store, record) = self.open()?;
@@ -104,24 +132,18 @@ impl Container {
             in_user_namespace: false,
             wrote_pid_file: false,
         };
-        let signals = if options.detach {
-            None
-        } else {
-            Some(Signals::block().context(|| "signalfd()")?)
-        };
-        let (pidfd, console) = exec.spawn()?;
-        let code = match &signals {
-            Some(signals) => wait_in_foreground(pidfd.as_fd(), signals, console.as_ref())?,
-            None => 0,
-        };
+        let (pid, pidfd, console) = exec.spawn()?;
         let mut spent = Batch::default();
-        [exec.target, exec.root, pidfd]
-            .into_iter()
-            .chain(signals.map(OwnedFd::from))
-            .for_each(|fd| spent.push(fd));
+        spent.push(exec.target);
+        spent.push(exec.root);
         exec.procfs.close(&mut spent);
         store.close(&mut spent);
-        Ok((code, exec.warnings))
+        let child = Child {
+            pid,
+            console,
+            warnings: exec.warnings,
+        };
+        Ok((pidfd, child))
     }
 }
 
@@ -168,7 +190,7 @@ struct Exec<'a> {
 
 impl Exec<'_> {
     /// Makes the process and waits until it runs its program.
-    fn spawn(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    fn spawn(&mut self) -> Result<(i32, OwnedFd, Option<OwnedFd>)> {
         let manager = cgroup::from_record(&self.record.cgroup)?;
         let init = self.record.pid.cast_unsigned();
         // The first affinity holds until the cgroup is entered, which must then be a later step.
@@ -245,7 +267,7 @@ impl Exec<'_> {
             .and_then(|()| entered.leave())
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
         match console {
-            Ok(console) => Ok((pidfd, console)),
+            Ok(console) => Ok((pid, pidfd, console)),
             Err(error) => {
                 wait::kill_and_reap(pidfd.as_fd());
                 if let (true, Some(path)) = (self.wrote_pid_file, &self.options.pid_file) {

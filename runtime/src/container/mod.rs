@@ -51,20 +51,55 @@ pub struct Container {
     pub warnings: Vec<String>,
 }
 
+/// A process of a container, a child of the caller.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid as the caller counts. No other process gets it before the caller has taken the
+    /// status: waitid(2).
+    pub pid: i32,
+    /// The terminal's master, if there is a terminal and nobody else got it.
+    pub console: Option<OwnedFd>,
+    /// What there was to say that is no error.
+    pub warnings: Vec<String>,
+}
+
 impl Container {
     /// Creates a container; its process waits for [`Container::start`].
     ///
     /// # Errors
     /// Any step that fails; everything made before it is undone.
     pub fn create(root: &Path, options: &CreateOptions) -> Result<Container> {
+        let options = CreateOptions {
+            detach: true,
+            ..options.clone()
+        };
+        let (container, child) = Self::create_child(root, &options)?;
+        Ok(Container {
+            warnings: child.warnings,
+            ..container
+        })
+    }
+
+    /// Creates a container for a caller that stays with its process: the parent of it, which
+    /// takes its exit status. A terminal's master is returned where no socket is named for it.
+    ///
+    /// # Errors
+    /// As [`Container::create`].
+    pub fn create_child(root: &Path, options: &CreateOptions) -> Result<(Container, Child)> {
         let created = create::create(root, options, create::GateKind::Fifos)?;
         // By name: init has a copy of the descriptor until it has closed what is not its own.
         created.store.unlock();
-        Ok(Container {
+        let container = Container {
             root: root.to_owned(),
             id: options.id.clone(),
+            warnings: Vec::new(),
+        };
+        let child = Child {
+            pid: created.record.pid,
+            console: created.console,
             warnings: created.warnings,
-        })
+        };
+        Ok((container, child))
     }
 
     /// Finds a container by its id.

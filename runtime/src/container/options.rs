@@ -33,7 +33,9 @@ pub struct CreateOptions {
     pub cgroup: CgroupDriver,
     /// Whether failing to make cgroups is a warning, as for an unprivileged caller; found out where `None`.
     pub rootless: Option<bool>,
-    /// Whether the caller leaves the container to itself; create always does.
+    /// Whether the caller leaves the container to itself; [`Container::create`] always does.
+    ///
+    /// [`Container::create`]: super::Container::create
     pub detach: bool,
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::Pid;
 
 use super::checkpoint::{self, Dirs, EXTERNAL_NAMESPACES, RestoreOptions, inherited_streams};
-use super::create::{self, Bundle, GateKind, Undo};
+use super::create::{self, Bundle, Undo};
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
@@ -50,7 +50,7 @@ impl Container {
         let bundle = Bundle::read(&create)?;
         let host = Host::new();
         let (spec, warnings) = bundle.spec(&create, &host)?;
-        create::check_console(&spec, &create, GateKind::Channel)?;
+        create::check_console(&spec, &create)?;
         let program = criu::find()?;
         let store = Store::create(root, &create.id)?;
         let mut undo = Undo::default();

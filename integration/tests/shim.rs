@@ -1,0 +1,215 @@
+//! The shim itself, under containerd: what it holds, what it leaves, and what it costs.
+//!
+//! What clients see of it is tested with the same tests as runc's shim, in `containerd.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
+
+use std::fs;
+use std::process::Stdio;
+
+use knarr_integration::cgroup::Driver;
+use knarr_integration::containerd::{self, Containerd, Events, SHIM};
+use knarr_integration::daemon::PATIENCE;
+use knarr_integration::peers::{self, Shared, Source};
+use knarr_integration::{cgroup, process, skip};
+
+static NEWEST: Shared<Containerd> =
+    Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::with_shim);
+static DEBIAN: Shared<Containerd> =
+    Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::with_shim);
+
+fn on(daemon: &'static Shared<Containerd>, test: fn(&Containerd)) {
+    if containerd::shim().is_none() {
+        skip!("{SHIM} is not built: cargo build -p knarr-shim");
+    }
+    let missing = ["containerd", "ctr"]
+        .into_iter()
+        .find(|name| daemon.source.find(name).is_none());
+    if let Some(name) = missing {
+        let why = peers::missing(&format!("{name} ({:?})", daemon.source));
+        skip!("{why}");
+    }
+    let it = daemon.get();
+    let _watch = it.watch();
+    test(it);
+}
+
+knarr_integration::both!(
+    a_pod_has_one_shim,
+    a_killed_shim_is_cleaned_up,
+    nothing_is_left_of_a_container,
+    created_and_never_started,
+    a_client_that_goes_away,
+    wrong_requests,
+    idle_memory,
+);
+
+/// The shims of a container's group, as this process counts: by an argument of theirs.
+fn shims(it: &Containerd, id: &str) -> Vec<u32> {
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let inside = it.pen.run(&["readlink", "/proc/self/ns/mnt"]).ok();
+    process_ids()
+        .filter(|pid| {
+            namespace(*pid).is_some_and(|found| found.as_os_str() == inside.text())
+                && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+                    words
+                        .first()
+                        .is_some_and(|name| name.ends_with(SHIM.as_bytes()))
+                        && words.contains(&id.as_bytes())
+                })
+        })
+        .collect()
+}
+
+fn process_ids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn shim_of(it: &Containerd, id: &str) -> u32 {
+    let found = shims(it, id);
+    assert_eq!(found.len(), 1, "one shim of {id}: {found:?}");
+    found[0]
+}
+
+fn a_pod_has_one_shim(it: &Containerd) {
+    let group = "--annotation=io.kubernetes.cri.sandbox-id=pod1";
+    let one = it.detached(&[group], "pod1", "sleep 600");
+    let two = it.detached(
+        &[group],
+        "member",
+        "trap 'exit 4' TERM; touch /tmp/up; while :; do sleep 0.05; done",
+    );
+    two.wait_until("test -e /tmp/up");
+    let shim = shim_of(it, "pod1");
+    assert_eq!(shims(it, "member"), [0; 0], "a shim of its own");
+    one.exec(&[], "exit 5").exits(5);
+    two.exec(&[], "exit 6").exits(6);
+    it.ctr(&["task", "kill", "member"]).ok();
+    two.becomes("STOPPED");
+    two.delete();
+    one.exec(&[], "exit 7").exits(7);
+    assert_eq!(shim_of(it, "pod1"), shim);
+}
+
+/// The daemon sees the shim end, and calls it to clean up.
+fn a_killed_shim_is_cleaned_up(it: &Containerd) {
+    let box_ = it.detached(&[], "orphan", "sleep 600");
+    let shim = shim_of(it, "orphan");
+    let kill = format!("-9 {shim}");
+    assert!(
+        std::process::Command::new("kill")
+            .args(kill.split(' '))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(
+        process::eventually(PATIENCE, || cgroup::tree(&it.cgroup("orphan")).is_empty()),
+        "the cgroup is left: {:?}",
+        cgroup::tree(&it.cgroup("orphan"))
+    );
+    box_.delete();
+    it.ctr(&["container", "rm", "orphan"]).ok();
+    it.run(&[], "orphan", "exit 8").exits(8);
+}
+
+fn nothing_is_left_of_a_container(it: &Containerd) {
+    it.run(&[], "gone", "echo; exit 9").exits(9);
+    assert!(cgroup::tree(&it.cgroup("gone")).is_empty());
+    assert!(process::eventually(PATIENCE, || shims(it, "gone").is_empty()));
+    let left = it.pen.run(&[
+        "sh",
+        "-c",
+        "find /run/containerd/knarr -name 'gone*'; grep gone /proc/self/mounts",
+    ]);
+    assert_eq!(left.stdout, "");
+}
+
+/// A container that is created and fails to start, and goes without having run.
+fn created_and_never_started(it: &Containerd) {
+    let mut args = it.run_args(&["--rm"], "wrong", "");
+    args.truncate(args.len() - 3);
+    args.push("/no/such/program".to_owned());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let out = it.ctr(&args).fails();
+    assert!(out.stderr.contains("no such file or directory"), "{out:#?}");
+    it.ctr(&["container", "rm", "wrong"]);
+    assert!(process::eventually(PATIENCE, || shims(it, "wrong").is_empty()));
+    assert!(cgroup::tree(&it.cgroup("wrong")).is_empty());
+}
+
+/// Writing when nobody reads any more waits, and does not end the container; and a reader gets all.
+fn a_client_that_goes_away(it: &Containerd) {
+    let box_ = it.detached(
+        &[],
+        "unread",
+        "n=0; while [ $n -lt 200 ]; do n=$((n+1)); echo line $n; done; touch /tmp/up; sleep 600",
+    );
+    box_.wait_until("test -e /tmp/up");
+    box_.becomes("RUNNING");
+    let out = box_
+        .exec(&[], "head -c 3000000 /dev/zero | tr '\\0' x")
+        .ok();
+    assert_eq!(out.stdout.len(), 3_000_000);
+}
+
+fn wrong_requests(it: &Containerd) {
+    let box_ = it.detached(&[], "asked", "sleep 600");
+    let again = it.run_args(&["-d"], "asked", "true");
+    let again: Vec<&str> = again.iter().map(String::as_str).collect();
+    it.ctr(&again).fails();
+    let out = it.ctr(&["task", "rm", "asked"]).fails();
+    assert!(out.stderr.contains("must be stopped"), "{out:#?}");
+    let out = it.ctr(&["task", "resume", "asked"]).fails();
+    assert!(out.stderr.contains("cannot resume a container"), "{out:#?}");
+    let out = box_.exec(&[], "exec /no/such/program").exits(127);
+    assert!(out.stderr.contains("not found"), "{out:#?}");
+    let out = it.ctr(&["task", "exec", "--exec-id", "none", "asked", "/no/such"]);
+    assert!(
+        out.code != 0 && out.stderr.contains("no such file or directory"),
+        "{out:#?}"
+    );
+    it.ctr(&["task", "kill", "--exec-id", "nobody", "asked"])
+        .fails();
+    let events = Events::listen(it);
+    box_.exec(&[], "true").ok();
+    events.wait("asked", "/tasks/exec-started");
+}
+
+/// Twenty pods of one container that do nothing.
+fn idle_memory(it: &Containerd) {
+    const IDS: [&str; 20] = [
+        "idle0", "idle1", "idle2", "idle3", "idle4", "idle5", "idle6", "idle7", "idle8", "idle9",
+        "idle10", "idle11", "idle12", "idle13", "idle14", "idle15", "idle16", "idle17", "idle18",
+        "idle19",
+    ];
+    let pods = IDS.map(|id| it.detached(&[], id, "sleep 600"));
+    let figure = |name: &str| {
+        let all = IDS.map(|id| {
+            let pid = shim_of(it, id);
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+            kilobytes.parse::<u64>().unwrap()
+        });
+        all.iter().sum::<u64>() / 20
+    };
+    let (pss, private) = (figure("Pss:"), figure("Private_Dirty:"));
+    eprintln!(
+        "{:?}: an idle pod's shim: PSS {pss} kB, private dirty {private} kB",
+        it.source
+    );
+    let threads = fs::read_dir(format!("/proc/{}/task", shim_of(it, "idle0"))).unwrap();
+    assert_eq!(threads.count(), 1);
+    // Of the program as it is installed; others are larger.
+    let size = fs::metadata(containerd::shim().unwrap()).unwrap().len();
+    if size < 3 << 20 {
+        assert!(pss <= 512, "PSS {pss} kB");
+        assert!(private <= 307, "private dirty {private} kB");
+    }
+    drop(pods);
+}

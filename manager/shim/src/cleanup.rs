@@ -1,0 +1,44 @@
+//! `delete`: removes what a shim that died, or was ended, has left of a container.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use knarr_proto::containerd::task::v2::DeleteResponse;
+use knarr_proto::prost::Message;
+use knarr_runtime::container::Container;
+use knarr_runtime::error::{Context, Result};
+
+use crate::args::Args;
+use crate::{rootfs, task};
+
+/// 128 and SIGKILL: how a container ends whose shim has died.
+const KILLED: u32 = 137;
+
+/// Removes the container; returns what to write to standard output.
+///
+/// # Errors
+/// What could not be removed; nothing there is no error.
+pub fn delete(args: &Args) -> Result<Vec<u8>> {
+    let bundle = match &args.bundle {
+        Some(bundle) => bundle.clone(),
+        None => std::env::current_dir().context(|| "getcwd()")?,
+    };
+    let root = match fs::read_to_string(bundle.join(task::ROOT_FILE)) {
+        Ok(root) => PathBuf::from(root),
+        Err(_) => Path::new(task::DEFAULT_ROOT).join(&args.namespace),
+    };
+    let pid = Container::load(&root, &args.id)
+        .and_then(|container| container.state())
+        .map_or(0, |state| u32::try_from(state.pid).unwrap_or(0));
+    for warning in Container::force_delete(&root, &args.id)? {
+        eprintln!("warning: {warning}");
+    }
+    rootfs::unmount(&bundle.join("rootfs"))?;
+    Ok(DeleteResponse {
+        pid,
+        exit_status: KILLED,
+        exited_at: Some(SystemTime::now().into()),
+    }
+    .encode_to_vec())
+}

@@ -1,0 +1,83 @@
+//! containerd-shim-knarr-v2: holds the containers of one pod for a daemon that may come and go.
+//!
+//! One thread around epoll; the runtime is a library, so creating, starting and executing are
+//! calls and no programs.
+//!
+//! | file | |
+//! |---|---|
+//! | `args.rs` | the command line, as daemons call it |
+//! | `start.rs` | `start`: makes or finds the shim of a group, and tells its address |
+//! | `cleanup.rs` | `delete`: removes what a shim that died has left |
+//! | `info.rs` | `-info` |
+//! | `server.rs` | the loop: connections, signals, descriptors |
+//! | `service.rs` | the task service |
+//! | `task.rs` | containers and their processes as the shim remembers them |
+//! | `stdio.rs` | standard streams of processes |
+//! | `pump.rs` | copying between two descriptors |
+//! | `rootfs.rs` | mounts that make a container's root |
+//! | `metrics.rs` | figures of cgroups in the form that daemons read |
+//! | `events.rs` | telling the daemon what happens |
+//! | `poll.rs` | epoll and its tokens |
+
+mod args;
+mod cleanup;
+mod events;
+mod info;
+mod metrics;
+mod poll;
+mod pump;
+mod rootfs;
+mod server;
+mod service;
+mod start;
+mod stdio;
+mod task;
+
+use std::process::ExitCode;
+
+use knarr_runtime::error::{Context, Result};
+use knarr_runtime::sys::heap::Heap;
+
+use args::{Action, Args};
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("containerd-shim-knarr-v2: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let args = Args::parse(std::env::args_os().skip(1))?;
+    match args.action {
+        Action::Version => print(
+            concat!(
+                "containerd-shim-knarr-v2 version ",
+                env!("CARGO_PKG_VERSION"),
+                "\n"
+            )
+            .as_bytes(),
+        ),
+        Action::Info => print(&info::info()?),
+        Action::Start => print(&start::start(&args)?),
+        Action::Delete => print(&cleanup::delete(&args)?),
+        Action::Serve => {
+            knarr_runtime::protect::reexec()?;
+            server::serve(args)
+        }
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .context(|| "write(standard output)")
+}

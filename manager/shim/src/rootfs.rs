@@ -1,0 +1,179 @@
+//! The mounts that make a container's root, as snapshotters describe them.
+
+use std::fs;
+use std::path::Path;
+
+use knarr_proto::types::Mount;
+use knarr_runtime::error::{Context, Error, Kind, Result};
+use knarr_runtime::spec::Text;
+use knarr_runtime::spec::mount_options::parse_options;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount as umount};
+
+/// mount(2) takes a page of options.
+const MAX_DATA: usize = 4095;
+
+/// Makes the mounts, in order, at `target`, which is made where it is missing.
+///
+/// # Errors
+/// A mount that fails; those before it are taken back.
+pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(target).context(|| format!("mkdir({})", target.display()))?;
+    for (index, one) in mounts.iter().enumerate() {
+        if let Err(error) = mount_one(one, target) {
+            return Err(match unmount(target) {
+                Ok(()) => error,
+                Err(left) => error.and_also(left),
+            }
+            .context(format_args!("rootfs[{index}]")));
+        }
+    }
+    Ok(())
+}
+
+fn mount_one(described: &Mount, root: &Path) -> Result<()> {
+    let target = root.join(described.target.trim_start_matches('/'));
+    let texts: Vec<Text<'_>> = described
+        .options
+        .iter()
+        .map(|option| Text::from(option.as_str()))
+        .collect();
+    let options = parse_options(&texts);
+    let flags = MountFlags::from_bits_retain(u32::try_from(options.mount_flags()).unwrap_or(0));
+    let call = |flags: MountFlags| {
+        format!(
+            "mount({}, {}, {}, {flags:?})",
+            described.source,
+            target.display(),
+            described.r#type
+        )
+    };
+    if described.r#type == "bind" || options.is_bind() {
+        let recursive = described.options.iter().any(|option| option == "rbind");
+        let bind = match recursive {
+            true => MountFlags::BIND | MountFlags::REC,
+            false => MountFlags::BIND,
+        };
+        mount(described.source.as_str(), &target, "", bind, None).context(|| call(bind))?;
+        let rest = flags & !(MountFlags::BIND | MountFlags::REC);
+        if !rest.is_empty() {
+            // What is bound keeps its flags unless it is mounted anew.
+            let again = rest | MountFlags::BIND;
+            mount_remount(&target, again, "").context(|| call(again))?;
+        }
+        return Ok(());
+    }
+    let data = options.data_string();
+    let make = |data: String| {
+        let length = data.len();
+        if length > MAX_DATA {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("options of {length} bytes: mount(2) takes {MAX_DATA}"),
+            ));
+        }
+        let data = std::ffi::CString::new(data)
+            .map_err(|_| Error::new(Kind::InvalidArgument, "an option with a NUL byte"))?;
+        mount(
+            described.source.as_str(),
+            &target,
+            described.r#type.as_str(),
+            flags,
+            Some(data.as_c_str()),
+        )
+        .context(|| call(flags))
+    };
+    match described.r#type == "overlay" && data.len() > MAX_DATA {
+        true => match shorten(&data) {
+            Some((directory, data)) => inside(&directory, || make(data)),
+            None => make(data),
+        },
+        false => make(data),
+    }
+}
+
+/// Names the lower directories of an overlay relative to the directory that they are all below.
+fn shorten(data: &str) -> Option<(String, String)> {
+    let option = data
+        .split(',')
+        .find_map(|option| option.strip_prefix("lowerdir="))?;
+    // Escaped colons belong to names; such a list stays as it is.
+    if option.contains('\\') {
+        return None;
+    }
+    let first = option.split(':').next()?;
+    let common = option.split(':').fold(first.len(), |length, dir| {
+        let same = first.bytes().zip(dir.bytes()).take_while(|(a, b)| a == b);
+        length.min(same.count())
+    });
+    let directory = first.get(..common)?;
+    let directory = directory.get(..=directory.rfind('/')?)?;
+    let relative: Vec<&str> = option
+        .split(':')
+        .map(|dir| dir.strip_prefix(directory).filter(|rest| !rest.is_empty()))
+        .collect::<Option<_>>()?;
+    let rest = data
+        .split(',')
+        .filter(|option| !option.starts_with("lowerdir="));
+    let lower = format!("lowerdir={}", relative.join(":"));
+    let data: Vec<&str> = rest.chain([lower.as_str()]).collect();
+    Some((directory.to_owned(), data.join(",")))
+}
+
+/// Does something with another working directory.
+fn inside<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    use rustix::process::{chdir, fchdir};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = open(".", flags, Mode::empty()).context(|| "open(.)")?;
+    chdir(directory).context(|| format!("chdir({directory})"))?;
+    let result = work();
+    fchdir(before).context(|| "fchdir(before)")?;
+    result
+}
+
+/// Takes away all mounts at `target`; it is no error if there are none.
+///
+/// # Errors
+/// Those of umount2(2).
+pub fn unmount(target: &Path) -> Result<()> {
+    loop {
+        match umount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(errno) => {
+                return Err(Error::system(
+                    format!("umount2({})", target.display()),
+                    errno,
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_directories_become_relative() {
+        let (directory, data) =
+            shorten("workdir=/s/9/work,upperdir=/s/9/fs,lowerdir=/s/12/fs:/s/1/fs,index=off")
+                .unwrap();
+        assert_eq!(directory, "/s/");
+        assert_eq!(
+            data,
+            "workdir=/s/9/work,upperdir=/s/9/fs,index=off,lowerdir=12/fs:1/fs"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_shortened_stays() {
+        for data in ["", "upperdir=/a", "lowerdir=a:b", r"lowerdir=/a\:b:/a"] {
+            assert_eq!(shorten(data), None, "{data}");
+        }
+    }
+}

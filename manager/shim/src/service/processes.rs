@@ -1,0 +1,379 @@
+//! Processes: how they begin, what becomes of their streams, and how their ends are told.
+
+use knarr_runtime::container::ExecOptions;
+use knarr_runtime::spec::config::Process as Spec;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{WaitOptions, wait};
+
+use super::*;
+use crate::task::Exit;
+
+impl Shim {
+    /// A shim without containers, whose standard streams are its own already.
+    ///
+    /// # Errors
+    /// Those of open(2) and dup(2).
+    pub fn new(poll: Poll, events: Events, namespace: &str) -> knarr_runtime::Result<Shim> {
+        let copy = |fd| {
+            rustix::io::fcntl_dupfd_cloexec(fd, 3)
+                .map_err(|errno| Error::system("fcntl(F_DUPFD_CLOEXEC)", errno))
+        };
+        let own = [
+            copy(rustix::stdio::stdin())?,
+            copy(rustix::stdio::stdout())?,
+            copy(rustix::stdio::stderr())?,
+        ];
+        Ok(Shim {
+            poll,
+            events,
+            client: 0,
+            answers: Vec::new(),
+            ending: false,
+            namespace: namespace.to_owned(),
+            tasks: BTreeMap::new(),
+            pumps: BTreeMap::new(),
+            next: 0,
+            own,
+        })
+    }
+
+    pub(super) fn task(&mut self, id: &str) -> Result<&mut Task, Status> {
+        self.tasks.get_mut(id).ok_or_else(|| unknown(id, ""))
+    }
+
+    /// Makes a container whose process waits to be started.
+    pub(super) fn make(
+        &mut self,
+        request: &CreateTaskRequest,
+        bundle: PathBuf,
+    ) -> Result<Task, Status> {
+        let options = options(request)?;
+        let base = match options.root.as_str() {
+            "" => task::DEFAULT_ROOT,
+            root => root,
+        };
+        let root = Path::new(base).join(&self.namespace);
+        let name = bundle.join(task::ROOT_FILE);
+        fs::write(&name, root.as_os_str().as_encoded_bytes()).map_err(|error| {
+            let message = format!("write({}): {error}", name.display());
+            Status::new(Code::Unknown, message)
+        })?;
+        let create = CreateOptions {
+            id: request.id.clone(),
+            bundle: bundle.clone(),
+            no_pivot: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+            cgroup: match options.systemd_cgroup {
+                true => CgroupDriver::Systemd,
+                false => CgroupDriver::Cgroupfs,
+            },
+            ..CreateOptions::default()
+        };
+        let paths = Paths {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let mut streams = stdio::open_streams(&paths, options.io_uid, options.io_gid)?;
+        let made = self.with_streams(&streams, || Container::create_child(&root, &create));
+        let (container, child) = made.map_err(|error| refused("create", error))?;
+        let mut init = Process {
+            paths,
+            ..Process::default()
+        };
+        self.adopt(&mut init, child, &mut streams);
+        let mut task = Task {
+            container,
+            bundle,
+            init,
+            execs: BTreeMap::new(),
+            paused: false,
+            oom: None,
+        };
+        self.watch_oom(&mut task);
+        Ok(task)
+    }
+
+    pub(super) fn start_exec(&mut self, id: &str, exec_id: &str) -> Answer<StartResponse> {
+        let task = self.task(id)?;
+        let container = Container {
+            root: task.container.root.clone(),
+            id: task.container.id.clone(),
+            warnings: Vec::new(),
+        };
+        let process = find(task, id, exec_id)?;
+        if process.pid != 0 || process.exit.is_some() {
+            let message = format!("process {exec_id} has been started already");
+            return Err(Status::new(Code::FailedPrecondition, message));
+        }
+        let paths = process.paths.clone();
+        // Whatever comes of it, there is one attempt.
+        let text = std::mem::take(&mut process.spec);
+        let mut spec: Spec<'_> = parse("process", &text).map_err(|error| refused("exec", error))?;
+        spec.terminal = paths.terminal;
+        let mut streams = stdio::open_streams(&paths, 0, 0)?;
+        let options = ExecOptions {
+            process: Some(spec),
+            ..ExecOptions::default()
+        };
+        let made = self.with_streams(&streams, || container.exec_child(&options));
+        let child = made.map_err(|error| refused("exec", error))?;
+        let Some(mut process) = self.task(id)?.execs.remove(exec_id) else {
+            return Err(unknown(id, exec_id));
+        };
+        self.adopt(&mut process, child, &mut streams);
+        process.started = true;
+        let pid = process.pid();
+        self.task(id)?.execs.insert(exec_id.to_owned(), process);
+        let event = told::TaskExecStarted {
+            container_id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            pid,
+        };
+        self.events
+            .publish(&self.poll, "/tasks/exec-started", &event);
+        Ok(StartResponse { pid }.into())
+    }
+
+    /// Calls the runtime with the streams of the process that it makes.
+    fn with_streams<T>(
+        &self,
+        streams: &Streams,
+        call: impl FnOnce() -> knarr_runtime::Result<T>,
+    ) -> knarr_runtime::Result<T> {
+        let put = |[stdin, stdout, stderr]: &[OwnedFd; 3]| {
+            rustix::stdio::dup2_stdin(stdin)
+                .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+                .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+                .map_err(|errno| Error::system("dup2(standard streams)", errno))
+        };
+        let result = put(&streams.process).and_then(|()| call());
+        put(&self.own).and(result)
+    }
+
+    /// Takes over a process that the runtime has made, and copies its streams from now on.
+    fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
+        for warning in child.warnings {
+            eprintln!("warning: {warning}");
+        }
+        process.pid = child.pid;
+        process.kept = std::mem::take(&mut streams.kept);
+        let (input, output) = (streams.input.take(), streams.output.take());
+        if let Some(console) = child.console {
+            let copied = fcntl_setfl(&console, OFlags::NONBLOCK)
+                .and_then(|()| Ok((copy(&console)?, copy(&console)?)));
+            match copied {
+                Ok((from, to)) => {
+                    process.output = self.pump(from, output);
+                    process.input = input.and_then(|input| self.pump(input, Some(to)));
+                }
+                Err(errno) => eprintln!("terminal: {errno}"),
+            }
+            process.console = Some(console);
+        } else if let (Some(input), Some(pipe)) = (input, streams.pipe.take()) {
+            process.input = self.pump(input, Some(pipe));
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+
+    fn pump(&mut self, from: OwnedFd, to: Option<OwnedFd>) -> Option<u32> {
+        let number = self.number();
+        match Pump::new(&self.poll, Token::Pump(number), from, to) {
+            Ok(pump) => {
+                self.pumps.insert(number, pump);
+                Some(number)
+            }
+            Err(error) => {
+                eprintln!("standard streams: {error}");
+                None
+            }
+        }
+    }
+
+    /// Copies what can be copied.
+    pub fn run_pump(&mut self, number: u32) {
+        let poll = &self.poll;
+        let flow = self.pumps.get_mut(&number).map(|pump| pump.run(poll));
+        if flow == Some(Flow::Ended) {
+            self.close_pump(number);
+        }
+    }
+
+    pub(super) fn finish_pump(&mut self, number: u32) {
+        let poll = &self.poll;
+        let flow = self.pumps.get_mut(&number).map(|pump| pump.finish(poll));
+        if flow == Some(Flow::Ended) {
+            self.close_pump(number);
+        }
+    }
+
+    fn close_pump(&mut self, number: u32) {
+        if let Some(pump) = self.pumps.remove(&number) {
+            pump.close(&self.poll);
+        }
+    }
+
+    fn watch_oom(&mut self, task: &mut Task) {
+        // Without a memory controller nobody is killed on the container's account.
+        let Ok(watch) = task.container.watch_oom() else {
+            return;
+        };
+        let number = self.number();
+        let (fd, flags) = watch.fd();
+        let flags = match flags.contains(rustix::event::PollFlags::PRI) {
+            true => rustix::event::epoll::EventFlags::PRI,
+            false => rustix::event::epoll::EventFlags::IN,
+        };
+        if self.poll.add(fd, Token::Oom(number), flags).is_ok() {
+            task.oom = Some((number, watch));
+        }
+    }
+
+    /// Tells of processes that were killed for want of memory.
+    pub fn tell_oom(&mut self, number: u32) {
+        let found = self
+            .tasks
+            .iter()
+            .find(|(_, task)| matches!(&task.oom, Some((own, _)) if *own == number));
+        if let Some(id) = found.map(|(id, _)| id.clone()) {
+            self.look_for_oom(&id);
+        }
+    }
+
+    fn look_for_oom(&mut self, id: &str) {
+        use knarr_runtime::cgroup::OomEvent;
+        let Some(task) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let Some((_, watch)) = &mut task.oom else {
+            return;
+        };
+        match watch.event() {
+            Ok(OomEvent::Oom) => {
+                let container_id = id.to_owned();
+                let event = told::TaskOom { container_id };
+                self.events.publish(&self.poll, "/tasks/oom", &event);
+            }
+            Ok(OomEvent::Nothing) => {}
+            Ok(OomEvent::Gone) | Err(_) => {
+                if let Some((_, watch)) = task.oom.take() {
+                    self.poll.remove(watch.fd().0);
+                }
+            }
+        }
+    }
+
+    /// Takes the status of every child that has ended, and tells of it.
+    pub fn reap(&mut self) {
+        let mut ended = Vec::new();
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let code = status
+                .exit_status()
+                .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+            let code = code.and_then(|code| u32::try_from(code).ok());
+            ended.push((pid.as_raw_nonzero().get(), code.unwrap_or(255)));
+        }
+        let at = SystemTime::now();
+        // Whose end it is, the first process of a container last.
+        let mut ends = Vec::new();
+        for (id, task) in &mut self.tasks {
+            for (exec_id, process) in task.processes() {
+                if !process.is_alive() {
+                    continue;
+                }
+                if let Some((_, code)) = ended.iter().find(|(pid, _)| *pid == process.pid) {
+                    ends.push((id.clone(), exec_id.to_owned(), Exit { code: *code, at }));
+                }
+            }
+        }
+        for (id, exec_id, exit) in ends {
+            self.tell_exit(&id, &exec_id, exit);
+        }
+    }
+
+    fn tell_exit(&mut self, id: &str, exec_id: &str, exit: Exit) {
+        if exec_id.is_empty() {
+            // Before the exit that it explains.
+            self.look_for_oom(id);
+        }
+        let Some(task) = self.tasks.get_mut(id) else {
+            return;
+        };
+        if exec_id.is_empty() {
+            task.paused = false;
+            // Where it had no process namespace of its own, the others are still there, and get it.
+            let _ = task.container.kill(SIGKILL, false);
+        }
+        let Some(process) = task.process(exec_id) else {
+            return;
+        };
+        process.exit = Some(exit);
+        let pid = process.pid();
+        let waiters = std::mem::take(&mut process.waiters);
+        let (input, output) = (process.input.take(), process.output);
+        process.console = None;
+        if let Some(number) = input {
+            self.close_pump(number);
+        }
+        if let Some(number) = output {
+            self.run_pump(number);
+        }
+        let exited_at = Some(exit.at.into());
+        let event = told::TaskExit {
+            container_id: id.to_owned(),
+            id: match exec_id {
+                "" => id,
+                exec_id => exec_id,
+            }
+            .to_owned(),
+            pid,
+            exit_status: exit.code,
+            exited_at,
+        };
+        self.events.publish(&self.poll, "/tasks/exit", &event);
+        let response = WaitResponse {
+            exit_status: exit.code,
+            exited_at,
+        };
+        self.answers
+            .extend(waiters.into_iter().map(|waiter| (waiter, response)));
+    }
+
+    /// Drops a process, or a container with all of its processes, and all that they hold.
+    pub(super) fn forget(&mut self, id: &str, exec_id: &str) -> Option<Process> {
+        let (process, others) = if exec_id.is_empty() {
+            let mut task = self.tasks.remove(id)?;
+            if let Some((_, watch)) = task.oom.take() {
+                self.poll.remove(watch.fd().0);
+            }
+            (task.init, task.execs)
+        } else {
+            let process = self.tasks.get_mut(id)?.execs.remove(exec_id)?;
+            (process, BTreeMap::new())
+        };
+        for one in others.values().chain([&process]) {
+            for number in [one.input, one.output].into_iter().flatten() {
+                self.close_pump(number);
+            }
+        }
+        Some(process)
+    }
+
+    /// Forgets the calls of a client that is gone.
+    pub fn client_left(&mut self, client: u32) {
+        for task in self.tasks.values_mut() {
+            for (_, process) in task.processes() {
+                process.waiters.retain(|waiter| waiter.client != client);
+            }
+        }
+    }
+}
+
+fn copy(fd: impl AsFd) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
