@@ -60,13 +60,17 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr shim conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
+.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr shim conformance
 
 knarr: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
+
+# For tests only.
+knarrd-debug: build-needs
+	$(CARGO) build --locked -p knarr-manager --bin knarrd
 
 shim: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-shim
@@ -110,9 +114,9 @@ peers: caller-needs
 	integration/peers/fetch $(abspath $(TARGET_DIR))/peers
 
 # Where a peer is missing, that is a failure here.
-callers: build-needs peers knarr shim
+callers: build-needs peers knarr shim knarrd-debug
 	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARR_NEED_PEERS=1 KNARR_PEERS=$(abspath $(TARGET_DIR))/peers \
-		$(CARGO) test --locked -p knarr-integration --test containerd --test shim --test docker --no-fail-fast
+		$(CARGO) test --locked -p knarr-integration --test containerd --test shim --test docker --test manager --no-fail-fast
 
 bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile

@@ -166,7 +166,8 @@ static void attrs(const char *path, unsigned long set_, unsigned long propagatio
 /* Credentials, filter, program: the same for the first process and for exec. */
 static void become(char *const *argv)
 {
-    static char *env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box", "HOME=/root", 0 };
+    static char *env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOSTNAME=box", "HOME=/root", 0 };
     struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
     const unsigned caps = 0xa80425fb, admin = 1u << CAP_SYS_ADMIN;
     struct rlimit files = { 1024, 2048 };
@@ -207,8 +208,8 @@ static void init(int gate, int fifo, char *const *argv)
     static const char *const links[][2] = { { "/proc/self/fd", "dev/fd" }, { "/proc/self/fd/0", "dev/stdin" },
         { "/proc/self/fd/1", "dev/stdout" }, { "/proc/self/fd/2", "dev/stderr" }, { "pts/ptmx", "dev/ptmx" } };
     static const char *const binds[] = { "extra", "hostname", "hosts", "resolv.conf" };
-    static const char *const masked[] = { "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug",
-        "scsi", "timer_list", "timer_stats", "../sys/devices/virtual/powercap", "../sys/firmware" };
+    static const char *const masked[] = { "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats",
+        "sched_debug", "scsi", "timer_list", "timer_stats", "../sys/devices/virtual/powercap", "../sys/firmware" };
     static const char *const fixed[] = { "bus", "fs", "irq", "sys", "sysrq-trigger" };
     const unsigned long none = MS_NOSUID | MS_NOEXEC | MS_NODEV;
     struct ifreq lo = { .ifr_name = "lo" };

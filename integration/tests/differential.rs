@@ -22,7 +22,12 @@ fn differ(args: &[&str]) -> Output {
 
 #[test]
 fn every_difference_is_explained() {
-    let output = differ(&["--limit", SECONDS]);
+    let mut args = vec!["--limit", SECONDS];
+    // Of the others the list has been compared on version 1 only.
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        args.extend(["--only", "linux/", "--only", "base/"]);
+    }
+    let output = differ(&args);
     let text = String::from_utf8_lossy(&output.stdout);
     if text.contains("skipped: ") {
         skip!("{}", text.trim());

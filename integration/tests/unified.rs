@@ -246,13 +246,11 @@ fn processes_are_moved_where_they_cannot_be_born(sb: &Sandbox) {
         let init = pid();
         assert_eq!(place(init), bundle.cgroup);
         let _ = call(&["start", &id]);
-        let exec = [
-            &["exec", "--detach"],
-            &pid_arg[..],
-            &[&id, "/bin/sleep", "600"],
-        ]
-        .concat();
-        let _ = call(&exec);
+        fs::remove_file(&pid_file).unwrap();
+        // With a parent that lives, so that nobody else need reap it.
+        let exec = [&["exec"], &pid_arg[..], &[&id, "/bin/sleep", "600"]].concat();
+        let running = sb.spawn(sb.without(list, &exec));
+        assert!(process::eventually(WAIT, || pid_file.exists()));
         assert_eq!(place(pid()), bundle.cgroup);
         let seen = ["/bin/cat", "/proc/self/cgroup", "/sys/fs/cgroup/pids.max"];
         let out = call(&[&["exec", &id], &seen[..]].concat());
@@ -260,6 +258,7 @@ fn processes_are_moved_where_they_cannot_be_born(sb: &Sandbox) {
         let _ = call(&["pause", &id]);
         assert_eq!(sb.status(&id), "paused");
         let _ = call(&["delete", "--force", &id]);
+        assert_eq!(running.wait().code, 137);
         assert!(!process::alive(init));
         assert!(!cgroup::dir("", &bundle.cgroup).exists());
     }

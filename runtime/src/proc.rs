@@ -19,7 +19,9 @@ pub(crate) fn read_bounded(fd: OwnedFd, limit: usize) -> std::io::Result<Vec<u8>
         return Err(Errno::FBIG.into());
     }
     // Usually all, in one call. One byte more than expected, so that the end is seen without growing.
-    let mut contents = Vec::with_capacity(size + 1);
+    // The kernel's own files have no size, and some of them no second piece.
+    let room = if size == 0 { 4096 } else { size + 1 };
+    let mut contents = Vec::with_capacity(room);
     let read = rustix::io::retry_on_intr(|| {
         rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut contents))
     })?;

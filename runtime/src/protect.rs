@@ -5,8 +5,8 @@
 //! and later open it for writing (CVE-2019-5736). So the process that makes
 //! containers runs from a copy that cannot be written by anyone: a private
 //! read-only clone of the mount under the file, closed and so beyond
-//! mount_setattr(2) and remounting once we run; or, where mounts cannot be
-//! cloned, a sealed copy in memory.
+//! mount_setattr(2) and remounting before anything of the container runs; or,
+//! where mounts cannot be cloned, a sealed copy in memory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create, open,
+    MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, fcntl_get_seals,
+    memfd_create, open,
 };
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -49,7 +50,8 @@ fn runs_from_a_copy() -> bool {
     };
     match &*name {
         // Only a file that is the root of a mount outside every namespace has this name.
-        b"/" => true,
+        b"/" => rustix::fs::statvfs(SELF)
+            .is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY)),
         name if name.starts_with(b"/memfd:") => {
             open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .is_ok_and(|file| fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)))
@@ -61,16 +63,16 @@ fn runs_from_a_copy() -> bool {
 /// Makes sure that this process runs from a binary that nobody can write, by
 /// executing itself once more with the same arguments where it does not yet.
 /// To be called first thing in `main`, before any thread exists and before
-/// anything has been read from standard input.
+/// anything has been read from standard input. Whoever executes the program
+/// from a clone of its own keeps no descriptor of that clone: it could be made
+/// writable by it.
 ///
 /// # Errors
 /// Neither a read-only clone nor a copy in memory could be made or run.
 pub fn reexec() -> Result<()> {
     if is_protected() {
         sys::process::set_name(c"knarr");
-        if let Ok(mut clone) = CLONE.lock() {
-            *clone = fds::executed_from();
-        }
+        hold();
         return Ok(());
     }
     if let Ok(clone) = read_only_clone() {
@@ -82,7 +84,19 @@ pub fn reexec() -> Result<()> {
     Err(Error::system("execveat(copy of /proc/self/exe)", errno))
 }
 
-/// Closes the descriptor of the clone that this process runs from.
+/// Takes over the descriptor of the clone that this process runs from, if there is one that nobody
+/// has taken yet: from then on no program inherits it that this process executes. [`reexec`] does the
+/// same; for a process that may have been executed from a clone and does not call that.
+pub fn hold() {
+    if let Ok(mut clone) = CLONE.lock()
+        && clone.is_none()
+    {
+        *clone = fds::executed_from();
+    }
+}
+
+/// Closes the descriptor of the clone that this process runs from. To be called before a program of
+/// the container's runs: until then the clone can be made writable by whoever gets hold of it.
 pub(crate) fn let_go() {
     if let Ok(mut clone) = CLONE.lock() {
         *clone = None;

@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use knarr_proto::events as told;
+
 use super::{Driver, Mount};
 use crate::error::{Error, Result};
 use crate::store::database::{Database, Look, Write, now};
 use crate::store::filter::{Fields, Filters, entry};
 use crate::store::name::{Labels, check_labels};
 use crate::store::schema::{CHILDREN, SNAPSHOTS, Snapshot, SnapshotKind, Usage, decode};
-use crate::store::{leases, namespaces};
+use crate::store::{events, leases, namespaces};
 
 /// A snapshot with its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,6 +187,12 @@ impl Local {
                 usage: None,
             };
             put(write, &space, name, &key, &snapshot)?;
+            let event = told::SnapshotPrepare {
+                key: key.clone(),
+                parent: parent.clone(),
+                snapshotter: name.to_owned(),
+            };
+            events::tell(write, &space, "/snapshot/prepare", &event);
             leases::keep(write, &space, lease.as_deref(), &resource(name), &key)
         };
         let stored = self.0.database.write(job).await;
@@ -230,6 +238,12 @@ impl Local {
             snapshot.usage = Some(usage);
             snapshot.updated = now();
             put(write, &space, driver, &name, &snapshot)?;
+            let event = told::SnapshotCommit {
+                key: key.clone(),
+                name: name.clone(),
+                snapshotter: driver.to_owned(),
+            };
+            events::tell(write, &space, "/snapshot/commit", &event);
             leases::release(write, &space, lease.as_deref(), &resource(driver), &key)?;
             leases::keep(write, &space, lease.as_deref(), &resource(driver), &name)
         };
@@ -250,7 +264,7 @@ impl Local {
                     "cannot remove snapshot {key} with child"
                 )));
             }
-            remove(write, &space, driver, &key, &snapshot.parent)?;
+            Self::forget(write, &space, driver, &key, &snapshot.parent)?;
             Ok(snapshot.id)
         };
         let id = self.0.database.write(job).await?;
@@ -315,7 +329,14 @@ impl Local {
         key: &str,
         parent: &str,
     ) -> Result<()> {
-        remove(write, namespace, driver, key, parent)
+        remove(write, namespace, driver, key, parent)?;
+        write.leaves_untidy();
+        let event = told::SnapshotRemove {
+            key: key.to_owned(),
+            snapshotter: driver.to_owned(),
+        };
+        events::tell(write, namespace, "/snapshot/remove", &event);
+        Ok(())
     }
 
     /// Removes a directory when there is time; the cleaner does it where this fails.

@@ -56,7 +56,7 @@ impl Driver for Native {
         vec![Mount {
             kind: "bind".to_owned(),
             source: self.tree(shown).display().to_string(),
-            options: vec![access.to_owned(), "rbind".to_owned()],
+            options: vec!["rbind".to_owned(), access.to_owned()],
         }]
     }
 

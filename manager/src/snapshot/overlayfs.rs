@@ -76,7 +76,7 @@ impl Driver for Overlayfs {
             (SnapshotKind::View, [parent]) => return bind(*parent, "ro"),
             _ => {}
         }
-        let mut options = vec!["index=off".to_owned()];
+        let mut options = Vec::new();
         if kind == SnapshotKind::Active {
             let work = self.dir.join(id.to_string()).join("work");
             options.push(format!("workdir={}", work.display()));
@@ -84,6 +84,7 @@ impl Driver for Overlayfs {
         }
         let lower: Vec<String> = parents.iter().map(|parent| self.layer(*parent)).collect();
         options.push(format!("lowerdir={}", lower.join(":")));
+        options.push("index=off".to_owned());
         vec![Mount {
             kind: "overlay".to_owned(),
             source: "overlay".to_owned(),

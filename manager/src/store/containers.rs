@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use knarr_proto::events as told;
+
 use super::database::{Database, Look, Write, now};
 use super::filter::{Fields, Filters, entry};
 use super::name::{self, check_labels};
 use super::schema::{CONTAINERS, Container};
-use super::{mask, namespaces};
+use super::{events, mask, namespaces};
 use crate::error::{Error, Result};
 
 /// A container with its name.
@@ -94,6 +96,16 @@ impl Containers {
                 ..container.clone()
             };
             write.put(CONTAINERS, key, &container)?;
+            let options = container.runtime_options.clone().map(Into::into);
+            let event = told::ContainerCreate {
+                id: id.clone(),
+                image: container.image.clone(),
+                runtime: Some(told::container_create::Runtime {
+                    name: container.runtime.clone(),
+                    options,
+                }),
+            };
+            events::tell(write, &namespace, "/containers/create", &event);
             let id = id.clone();
             Ok(Named { id, container })
         };
@@ -152,6 +164,13 @@ impl Containers {
             old.updated = now();
             check(&id, old)?;
             write.put(CONTAINERS, (&*namespace, &*id), old)?;
+            let event = told::ContainerUpdate {
+                id: id.clone(),
+                image: old.image.clone(),
+                labels: old.labels.clone(),
+                snapshot_key: old.snapshot_key.clone(),
+            };
+            events::tell(write, &namespace, "/containers/update", &event);
             Ok(named)
         };
         self.0.write(job).await
@@ -163,9 +182,14 @@ impl Containers {
     /// `NotFound`.
     pub async fn delete(&self, namespace: &str, id: &str) -> Result<()> {
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
-        let job = move |write: &Write| match write.remove(CONTAINERS, (&*namespace, &*id))? {
-            true => Ok(()),
-            false => Err(not_here(&namespace, &id)),
+        let job = move |write: &Write| {
+            if !write.remove(CONTAINERS, (&*namespace, &*id))? {
+                return Err(not_here(&namespace, &id));
+            }
+            write.leaves_untidy();
+            let event = told::ContainerDelete { id: id.clone() };
+            events::tell(write, &namespace, "/containers/delete", &event);
+            Ok(())
         };
         self.0.write(job).await
     }

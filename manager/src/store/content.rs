@@ -18,8 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
+use knarr_proto::events as told;
+
 use super::database::{Database, Look, Write, now};
 use super::digest::{Algorithm, Digest, Hasher};
+use super::events;
 use super::filter::{Fields, Filters, entry};
 use super::leases;
 use super::name::{Labels, check_labels};
@@ -183,7 +186,7 @@ impl Content {
     /// `NotFound`.
     pub async fn delete(&self, namespace: &str, digest: &Digest) -> Result<()> {
         let (namespace, digest) = (namespace.to_owned(), digest.clone());
-        let job = move |write: &Write| match write.remove(BLOBS, (&*namespace, digest.as_str()))? {
+        let job = move |write: &Write| match remove(write, &namespace, digest.as_str())? {
             true => Ok(()),
             false => Err(not_here(&digest)),
         };
@@ -352,6 +355,19 @@ impl Content {
             offset,
         })
     }
+}
+
+/// Removes the row of a blob. Whether it was there.
+pub(super) fn remove(write: &Write, namespace: &str, digest: &str) -> Result<bool> {
+    let removed = write.remove(BLOBS, (namespace, digest))?;
+    if removed {
+        write.leaves_untidy();
+        let event = told::ContentDelete {
+            digest: digest.to_owned(),
+        };
+        events::tell(write, namespace, "/content/delete", &event);
+    }
+    Ok(removed)
 }
 
 fn info(look: &impl Look, namespace: &str, digest: &Digest) -> Result<Info> {
@@ -705,6 +721,12 @@ impl Writer {
             let known = write.get::<_, Blob>(BLOBS, key)?.is_some();
             if !known {
                 write.put(BLOBS, key, &new.blob)?;
+                let event = told::ContentCreate {
+                    digest: new.digest.to_string(),
+                    size: i64::try_from(offset).unwrap_or(i64::MAX),
+                    ..told::ContentCreate::default()
+                };
+                events::tell(write, &space, "/content/create", &event);
             }
             write.remove(INGESTS, (&*space, &*reference))?;
             leases::release(write, &space, order.lease.as_deref(), "ingests", &reference)?;

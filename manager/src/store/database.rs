@@ -13,7 +13,7 @@
 //! Where the disk is full or fails, the job's caller is told and nothing of the job is kept; the
 //! database is opened anew, because what it holds in memory can't be trusted any longer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +68,8 @@ struct Shared {
     open: RwLock<Option<redb::Database>>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
+    /// How often something was removed that may have been the last to refer to something else.
+    untidy: watch::Sender<u64>,
     /// The rows that were written since a collection began, while one is under way.
     written: Mutex<Option<Vec<Row>>>,
 }
@@ -146,6 +148,7 @@ impl Database {
             path: path.to_owned(),
             open: RwLock::new(Some(database)),
             newest: watch::Sender::new(newest),
+            untidy: watch::Sender::new(0),
             written: Mutex::default(),
         });
         let (queue, jobs) = channel();
@@ -210,6 +213,11 @@ impl Database {
     /// A number that was never given before: names files.
     pub fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A notice of each change that leaves something to collect.
+    pub(crate) fn untidy(&self) -> watch::Receiver<u64> {
+        self.shared.untidy.subscribe()
     }
 
     /// The number of the newest event, and a notice of each that comes.
@@ -327,6 +335,7 @@ impl Shared {
             transaction,
             events: RefCell::default(),
             rows: RefCell::default(),
+            untidy: Cell::default(),
         };
         for job in &mut *batch {
             if !job.run(&write) {
@@ -335,6 +344,7 @@ impl Shared {
             }
         }
         let (events, rows) = (write.events.into_inner(), write.rows.into_inner());
+        let untidy = write.untidy.get();
         let mut newest = *self.newest.borrow();
         if !events.is_empty() {
             let mut table = write.transaction.open_table(EVENTS)?;
@@ -350,6 +360,9 @@ impl Shared {
         write.transaction.commit()?;
         if !events.is_empty() {
             self.newest.send_replace(newest);
+        }
+        if untidy {
+            self.untidy.send_modify(|times| *times += 1);
         }
         Ok(true)
     }
@@ -593,6 +606,7 @@ pub struct Write {
     events: RefCell<Vec<Event>>,
     /// What was written, for a collection that is under way.
     rows: RefCell<Vec<Row>>,
+    untidy: Cell<bool>,
 }
 
 impl Look for Write {
@@ -679,14 +693,24 @@ impl Write {
         Ok(table.remove(key).map_err(lost)?.is_some())
     }
 
+    /// Notes that something may have lost the last that refers to it.
+    pub(crate) fn leaves_untidy(&self) {
+        self.untidy.set(true);
+    }
+
     /// Adds to the log what happened. It is told when the change is on the disk.
     pub fn tell(&self, namespace: &str, topic: &str, event: super::schema::Typed) {
-        self.events.borrow_mut().push(Event {
+        self.tell_at(Event {
             time: now(),
             namespace: namespace.to_owned(),
             topic: topic.to_owned(),
             event: Some(event),
         });
+    }
+
+    /// The same, for what happened at another time.
+    pub(crate) fn tell_at(&self, event: Event) {
+        self.events.borrow_mut().push(event);
     }
 }
 

@@ -24,14 +24,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prost_types::Timestamp;
 
-use super::content::Content;
+use super::content::{self, Content};
 use super::database::{Database, Look, Notes, Write, now};
-use super::leases;
 use super::name::Labels;
 use super::schema::{
     BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest, LEASE_RESOURCES, LEASES,
     Lease, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
 };
+use super::{images, leases};
 use crate::error::{Code, Error, Result};
 use crate::snapshot::Local;
 
@@ -147,7 +147,7 @@ impl Collector {
 fn remove(write: &Write, object: &Object, removed: &mut Removed) -> Result<()> {
     match object {
         Object::Blob(space, digest) => {
-            removed.blobs += usize::from(write.remove(BLOBS, (&**space, &**digest))?);
+            removed.blobs += usize::from(content::remove(write, space, digest)?);
         }
         Object::Snapshot(space, driver, key) => {
             let row: Option<Snapshot> = write.get(SNAPSHOTS, (&**space, &**driver, &**key))?;
@@ -157,7 +157,7 @@ fn remove(write: &Write, object: &Object, removed: &mut Removed) -> Result<()> {
             }
         }
         Object::Image(space, name) => {
-            removed.images += usize::from(write.remove(IMAGES, (&**space, &**name))?);
+            removed.images += usize::from(images::remove(write, space, name)?);
         }
         Object::Ingest(space, reference) => {
             removed.ingests += usize::from(write.remove(INGESTS, (&**space, &**reference))?);

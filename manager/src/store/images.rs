@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use knarr_proto::services::images::v1 as told;
+
 use super::database::{Database, Look, Write, now};
 use super::digest::Digest;
 use super::filter::{Fields, Filters, entry};
 use super::name::{Labels, check_labels};
 use super::schema::{Descriptor, IMAGES, Image};
-use super::{mask, namespaces};
+use super::{events, mask, namespaces};
 use crate::error::{Error, Result};
 
 /// An image with its name.
@@ -101,6 +103,11 @@ impl Images {
             };
             check(&name, &image)?;
             write.put(IMAGES, key, &image)?;
+            let event = told::ImageCreate {
+                name: name.clone(),
+                labels: image.labels.clone(),
+            };
+            events::tell(write, &namespace, "/images/create", &event);
             let name = name.clone();
             Ok(Named { name, image })
         };
@@ -143,6 +150,11 @@ impl Images {
             image.updated = now();
             check(&name, image)?;
             write.put(IMAGES, (&*namespace, &*name), image)?;
+            let event = told::ImageUpdate {
+                name: name.clone(),
+                labels: image.labels.clone(),
+            };
+            events::tell(write, &namespace, "/images/update", &event);
             Ok(named)
         };
         self.0.write(job).await
@@ -169,10 +181,23 @@ impl Images {
                     named.image.target.digest, target.digest
                 )));
             }
-            write.remove(IMAGES, (&*namespace, &*name)).map(|_| ())
+            remove(write, &namespace, &name).map(|_| ())
         };
         self.0.write(job).await
     }
+}
+
+/// Removes an image. Whether it was there.
+pub(super) fn remove(write: &Write, namespace: &str, name: &str) -> Result<bool> {
+    let removed = write.remove(IMAGES, (namespace, name))?;
+    if removed {
+        write.leaves_untidy();
+        let event = told::ImageDelete {
+            name: name.to_owned(),
+        };
+        events::tell(write, namespace, "/images/delete", &event);
+    }
+    Ok(removed)
 }
 
 fn get(look: &impl Look, namespace: &str, name: &str) -> Result<Named> {

@@ -161,6 +161,7 @@ pub(super) fn remove(write: &Write, namespace: &str, id: &str) -> Result<bool> {
     for Resource { kind, id: what } in resources(write, namespace, id)? {
         write.unmark(LEASE_RESOURCES, (namespace, id, &*kind, &*what))?;
     }
+    write.leaves_untidy();
     write.remove(LEASES, (namespace, id))
 }
 

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::name::Labels;
+use crate::error::{Error, Result};
+
 /// Changes a map as far as `path` says, which begins with the map's own name: all of it
 /// (`labels`), or the one entry whose key follows (`labels.a.b`), which an empty value removes.
 /// Whether the path was about this map.
@@ -28,6 +31,25 @@ pub fn apply<V: Clone + Default + PartialEq>(
         }
     }
     true
+}
+
+/// Changes labels as a request with a field mask wants it: without one, all of them. `what` is
+/// theirs.
+///
+/// # Errors
+/// `InvalidArgument` for a path to something else.
+pub fn relabel(paths: &[String], old: &mut Labels, new: &Labels, what: &str) -> Result<()> {
+    if paths.is_empty() {
+        old.clone_from(new);
+    }
+    for path in paths {
+        if !apply(path, "labels", old, new) {
+            return Err(Error::invalid(format!(
+                "cannot update {path:?} field on {what}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod containers;
 pub mod content;
 pub mod database;
 pub mod digest;
+pub mod events;
 pub mod filter;
 pub mod gc;
 pub mod images;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use knarr_proto::events as told;
 use redb::TableDefinition;
 
 use super::database::{Database, Look, Write};
+use super::events;
 use super::name::{self, Labels, check_labels};
 use super::schema::{
     BLOBS, Bytes, CONTAINERS, IMAGES, LEASES, NAMESPACES, Namespace, SANDBOXES, SNAPSHOTS,
@@ -59,15 +61,23 @@ impl Namespaces {
                 return Err(Error::exists(format!("namespace {name:?}")));
             }
             let labels = labels.clone();
-            write.put(NAMESPACES, &name, &Namespace { labels })
+            let row = Namespace { labels };
+            write.put(NAMESPACES, &name, &row)?;
+            let event = told::NamespaceCreate {
+                name: name.clone(),
+                labels: row.labels,
+            };
+            events::tell(write, &name, "/namespaces/create", &event);
+            Ok(())
         };
         self.0.write(job).await
     }
 
-    /// Changes the labels of a namespace: `change` gets those it has.
+    /// Changes the labels of a namespace, which is made where it is not there: `change` gets those
+    /// it has.
     ///
     /// # Errors
-    /// `NotFound`; those of `change`; `InvalidArgument` for labels that are too long.
+    /// `InvalidArgument` for a name that is none; those of `change`; `InvalidArgument` for labels that are too long.
     pub async fn relabel(
         &self,
         name: &str,
@@ -75,11 +85,17 @@ impl Namespaces {
     ) -> Result<Labels> {
         let name = name.to_owned();
         let job = move |write: &Write| {
+            ensure(write, &name)?;
             let mut labels = labels(write, &name)?;
             change(&mut labels)?;
             check_labels(&labels)?;
             let row = Namespace { labels };
             write.put(NAMESPACES, &name, &row)?;
+            let event = told::NamespaceUpdate {
+                name: name.clone(),
+                labels: row.labels.clone(),
+            };
+            events::tell(write, &name, "/namespaces/update", &event);
             Ok(row.labels)
         };
         self.0.write(job).await
@@ -118,7 +134,10 @@ impl Namespaces {
                     left.join(", ")
                 )));
             }
-            write.remove(NAMESPACES, &name).map(|_| ())
+            write.remove(NAMESPACES, &name)?;
+            let event = told::NamespaceDelete { name: name.clone() };
+            events::tell(write, &name, "/namespaces/delete", &event);
+            Ok(())
         };
         self.0.write(job).await
     }

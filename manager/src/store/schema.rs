@@ -63,6 +63,20 @@ pub struct Typed {
     pub value: Vec<u8>,
 }
 
+impl From<prost_types::Any> for Typed {
+    fn from(any: prost_types::Any) -> Self {
+        let (type_url, value) = (any.type_url, any.value);
+        Self { type_url, value }
+    }
+}
+
+impl From<Typed> for prost_types::Any {
+    fn from(typed: Typed) -> Self {
+        let (type_url, value) = (typed.type_url, typed.value);
+        Self { type_url, value }
+    }
+}
+
 /// A namespace.
 #[derive(Clone, PartialEq, Message)]
 pub struct Namespace {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use knarr_runtime::cgroup::OomEvent;
-use knarr_runtime::container::Container;
+use knarr_runtime::container::{Container, Status};
 use knarr_runtime::error::{Error, Kind, Result};
 use serde::Serialize;
 
@@ -52,6 +52,13 @@ fn stats(container: &Container) -> Result<()> {
     print_json(&event, false)
 }
 
+fn has_ended(container: &Container) -> bool {
+    match container.state() {
+        Ok(state) => state.status == Status::Stopped,
+        Err(error) => error.kind() == Kind::NotFound,
+    }
+}
+
 /// How long is listened for events before the next figures, however short the interval.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -71,10 +78,14 @@ fn follow(container: &Container, interval: Duration) -> Result<()> {
                 // From now on: on a host that is slow beside the interval there would be no time for
                 // anything else.
                 Ok(()) => next = Instant::now() + interval.max(SHORTEST),
-                Err(error) if matches!(error.kind(), Kind::WrongState | Kind::NotFound) => {
-                    return Ok(());
+                // Its files may go while they are read.
+                Err(error) => {
+                    return if has_ended(container) {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    };
                 }
-                Err(error) => return Err(error),
             }
             continue;
         }

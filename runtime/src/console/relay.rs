@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, makedev, open};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::termios::{
@@ -241,6 +241,8 @@ impl<'a> Relay<'a> {
     /// Writes what the process left in its terminal; a signal ends that, since nobody may read any more.
     fn finish(&mut self, signals: &Signals) -> Result<()> {
         let mut rest = REST;
+        // Whether the caller wants an end: then nobody is waited for, but who reads gets the rest.
+        let mut hurry = false;
         loop {
             while !self.output.pending.is_empty() {
                 // The caller may have made it non-blocking.
@@ -248,20 +250,23 @@ impl<'a> Relay<'a> {
                     PollFd::from_borrowed_fd(self.stdout(), PollFlags::OUT),
                     PollFd::new(signals, PollFlags::IN),
                 ];
-                match poll(&mut fds, None) {
+                let patience = hurry.then(Timespec::default);
+                match poll(&mut fds, patience.as_ref()) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(errno) => return Err(errno).context(|| "poll()"),
                 }
                 let [writable, signalled] = fds.map(|fd| !fd.revents().is_empty());
+                if signalled {
+                    while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
+                        hurry |= ENDING.contains(&signal);
+                    }
+                }
+                let left = self.output.pending.len();
                 if writable {
                     self.flush_output();
                 }
-                if signalled {
-                    while let Some(signal) = signals.next().context(|| "read(signalfd)")? {
-                        if ENDING.contains(&signal) {
-                            return Ok(());
-                        }
-                    }
+                if hurry && self.output.pending.len() == left {
+                    return Ok(());
                 }
             }
             self.output.fill(self.master);

@@ -240,6 +240,9 @@ impl Exec<'_> {
             Err(errno) => return Err(Error::system("clone3(CLONE_PIDFD)", errno)),
         };
         drop(theirs);
+        // While the process gets ready, and before it may run anything of the container's: that could
+        // be made to execute us, and mount_setattr(2) reaches what somebody holds open.
+        protect::let_go();
         if helper {
             let process = receive_init(&ours, pidfd.as_fd())?;
             let helper = std::mem::replace(&mut pidfd, process);
@@ -255,14 +258,13 @@ impl Exec<'_> {
                 (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
             })
+            // The process may have ended by now, and said why.
+            .map_err(|error| ours.last_word_or(error))
             .and_then(|()| {
                 fault!("exec.attach");
                 ours.send_go()
             })
-            .and_then(|()| {
-                protect::let_go();
-                entered.leave()
-            })
+            .and_then(|()| entered.leave())
             .and_then(|()| self.accompany(&ours, pid, pidfd.as_fd()));
         match console {
             Ok(console) => Ok((pid, pidfd, console)),

@@ -7,6 +7,7 @@
 
 use std::ffi::{c_char, c_int};
 
+use knarr_runtime::protect;
 use knarr_runtime::sys::process;
 
 // SAFETY: this is the `main` of the C standard, of which a program has one.
@@ -14,6 +15,9 @@ use knarr_runtime::sys::process;
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     process::hold_standard_streams();
     process::ignore_broken_pipes();
+    // The entry point may have executed us from a clone for a command that needs none, such as
+    // `delete run`, whose hooks would inherit it.
+    protect::hold();
     // SAFETY: the C library calls this function once, with as many arguments as it says, which
     // stay where they are until the process ends.
     let args = unsafe { process::adopt_arguments(argc, argv) };

@@ -226,6 +226,7 @@ impl Systemd {
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
         let step = format!("start {}", self.unit.name);
+        let mut unanswered = false;
         for attempt in 0.. {
             let result = bus.job("StartTransientUnit", &arguments);
             // A job that fails or takes too long leaves a unit to stop.
@@ -233,8 +234,17 @@ impl Systemd {
             let Err(refusal) = result? else {
                 return Ok(());
             };
+            if refusal.name == NO_REPLY && !unanswered {
+                unanswered = true;
+                continue;
+            }
             if refusal.name != UNIT_EXISTS {
                 return Err(refusal.into_error(&step));
+            }
+            if unanswered && self.holds(pid) {
+                // The call before was heeded.
+                self.unit.started = true;
+                return Ok(());
             }
             if attempt == LEFTOVER_ATTEMPTS || !self.clear_leftover(bus)? {
                 return Err(Error::new(
@@ -247,6 +257,14 @@ impl Systemd {
             }
         }
         Ok(())
+    }
+
+    /// Whether a process is in the unit.
+    fn holds(&self, pid: u32) -> bool {
+        file::read_path(&format!("/proc/{pid}/cgroup")).is_ok_and(|table| {
+            let mut places = table.lines().filter_map(|line| line.rsplit_once('/'));
+            places.any(|(_, name)| name == self.unit.name)
+        })
     }
 
     /// Makes the name free where a container whose runtime was killed has left a unit that failed

@@ -1,0 +1,121 @@
+//! The daemon: reads its command line, opens a manager, serves the API until it is told to end.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use knarr_manager::api;
+use knarr_manager::error::{Error, Result};
+use knarr_manager::manager::{self, Manager};
+use rustix::fs::Mode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// How long requests that are under way may take to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Threads that serve requests. What waits for the disk has others.
+const WORKERS: usize = 2;
+
+/// Container manager that speaks the containerd API.
+#[derive(Debug, Parser)]
+#[command(name = "knarrd", version)]
+struct Arguments {
+    /// Directory for images, snapshots and records.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarrd")]
+    root: PathBuf,
+    /// Directory for what need not survive a restart of the machine.
+    #[arg(long, value_name = "DIR", default_value = "/run/knarrd")]
+    state: PathBuf,
+    /// Socket that clients connect to.
+    #[arg(
+        long,
+        short,
+        value_name = "SOCKET",
+        default_value = "/run/knarrd/knarrd.sock"
+    )]
+    address: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("knarrd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    // First of all: only one process gets past this.
+    let manager = Arc::new(Manager::open(&arguments.root, &arguments.state)?);
+    let listener = listen(&arguments.address)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("the threads", &error))?;
+    let served = runtime.block_on(serve(manager, listener));
+    // Streams of clients that do not let go end here.
+    runtime.shutdown_timeout(GRACE);
+    let _ = fs::remove_file(&arguments.address);
+    served
+}
+
+/// A socket at `path` that only the user of this process can connect to.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let broken = |error| Error::io(path.display(), &error);
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        manager::make_dirs(dir)?;
+    }
+    // What an earlier process has left, never anything else.
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path).map_err(broken)?;
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path).map_err(broken);
+    rustix::process::umask(before);
+    let listener = listener?;
+    listener.set_nonblocking(true).map_err(broken)?;
+    Ok(listener)
+}
+
+async fn serve(manager: Arc<Manager>, listener: UnixListener) -> Result<()> {
+    let broken = |error| Error::io("the socket", &error);
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(broken)?;
+    let signals = |error| Error::io("signals", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let routes = api::routes(Arc::clone(&manager)).await?;
+    let tidy = Arc::clone(&manager);
+    tokio::spawn(async move { tidy.keep_tidy().await });
+    let ending = Arc::clone(&manager);
+    let server = Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+            ending.ended().await;
+        });
+    tokio::pin!(server);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = &mut server => return ended.map_err(failed),
+    }
+    manager.end();
+    // Clients may keep idle connections open for as long as they like.
+    match tokio::time::timeout(GRACE, server).await {
+        Ok(ended) => ended.map_err(failed),
+        Err(_) => Ok(()),
+    }
+}
+
+fn failed(error: tonic::transport::Error) -> Error {
+    Error::internal(format!("the server failed: {error}"))
+}

@@ -1,0 +1,225 @@
+//! Everything that a daemon holds, opened in order: what the APIs are views of.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, watch};
+
+use crate::error::{Error, Result};
+use crate::snapshot::{Driver, Local, Native, Overlayfs};
+use crate::store::containers::Containers;
+use crate::store::content::Content;
+use crate::store::database::Database;
+use crate::store::events::Log;
+use crate::store::gc::{Collector, Removed};
+use crate::store::images::Images;
+use crate::store::leases::Leases;
+use crate::store::namespaces::Namespaces;
+
+/// When the collector begins after the daemon has.
+const COLLECTOR_START: Duration = Duration::from_millis(100);
+
+/// How much longer than it works the collector rests.
+const COLLECTOR_PAUSE: u32 = 49;
+
+/// After how many events the collector works even where nothing was removed: a label may have been.
+const COLLECTOR_CHANGES: u64 = 100;
+
+/// Opens a driver below a directory.
+type Open = fn(&Path) -> Result<Box<dyn Driver>>;
+
+/// The snapshotters, each with the directory that it has below the root.
+const SNAPSHOTTERS: [(&str, Open); 2] = [
+    ("overlayfs", |dir| Ok(Box::new(Overlayfs::open(dir)?))),
+    ("native", |dir| Ok(Box::new(Native::open(dir)?))),
+];
+
+/// One manager, with the directory that everything durable is below.
+///
+/// ```text
+/// ROOT/metadata.db              records and events
+/// ROOT/uuid                     tells this manager from others, for good
+/// ROOT/content/                 blobs
+/// ROOT/snapshots/NAME/          what each snapshotter makes
+/// STATE/                        what need not survive a restart of the machine
+/// ```
+#[derive(Debug)]
+pub struct Manager {
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// Images.
+    pub images: Images,
+    /// Containers.
+    pub containers: Containers,
+    /// Blobs.
+    pub content: Content,
+    /// Leases.
+    pub leases: Leases,
+    /// What happened.
+    pub log: Log,
+    database: Arc<Database>,
+    root: PathBuf,
+    uuid: String,
+    snapshotters: BTreeMap<&'static str, Local>,
+    collector: Mutex<Collector>,
+    ending: watch::Sender<bool>,
+}
+
+impl Manager {
+    /// Opens what is below the directories, and makes them where they are not there.
+    ///
+    /// # Errors
+    /// `Unavailable` where another process has them; where the disk fails.
+    pub fn open(root: &Path, state: &Path) -> Result<Self> {
+        for dir in [root, state] {
+            make_dirs(dir)?;
+        }
+        let database = Arc::new(Database::open(&root.join("metadata.db"))?);
+        let content = Content::open(&root.join("content"), Arc::clone(&database))?;
+        let mut snapshotters = BTreeMap::new();
+        for (name, open) in SNAPSHOTTERS {
+            let dir = root.join("snapshots").join(name);
+            let driver = open(&dir)?;
+            snapshotters.insert(name, Local::new(Arc::clone(&database), driver));
+        }
+        let collector = Collector::new(
+            Arc::clone(&database),
+            content.clone(),
+            snapshotters.values().cloned().collect(),
+        );
+        Ok(Self {
+            namespaces: Namespaces::new(Arc::clone(&database)),
+            images: Images::new(Arc::clone(&database)),
+            containers: Containers::new(Arc::clone(&database)),
+            leases: Leases::new(Arc::clone(&database)),
+            log: Log::new(Arc::clone(&database)),
+            database,
+            content,
+            root: root.to_owned(),
+            uuid: uuid(&root.join("uuid"))?,
+            snapshotters,
+            collector: Mutex::new(collector),
+            ending: watch::Sender::new(false),
+        })
+    }
+
+    /// A name of this manager that it keeps.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// The snapshotter of that name.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where there is none.
+    pub fn snapshotter(&self, name: &str) -> Result<&Local> {
+        if name.is_empty() {
+            return Err(Error::invalid("snapshotter argument missing"));
+        }
+        let found = self.snapshotters.get(name);
+        found.ok_or_else(|| Error::invalid(format!("snapshotter not loaded: {name}")))
+    }
+
+    /// The snapshotters' names, each with the directory that it works in.
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let names = self.snapshotters.keys();
+        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    }
+
+    /// Removes what nobody refers to as of now; waits for a collection that is under way.
+    ///
+    /// # Errors
+    /// Where the database or the disk fails.
+    pub async fn collect(&self) -> Result<Removed> {
+        self.collector.lock().await.collect().await
+    }
+
+    /// Collects now and then, until the daemon ends: soon after it began, soon after something was
+    /// removed, and after many other changes. It takes a fiftieth of the time at most.
+    pub async fn keep_tidy(&self) {
+        let mut untidy = self.database.untidy();
+        let mut news = self.database.newest_event();
+        tokio::time::sleep(COLLECTOR_START).await;
+        loop {
+            let start = Instant::now();
+            untidy.mark_unchanged();
+            let seen = *news.borrow_and_update();
+            // What a full disk prevents is tried again.
+            for done in [self.collect().await.map(|_| ()), self.log.trim().await] {
+                if let Err(error) = done {
+                    eprintln!("knarrd: garbage collection: {error}");
+                }
+            }
+            tokio::time::sleep(start.elapsed() * COLLECTOR_PAUSE).await;
+            tokio::select! {
+                _ = untidy.changed() => {}
+                _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => {}
+                () = self.ended() => return,
+            }
+        }
+    }
+
+    /// Ends what would go on for ever: followers of events.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Tells when [`Manager::end`] was called.
+    pub async fn ended(&self) {
+        // The sender is here: this does not fail.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+}
+
+/// Makes directories that others may pass through and not look into.
+///
+/// # Errors
+/// Where the disk fails.
+pub fn make_dirs(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(|error| Error::io(dir.display(), &error))
+}
+
+/// What is in the file, or a new name that is in it from now on.
+fn uuid(path: &Path) -> Result<String> {
+    let broken = |error| Error::io(path.display(), &error);
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim().len() == 36 => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(broken(error)),
+        _ => {}
+    }
+    let uuid = new_uuid()?;
+    let new = path.with_extension("new");
+    fs::write(&new, &uuid).map_err(broken)?;
+    fs::rename(&new, path).map_err(broken)?;
+    Ok(uuid)
+}
+
+/// A random UUID. RFC 9562, version 4.
+fn new_uuid() -> Result<String> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn its_name_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Manager::open(&dir.path().join("root"), &dir.path().join("state")).unwrap();
+        let first = open().uuid().to_owned();
+        assert_eq!(first.len(), 36);
+        assert_eq!(open().uuid(), first);
+    }
+}

@@ -1,0 +1,216 @@
+//! The log of what happened: written with each change, followed by subscribers.
+//!
+//! Whoever changes something calls [`tell`] within the change, so that an event is in the log if and
+//! only if the change is on the disk, and in the order of the changes. What shims and clients report
+//! gets a change of its own.
+
+use std::sync::Arc;
+
+use knarr_proto::any;
+use knarr_proto::prost::{Message, Name};
+use tokio::sync::watch;
+
+use super::database::{Database, Look, Write};
+use super::filter::{Fields, Filters};
+use super::name;
+use super::schema::{EVENTS, Event, Typed, decode};
+use crate::error::{Code, Error, Result};
+
+/// How many events are read at once.
+const BATCH: usize = 64;
+
+/// How many events are kept. Subscribers are seconds behind at most; the rest is for those who ask
+/// what happened before.
+const KEPT: u64 = 100_000;
+
+impl Fields for Event {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["namespace"] => Some(self.namespace.clone()),
+            ["topic"] => Some(self.topic.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Adds to the log that `event` happened, as a part of a change.
+pub(crate) fn tell<M: Message + Name>(write: &Write, namespace: &str, topic: &str, event: &M) {
+    let any = any::pack(event);
+    let (type_url, value) = (any.type_url, any.value);
+    write.tell(namespace, topic, Typed { type_url, value });
+}
+
+/// The log of one manager.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Database>);
+
+impl Log {
+    /// The log in a database.
+    #[must_use]
+    pub fn new(database: Arc<Database>) -> Self {
+        Self(database)
+    }
+
+    /// Adds an event that a client or a shim reports, at the time that it names.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a topic or namespace that is none, or without a time.
+    pub async fn add(&self, event: Event) -> Result<()> {
+        check_topic(&event.topic)
+            .map_err(|error| error.context(format!("envelope topic {:?}", event.topic)))?;
+        name::check(&event.namespace).map_err(|error| error.context("event envelope"))?;
+        if event.time == 0 {
+            return Err(Error::invalid("event envelope: the timestamp is missing"));
+        }
+        let job = move |write: &Write| {
+            write.tell_at(event.clone());
+            Ok(())
+        };
+        self.0.write(job).await
+    }
+
+    /// Follows the log from now on.
+    #[must_use]
+    pub fn follow(&self, filters: Filters) -> Follower {
+        let news = self.0.newest_event();
+        let after = *news.borrow();
+        Follower {
+            database: Arc::clone(&self.0),
+            filters,
+            news,
+            after,
+        }
+    }
+
+    /// Removes the oldest events where there are too many.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn trim(&self) -> Result<()> {
+        let first_kept = self.0.newest_event().borrow().saturating_sub(KEPT);
+        loop {
+            let job = move |write: &Write| {
+                let mut old = Vec::new();
+                write.rows(EVENTS, 0, |number, _| {
+                    let remove = number <= first_kept && old.len() < BATCH;
+                    if remove {
+                        old.push(number);
+                    }
+                    Ok(remove)
+                })?;
+                for number in &old {
+                    write.remove(EVENTS, *number)?;
+                }
+                Ok(old.len())
+            };
+            if self.0.write(job).await? < BATCH {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads a log on.
+#[derive(Debug)]
+pub struct Follower {
+    database: Arc<Database>,
+    filters: Filters,
+    news: watch::Receiver<u64>,
+    after: u64,
+}
+
+impl Follower {
+    /// The next events that the filters take, at least one; waits for it.
+    ///
+    /// # Errors
+    /// Where the database can't be read, or is closed.
+    pub async fn next(&mut self) -> Result<Vec<Event>> {
+        loop {
+            let after = self.after;
+            let newest = *self
+                .news
+                .wait_for(|newest| *newest > after)
+                .await
+                .map_err(|_| Error::new(Code::Unavailable, "the database is closed"))?;
+            let mut found = Vec::new();
+            let mut seen = 0;
+            self.database.read(|read| {
+                read.rows(EVENTS, after.saturating_add(1), |number, bytes| {
+                    if seen == BATCH {
+                        return Ok(false);
+                    }
+                    seen += 1;
+                    self.after = number;
+                    let event = decode(bytes, || format!("event {number}"))?;
+                    if self.filters.take(&event) {
+                        found.push(event);
+                    }
+                    Ok(true)
+                })
+            })?;
+            if seen == 0 {
+                // What was announced has been trimmed.
+                self.after = newest;
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// A topic is a path of names: `/tasks/exit`.
+fn check_topic(topic: &str) -> Result<()> {
+    let Some(names) = topic.strip_prefix('/') else {
+        return Err(Error::invalid("it must start with '/'"));
+    };
+    names.split('/').try_for_each(name::check)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::database::now;
+
+    fn event(topic: &str) -> Event {
+        Event {
+            time: now(),
+            namespace: "default".to_owned(),
+            topic: topic.to_owned(),
+            event: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn followers_see_what_they_asked_for_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::open(&dir.path().join("db")).unwrap());
+        let log = Log::new(database);
+        log.add(event("/a/before")).await.unwrap();
+        let mut follower = log.follow(Filters::parse(&["topic~=^/a/"]).unwrap());
+        for topic in ["/a/one", "/b/one", "/a/two"] {
+            log.add(event(topic)).await.unwrap();
+        }
+        let mut topics = Vec::new();
+        while topics.len() < 2 {
+            let next = follower.next().await.unwrap();
+            topics.extend(next.into_iter().map(|event| event.topic));
+        }
+        assert_eq!(topics, ["/a/one", "/a/two"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_event_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::new(Arc::new(Database::open(&dir.path().join("db")).unwrap()));
+        for topic in ["", "a", "/", "/a/", "//", "/a b"] {
+            let error = log.add(event(topic)).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{topic:?}: {error}");
+        }
+        let no_time = Event {
+            time: 0,
+            ..event("/a")
+        };
+        assert!(log.add(no_time).await.is_err());
+    }
+}
