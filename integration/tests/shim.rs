@@ -42,6 +42,7 @@ knarr_integration::both!(
     a_client_that_goes_away,
     wrong_requests,
     idle_memory,
+    execs_leave_nothing,
 );
 
 /// The shims of a container's group, as this process counts: by an argument of theirs.
@@ -180,6 +181,31 @@ fn wrong_requests(it: &Containerd) {
     events.wait("asked", "/tasks/exec-started");
 }
 
+/// A line of /proc/PID/smaps_rollup, in kilobytes.
+fn memory(pid: u32, name: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse().unwrap()
+}
+
+/// Neither memory nor descriptors.
+fn execs_leave_nothing(it: &Containerd) {
+    let box_ = it.detached(&[], "execs", "sleep 600");
+    let shim = shim_of(it, "execs");
+    let rounds = |count: usize| {
+        for _ in 0..count {
+            box_.exec(&[], "exit 3").exits(3);
+        }
+        let fds = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+        (memory(shim, "Private_Dirty:"), fds)
+    };
+    let (before, after) = (rounds(20), rounds(60));
+    assert!(after.0 <= before.0 + 4, "{before:?} {after:?}");
+    // A connection of the daemon may have come or gone.
+    assert!(after.1 <= before.1 + 1, "{before:?} {after:?}");
+}
+
 /// Twenty pods of one container that do nothing.
 fn idle_memory(it: &Containerd) {
     const IDS: [&str; 20] = [
@@ -189,13 +215,7 @@ fn idle_memory(it: &Containerd) {
     ];
     let pods = IDS.map(|id| it.detached(&[], id, "sleep 600"));
     let figure = |name: &str| {
-        let all = IDS.map(|id| {
-            let pid = shim_of(it, id);
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-            kilobytes.parse::<u64>().unwrap()
-        });
+        let all = IDS.map(|id| memory(shim_of(it, id), name));
         all.iter().sum::<u64>() / 20
     };
     let (pss, private) = (figure("Pss:"), figure("Private_Dirty:"));
