@@ -282,6 +282,19 @@ fn content_and_images_are_kept_as_containerd_keeps_them() {
     it.same(&["images", "ls"]).ok();
     it.same(&["images", "ls", "-q", "labels.k==v"]).ok();
     it.same(&["images", "inspect", IMAGE]).ok();
+    it.same(&["images", "check"]).ok();
+    it.same(&["content", "active"]).ok();
+    it.same(&["content", "prune", "references", "--dry"]).ok();
+    for daemon in ["knarrd", "containerd"] {
+        let to = it.pen.path(&format!("{daemon}.tar"));
+        let export = ["images", "export", "--local", to.to_str().unwrap(), IMAGE];
+        it.on(daemon, &export, None).ok();
+    }
+    let [ours, theirs] = ["knarrd.tar", "containerd.tar"].map(|tar| fs::read(it.pen.path(tar)));
+    assert!(
+        ours.unwrap() == theirs.unwrap(),
+        "the exported images differ"
+    );
     it.same(&["images", "rm", "--sync", IMAGE]).ok();
     let kept = it.same(&["content", "ls", "-q"]).ok();
     assert!(!kept.lines().is_empty(), "the other name keeps the blobs");
@@ -315,6 +328,7 @@ fn snapshots_are_kept_as_containerd_keeps_them() {
         same(&["ls"]).ok();
         same(&["tree"]).ok();
         same(&["info", "A"]).ok();
+        same(&["usage"]).ok();
         same(&["rm", "A"]).fails();
         for key in ["v", "c", "B", "A"] {
             same(&["rm", key]).ok();
