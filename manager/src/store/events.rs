@@ -1,6 +1,6 @@
 //! The log of what happened: written with each change, followed by subscribers.
 //!
-//! Whoever changes something calls [`tell`] within the change, so that an event is in the log if and
+//! Whoever changes something calls `tell` within the change, so that an event is in the log if and
 //! only if the change is on the disk, and in the order of the changes. What shims and clients report
 //! gets a change of its own.
 
