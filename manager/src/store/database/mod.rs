@@ -13,6 +13,8 @@
 //! Where the disk is full or fails, the job's caller is told and nothing of the job is kept; the
 //! database is opened anew, because what it holds in memory can't be trusted any longer.
 
+mod transaction;
+
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,15 +28,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 use redb::backends::FileBackend;
-use redb::{
-    Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableHandle, Value, WriteTransaction,
-};
+use redb::{Durability, Key, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value};
 use tokio::sync::{oneshot, watch};
 
+pub use transaction::{Look, Read, Write};
+
 use super::schema::{
-    BLOBS, Bytes, CHILDREN, CONTAINERS, EVENTS, Event, IMAGES, INGESTS, LEASE_RESOURCES, LEASES,
-    META, NAMESPACES, SANDBOXES, SNAPSHOTS, VERSION, decode,
+    BLOBS, CHILDREN, CONTAINERS, EVENTS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, META,
+    NAMESPACES, SANDBOXES, SNAPSHOTS, VERSION,
 };
 use crate::error::{Code, Error, Result};
 
@@ -467,250 +468,6 @@ fn fault(path: &Path, error: redb::Error) -> Error {
         ),
         redb::Error::Corrupted(what) => Error::new(Code::DataLoss, format!("{path}: {what}")),
         error => Error::internal(format!("{path}: {error}")),
-    }
-}
-
-fn lost(error: impl Into<redb::Error>) -> Error {
-    let error = error.into();
-    match error {
-        redb::Error::Io(error) => Error::io("the database", &error),
-        redb::Error::Corrupted(what) => Error::new(Code::DataLoss, format!("the database: {what}")),
-        error => Error::internal(format!("the database: {error}")),
-    }
-}
-
-/// Reading, from a commit or in the middle of a change.
-pub trait Look {
-    /// The bytes of one value, given to `look`.
-    ///
-    /// # Errors
-    /// Where the database can't be read.
-    fn bytes<K: Key + 'static, T>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-        look: impl FnOnce(&[u8]) -> Result<T>,
-    ) -> Result<Option<T>>;
-
-    /// Goes through the rows from `start` on, until `row` says stop.
-    ///
-    /// # Errors
-    /// Where the database can't be read, and those of `row`.
-    fn rows<K: Key + 'static, V: Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-        start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
-    ) -> Result<()>;
-
-    /// One value, `None` where there is none.
-    ///
-    /// # Errors
-    /// Where the database can't be read.
-    fn get<K: Key + 'static, T: Message + Default>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-    ) -> Result<Option<T>> {
-        let what = format!("a row of {table}");
-        self.bytes(table, key, |bytes| decode(bytes, || what))
-    }
-
-    /// The rows of one namespace in a table of (namespace, name), until `row` says stop.
-    ///
-    /// # Errors
-    /// Where the database can't be read, and those of `row`.
-    fn of_namespace<T: Message + Default>(
-        &self,
-        table: TableDefinition<'_, (&'static str, &'static str), Bytes>,
-        namespace: &str,
-        mut row: impl FnMut(&str, T) -> Result<bool>,
-    ) -> Result<()> {
-        self.rows(table, (namespace, ""), |(space, name), bytes| {
-            if space != namespace {
-                return Ok(false);
-            }
-            row(name, decode(bytes, || format!("{name} of {table}"))?)
-        })
-    }
-}
-
-fn walk<K: Key + 'static, V: Value + 'static>(
-    table: &impl ReadableTable<K, V>,
-    start: K::SelfType<'_>,
-    mut row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
-) -> Result<()> {
-    for entry in table.range::<K::SelfType<'_>>(start..).map_err(lost)? {
-        let (key, value) = entry.map_err(lost)?;
-        if !row(key.value(), value.value())? {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What was committed last, as of one moment.
-#[derive(Debug)]
-pub struct Read(ReadTransaction);
-
-impl Look for Read {
-    fn bytes<K: Key + 'static, T>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-        look: impl FnOnce(&[u8]) -> Result<T>,
-    ) -> Result<Option<T>> {
-        let table = self.0.open_table(table).map_err(lost)?;
-        let value = table.get(key).map_err(lost)?;
-        value.map(|value| look(value.value())).transpose()
-    }
-
-    fn rows<K: Key + 'static, V: Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-        start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
-    ) -> Result<()> {
-        walk(&self.0.open_table(table).map_err(lost)?, start, row)
-    }
-}
-
-impl Read {
-    fn last_event(&self) -> Result<u64> {
-        let table = self.0.open_table(EVENTS).map_err(lost)?;
-        let last = table.last().map_err(lost)?;
-        Ok(last.map_or(0, |(number, _)| number.value()))
-    }
-
-    /// At most `limit` events that came after number `after`, oldest first, each with its number.
-    ///
-    /// # Errors
-    /// Where the database can't be read.
-    pub fn events_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>> {
-        let mut events = Vec::new();
-        self.rows(EVENTS, after.saturating_add(1), |number, bytes| {
-            if events.len() == limit {
-                return Ok(false);
-            }
-            events.push((number, decode(bytes, || format!("event {number}"))?));
-            Ok(true)
-        })?;
-        Ok(events)
-    }
-}
-
-/// A change in the middle.
-#[allow(missing_debug_implementations, reason = "the transaction has none")]
-pub struct Write {
-    transaction: WriteTransaction,
-    events: RefCell<Vec<Event>>,
-    /// What was written, for a collection that is under way.
-    rows: RefCell<Vec<Row>>,
-    untidy: Cell<bool>,
-}
-
-impl Look for Write {
-    fn bytes<K: Key + 'static, T>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-        look: impl FnOnce(&[u8]) -> Result<T>,
-    ) -> Result<Option<T>> {
-        let table = self.transaction.open_table(table).map_err(lost)?;
-        let value = table.get(key).map_err(lost)?;
-        value.map(|value| look(value.value())).transpose()
-    }
-
-    fn rows<K: Key + 'static, V: Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-        start: K::SelfType<'_>,
-        row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
-    ) -> Result<()> {
-        walk(
-            &self.transaction.open_table(table).map_err(lost)?,
-            start,
-            row,
-        )
-    }
-}
-
-impl Write {
-    /// Stores a value, in place of one that was there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn put<K: Key + 'static>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-        value: &impl Message,
-    ) -> Result<()> {
-        self.rows.borrow_mut().push(Row::new(&table, &key));
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
-        let bytes = value.encode_to_vec();
-        table.insert(key, bytes.as_slice()).map_err(lost)?;
-        Ok(())
-    }
-
-    /// Removes a value. Whether it was there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn remove<K: Key + 'static>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: K::SelfType<'_>,
-    ) -> Result<bool> {
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
-        Ok(table.remove(key).map_err(lost)?.is_some())
-    }
-
-    /// Marks a row of a table without values. Whether it was marked already.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn mark<K: Key + 'static>(
-        &self,
-        table: TableDefinition<'_, K, ()>,
-        key: K::SelfType<'_>,
-    ) -> Result<bool> {
-        self.rows.borrow_mut().push(Row::new(&table, &key));
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
-        Ok(table.insert(key, ()).map_err(lost)?.is_some())
-    }
-
-    /// Removes a mark. Whether it was there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn unmark<K: Key + 'static>(
-        &self,
-        table: TableDefinition<'_, K, ()>,
-        key: K::SelfType<'_>,
-    ) -> Result<bool> {
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
-        Ok(table.remove(key).map_err(lost)?.is_some())
-    }
-
-    /// Notes that something may have lost the last that refers to it.
-    pub(crate) fn leaves_untidy(&self) {
-        self.untidy.set(true);
-    }
-
-    /// Adds to the log what happened. It is told when the change is on the disk.
-    pub fn tell(&self, namespace: &str, topic: &str, event: super::schema::Typed) {
-        self.tell_at(Event {
-            time: now(),
-            namespace: namespace.to_owned(),
-            topic: topic.to_owned(),
-            event: Some(event),
-        });
-    }
-
-    /// The same, for what happened at another time.
-    pub(crate) fn tell_at(&self, event: Event) {
-        self.events.borrow_mut().push(event);
     }
 }
 
