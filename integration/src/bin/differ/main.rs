@@ -265,7 +265,8 @@ fn saved(file: &Path) -> Results {
 
 /// Namespaces of our own for whatever a runtime might change on the host by mistake. The version 2 tree
 /// beside version 1 goes: crun refuses such hosts, and all runtimes are to see the same. /dev/null is
-/// covered by one below `dir`: crun gives it to users of containers.
+/// covered by one below `dir`: crun gives it to users of containers. What else a host has mounted below
+/// /sys (tracefs and the like) goes, too: a configuration that binds /sys shows it, or not.
 fn own_surroundings(dir: &Path) {
     use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
     nix::sched::unshare(
@@ -297,6 +298,13 @@ fn own_surroundings(dir: &Path) {
     let unified = "/sys/fs/cgroup/unified";
     if Path::new(unified).join("cgroup.procs").exists() {
         unmount(unified, UnmountFlags::DETACH).unwrap();
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+        if point.starts_with("/sys/") && !point.starts_with("/sys/fs/cgroup") {
+            // Gone with one that it was in.
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
     }
 }
 
