@@ -125,8 +125,15 @@ impl<T: Send, F: FnMut(&Write) -> Result<T> + Send> Job for Change<T, F> {
     }
 
     fn answer(self: Box<Self>, end: Result<()>) {
+        let Self {
+            change,
+            result,
+            reply,
+        } = *self;
+        // What the change holds is free when its caller goes on.
+        drop(change);
         // A caller that has gone away wants no answer.
-        let _ = self.reply.send(end.and(self.result));
+        let _ = reply.send(end.and(result));
     }
 }
 
