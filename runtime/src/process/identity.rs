@@ -203,7 +203,7 @@ fn set_umask(wanted: Option<u32>) {
         }
         None => {
             let inherited = umask(DAEMON_UMASK);
-            if !inherited.is_empty() {
+            if !inherited.is_empty() && inherited != DAEMON_UMASK {
                 umask(inherited);
             }
         }
