@@ -195,7 +195,7 @@ fn records_are_kept_as_containerd_keeps_them() {
     let config = it.pen.path("config.json");
     fs::write(&config, "{\"ociVersion\": \"1.2.0\"}").unwrap();
     let config = config.to_str().unwrap();
-    it.same(&[
+    let create = [
         "-n",
         "web",
         "containers",
@@ -203,18 +203,9 @@ fn records_are_kept_as_containerd_keeps_them() {
         "--config",
         config,
         "c1",
-    ])
-    .ok();
-    it.same(&[
-        "-n",
-        "web",
-        "containers",
-        "create",
-        "--config",
-        config,
-        "c1",
-    ])
-    .fails_with("already exists");
+    ];
+    it.same(&create).ok();
+    it.same(&create).fails_with("already exists");
     it.same(&[
         "-n",
         "web",

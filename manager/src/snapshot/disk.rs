@@ -83,10 +83,7 @@ pub(super) fn usage(path: &Path) -> Result<Usage> {
         }
     };
     count(&rustix::fs::fstat(&root).map_err(failed(path))?);
-    walk(root.as_fd(), path, 0, &mut |_, _, stat| {
-        count(stat);
-        Ok(())
-    })?;
+    walk(root.as_fd(), path, 0, &mut count)?;
     Ok(usage)
 }
 
@@ -104,12 +101,13 @@ fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, E
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
-/// Shows everything below a directory, a directory before what is in it.
-fn walk(
+/// Shows what is in a directory: names, with the whole path for messages, and attributes. `depth` is
+/// how many directories it is in.
+fn entries(
     dir: BorrowedFd<'_>,
     path: &Path,
     depth: usize,
-    see: &mut impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<()>,
+    mut see: impl FnMut(&CStr, &Path, &Stat) -> Result<()>,
 ) -> Result<()> {
     if depth > DEEPEST {
         return Err(Error::precondition(format!(
@@ -125,19 +123,22 @@ fn walk(
         }
         let inner = path.join(OsStr::from_bytes(name.to_bytes()));
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-        let stat = stat.map_err(failed(&inner))?;
-        see(dir, name, &stat)?;
-        if is_dir(&stat) {
-            let next = open_at(dir, name, OFlags::RDONLY | OFlags::DIRECTORY);
-            walk(
-                next.map_err(failed(&inner))?.as_fd(),
-                &inner,
-                depth + 1,
-                see,
-            )?;
-        }
+        see(name, &inner, &stat.map_err(failed(&inner))?)?;
     }
     Ok(())
+}
+
+/// Shows everything below a directory.
+fn walk(dir: BorrowedFd<'_>, path: &Path, depth: usize, see: &mut impl FnMut(&Stat)) -> Result<()> {
+    entries(dir, path, depth, |name, inner, stat| {
+        see(stat);
+        if !is_dir(stat) {
+            return Ok(());
+        }
+        let next = open_at(dir, name, OFlags::RDONLY | OFlags::DIRECTORY);
+        let next = next.map_err(failed(inner))?;
+        walk(next.as_fd(), inner, depth + 1, see)
+    })
 }
 
 /// Copies a tree to a place where nothing is: owners, modes, times, extended attributes, devices,
@@ -165,31 +166,14 @@ impl Copier {
         path: &Path,
         depth: usize,
     ) -> Result<()> {
-        if depth > DEEPEST {
-            return Err(Error::precondition(format!(
-                "{} has more than {DEEPEST} directories in each other",
-                path.display()
-            )));
-        }
-        for entry in Dir::read_from(source).map_err(failed(path))? {
-            let entry = entry.map_err(failed(path))?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
+        entries(source, path, depth, |name, inner, stat| {
+            if !is_dir(stat) {
+                return self.one(source, target, name, stat).map_err(failed(inner));
             }
-            let inner = path.join(OsStr::from_bytes(name.to_bytes()));
-            let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW);
-            let stat = stat.map_err(failed(&inner))?;
-            if is_dir(&stat) {
-                let (below, made) = enter(source, target, name).map_err(failed(&inner))?;
-                self.contents(below.as_fd(), made.as_fd(), &inner, depth + 1)?;
-                attributes(below.as_fd(), made.as_fd(), &stat).map_err(failed(&inner))?;
-            } else {
-                self.one(source, target, name, &stat)
-                    .map_err(failed(&inner))?;
-            }
-        }
-        Ok(())
+            let (below, made) = enter(source, target, name).map_err(failed(inner))?;
+            self.contents(below.as_fd(), made.as_fd(), inner, depth + 1)?;
+            attributes(below.as_fd(), made.as_fd(), stat).map_err(failed(inner))
+        })
     }
 
     fn one(

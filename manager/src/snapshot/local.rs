@@ -435,7 +435,7 @@ fn put(write: &Write, namespace: &str, driver: &str, key: &str, snapshot: &Snaps
 fn remove(write: &Write, namespace: &str, driver: &str, key: &str, parent: &str) -> Result<()> {
     write.remove(SNAPSHOTS, (namespace, driver, key))?;
     if !parent.is_empty() {
-        write.unmark(CHILDREN, (namespace, driver, parent, key))?;
+        write.remove(CHILDREN, (namespace, driver, parent, key))?;
     }
     Ok(())
 }

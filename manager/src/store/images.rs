@@ -135,13 +135,14 @@ impl Images {
                 if mask::apply(path, "labels", &mut image.labels, &labels)
                     || mask::apply(path, "annotations", annotations, &target.annotations)
                 {
-                } else if path == "target" {
-                    image.target = target.clone();
-                } else {
+                    continue;
+                }
+                if path != "target" {
                     return Err(Error::invalid(format!(
                         "cannot update {path:?} field on image {name:?}"
                     )));
                 }
+                image.target = target.clone();
             }
             if paths.is_empty() {
                 image.target = target.clone();

@@ -159,7 +159,7 @@ fn exists(look: &impl Look, namespace: &str, id: &str) -> Result<()> {
 /// Removes a lease with all that it keeps. Whether it was there.
 pub(super) fn remove(write: &Write, namespace: &str, id: &str) -> Result<bool> {
     for Resource { kind, id: what } in resources(write, namespace, id)? {
-        write.unmark(LEASE_RESOURCES, (namespace, id, &*kind, &*what))?;
+        write.remove(LEASE_RESOURCES, (namespace, id, &*kind, &*what))?;
     }
     write.leaves_untidy();
     write.remove(LEASES, (namespace, id))
@@ -225,7 +225,7 @@ pub(crate) fn release(
     id: &str,
 ) -> Result<()> {
     if let Some(lease) = lease {
-        write.unmark(LEASE_RESOURCES, (namespace, lease, kind, id))?;
+        write.remove(LEASE_RESOURCES, (namespace, lease, kind, id))?;
     }
     Ok(())
 }

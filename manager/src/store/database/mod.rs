@@ -16,6 +16,7 @@
 mod transaction;
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -148,10 +149,11 @@ impl Database {
         let newest = {
             let read = database
                 .begin_read()
-                .map_err(|error| fault(path, error.into()))?;
+                .map_err(|error| fault(path.display(), error.into()))?;
             Read(read).last_event()?
         };
-        let ids = AtomicU64::new(reserve_ids(&database).map_err(|error| fault(path, error))?);
+        let ids =
+            AtomicU64::new(reserve_ids(&database).map_err(|error| fault(path.display(), error))?);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             open: RwLock::new(Some(database)),
@@ -207,8 +209,8 @@ impl Database {
         answer.await.map_err(|_| closed())?
     }
 
-    /// Remembers from now on which rows are written, until the answer is dropped. `None` while that
-    /// is done already.
+    /// Remembers which rows are written by the changes that begin from now on, until the answer is
+    /// dropped. `None` while that is done already.
     pub(crate) fn note_writes(&self) -> Option<Notes> {
         let mut written = self.shared.written();
         if written.is_some() {
@@ -254,7 +256,9 @@ impl Notes {
     pub(crate) fn take(&self, write: &Write) -> Vec<Row> {
         let mut rows = self.0.written().replace(Vec::new()).unwrap_or_default();
         // The change may yet be undone, and its rows with it: to think of more is no harm.
-        rows.extend(write.rows.borrow().iter().cloned());
+        if let Some(now) = &write.rows {
+            rows.extend(now.borrow().iter().cloned());
+        }
         rows
     }
 }
@@ -274,7 +278,9 @@ impl Shared {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let database = open.as_ref().ok_or_else(|| self.not_open())?;
         let read = database.begin_read();
-        Ok(Read(read.map_err(|error| fault(&self.path, error.into()))?))
+        Ok(Read(read.map_err(|error| {
+            fault(self.path.display(), error.into())
+        })?))
     }
 
     fn not_open(&self) -> Error {
@@ -328,7 +334,7 @@ impl Shared {
                 // Readers of the moment hold on to the file; the next change waits for them.
                 *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
             }
-            fault(&self.path, error)
+            fault(self.path.display(), error)
         })
     }
 
@@ -342,7 +348,7 @@ impl Shared {
         let write = Write {
             transaction,
             events: RefCell::default(),
-            rows: RefCell::default(),
+            rows: self.written().is_some().then(RefCell::default),
             untidy: Cell::default(),
         };
         for job in &mut *batch {
@@ -351,7 +357,7 @@ impl Shared {
                 return Ok(false);
             }
         }
-        let (events, rows) = (write.events.into_inner(), write.rows.into_inner());
+        let events = write.events.into_inner();
         let untidy = write.untidy.get();
         let mut newest = *self.newest.borrow();
         if !events.is_empty() {
@@ -362,8 +368,8 @@ impl Shared {
             }
         }
         // Before anybody can see the rows: a collection must not miss one.
-        if let Some(written) = self.written().as_mut() {
-            written.extend(rows);
+        if let (Some(written), Some(rows)) = (self.written().as_mut(), write.rows) {
+            written.extend(rows.into_inner());
         }
         write.transaction.commit()?;
         if !events.is_empty() {
@@ -395,7 +401,7 @@ impl Shared {
 
 /// Opens or makes the file, brings its schema up to date, makes sure that all tables are there.
 fn open(path: &Path) -> Result<redb::Database> {
-    let fault = |error| fault(path, error);
+    let fault = |error| fault(path.display(), error);
     let file = FileBackend::new(file(path)?).map_err(|error| fault(error.into()))?;
     let database = redb::Database::builder()
         .set_cache_size(CACHE)
@@ -465,16 +471,15 @@ fn reserve_ids(database: &redb::Database) -> Result<u64, redb::Error> {
 }
 
 /// What a fault of the database means for a client.
-fn fault(path: &Path, error: redb::Error) -> Error {
-    let path = path.display();
+fn fault(of: impl Display, error: redb::Error) -> Error {
     match error {
-        redb::Error::Io(error) => Error::io(path, &error),
+        redb::Error::Io(error) => Error::io(of, &error),
         redb::Error::DatabaseAlreadyOpen => Error::new(
             Code::Unavailable,
-            format!("{path} is in use by another process: stop that one first"),
+            format!("{of} is in use by another process: stop that one first"),
         ),
-        redb::Error::Corrupted(what) => Error::new(Code::DataLoss, format!("{path}: {what}")),
-        error => Error::internal(format!("{path}: {error}")),
+        redb::Error::Corrupted(what) => Error::new(Code::DataLoss, format!("{of}: {what}")),
+        error => Error::internal(format!("{of}: {error}")),
     }
 }
 

@@ -6,16 +6,11 @@ use prost::Message;
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use super::super::schema::{Bytes, EVENTS, Event, Typed, decode};
-use super::{Row, now};
-use crate::error::{Code, Error, Result};
+use super::{Row, fault, now};
+use crate::error::{Error, Result};
 
 fn lost(error: impl Into<redb::Error>) -> Error {
-    let error = error.into();
-    match error {
-        redb::Error::Io(error) => Error::io("the database", &error),
-        redb::Error::Corrupted(what) => Error::new(Code::DataLoss, format!("the database: {what}")),
-        error => Error::internal(format!("the database: {error}")),
-    }
+    fault("the database", error.into())
 }
 
 /// Reading, from a commit or in the middle of a change.
@@ -74,6 +69,15 @@ pub trait Look {
     }
 }
 
+fn value<K: Key + 'static, T>(
+    table: &impl ReadableTable<K, Bytes>,
+    key: K::SelfType<'_>,
+    look: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<Option<T>> {
+    let value = table.get(key).map_err(lost)?;
+    value.map(|value| look(value.value())).transpose()
+}
+
 fn walk<K: Key + 'static, V: Value + 'static>(
     table: &impl ReadableTable<K, V>,
     start: K::SelfType<'_>,
@@ -99,9 +103,7 @@ impl Look for Read {
         key: K::SelfType<'_>,
         look: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        let table = self.0.open_table(table).map_err(lost)?;
-        let value = table.get(key).map_err(lost)?;
-        value.map(|value| look(value.value())).transpose()
+        value(&self.0.open_table(table).map_err(lost)?, key, look)
     }
 
     fn rows<K: Key + 'static, V: Value + 'static>(
@@ -143,8 +145,8 @@ impl Read {
 pub struct Write {
     pub(super) transaction: WriteTransaction,
     pub(super) events: RefCell<Vec<Event>>,
-    /// What was written, for a collection that is under way.
-    pub(super) rows: RefCell<Vec<Row>>,
+    /// What was written, where a collection was under way at the start.
+    pub(super) rows: Option<RefCell<Vec<Row>>>,
     pub(super) untidy: Cell<bool>,
 }
 
@@ -155,9 +157,11 @@ impl Look for Write {
         key: K::SelfType<'_>,
         look: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        let table = self.transaction.open_table(table).map_err(lost)?;
-        let value = table.get(key).map_err(lost)?;
-        value.map(|value| look(value.value())).transpose()
+        value(
+            &self.transaction.open_table(table).map_err(lost)?,
+            key,
+            look,
+        )
     }
 
     fn rows<K: Key + 'static, V: Value + 'static>(
@@ -185,20 +189,20 @@ impl Write {
         key: K::SelfType<'_>,
         value: &impl Message,
     ) -> Result<()> {
-        self.rows.borrow_mut().push(Row::new(&table, &key));
+        self.note(&table, &key);
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         let bytes = value.encode_to_vec();
         table.insert(key, bytes.as_slice()).map_err(lost)?;
         Ok(())
     }
 
-    /// Removes a value. Whether it was there.
+    /// Removes a value or a mark. Whether it was there.
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn remove<K: Key + 'static>(
+    pub fn remove<K: Key + 'static, V: Value + 'static>(
         &self,
-        table: TableDefinition<'_, K, Bytes>,
+        table: TableDefinition<'_, K, V>,
         key: K::SelfType<'_>,
     ) -> Result<bool> {
         let mut table = self.transaction.open_table(table).map_err(lost)?;
@@ -214,22 +218,19 @@ impl Write {
         table: TableDefinition<'_, K, ()>,
         key: K::SelfType<'_>,
     ) -> Result<bool> {
-        self.rows.borrow_mut().push(Row::new(&table, &key));
+        self.note(&table, &key);
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         Ok(table.insert(key, ()).map_err(lost)?.is_some())
     }
 
-    /// Removes a mark. Whether it was there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
-    pub fn unmark<K: Key + 'static>(
+    fn note<K: Key + 'static, V: Value + 'static>(
         &self,
-        table: TableDefinition<'_, K, ()>,
-        key: K::SelfType<'_>,
-    ) -> Result<bool> {
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
-        Ok(table.remove(key).map_err(lost)?.is_some())
+        table: &TableDefinition<'_, K, V>,
+        key: &K::SelfType<'_>,
+    ) {
+        if let Some(rows) = &self.rows {
+            rows.borrow_mut().push(Row::new(table, key));
+        }
     }
 
     /// Notes that something may have lost the last that refers to it.
