@@ -5,3 +5,4 @@ pub mod error;
 pub mod manager;
 pub mod snapshot;
 pub mod store;
+pub mod task;

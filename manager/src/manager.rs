@@ -19,6 +19,7 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::task::Tasks;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -45,7 +46,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -59,6 +60,8 @@ pub struct Manager {
     pub content: Content,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
     /// What happened.
     pub log: Log,
     database: Arc<Database>,
@@ -91,12 +94,17 @@ impl Manager {
             content.clone(),
             snapshotters.values().cloned().collect(),
         );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
+        );
         Ok(Self {
+            tasks: Tasks::new(state, containers.clone(), log.clone()),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
             database,
             content,
             root: root.to_owned(),

@@ -10,6 +10,7 @@ mod leases;
 mod missing;
 mod namespaces;
 mod snapshots;
+mod tasks;
 mod version;
 
 use std::collections::BTreeMap;
@@ -114,6 +115,7 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            Code::Unknown => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())
