@@ -126,9 +126,9 @@ impl Manager {
     }
 
     /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let names = self.snapshotters.keys();
-        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf, &Local)> {
+        let all = self.snapshotters.iter();
+        all.map(|(name, local)| (*name, self.root.join("snapshots").join(name), local))
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.
