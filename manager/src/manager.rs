@@ -19,6 +19,7 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::store::sandboxes::Sandboxes;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -55,6 +56,8 @@ pub struct Manager {
     pub images: Images,
     /// Containers.
     pub containers: Containers,
+    /// Sandboxes.
+    pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
     /// Leases.
@@ -95,6 +98,7 @@ impl Manager {
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers: Containers::new(Arc::clone(&database)),
+            sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
             log: Log::new(Arc::clone(&database)),
             database,
