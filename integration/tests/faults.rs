@@ -601,3 +601,21 @@ fn a_process_of_exec_is_closed_to_the_container_until_its_program_runs() {
     }
     assert!(process::alive(container.pid));
 }
+
+#[test]
+fn a_signal_ends_an_exec_whose_container_was_paused_meanwhile() {
+    runtime::use_faults();
+    let sb = Sandbox::new();
+    let container = sb.sleeper("c", |_| {});
+    // Its process is in the cgroup by now, and has done nothing yet.
+    let (exec, child) = stopped(&sb, "exec.attach");
+    sb.rt(&["pause", "c"]).ok();
+    process::kill(exec.pid(), 18);
+    process::kill(exec.pid(), 2);
+    let out = exec.wait_at_most(Duration::from_secs(20));
+    sb.rt(&["resume", "c"]).ok();
+    assert_eq!(out.expect("it waits for the frozen process").code, 130);
+    let ended = process::eventually(Duration::from_secs(20), || !process::alive(child));
+    assert!(ended, "the process of exec is left");
+    assert!(process::alive(container.pid));
+}
