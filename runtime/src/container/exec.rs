@@ -48,7 +48,7 @@ impl Container {
         } else {
             Some(Signals::block().context(|| "signalfd()")?)
         };
-        let (pidfd, child) = self.spawn(options)?;
+        let (pidfd, child) = self.spawn(options, signals.as_ref())?;
         let code = match &signals {
             Some(signals) => wait_in_foreground(pidfd.as_fd(), signals, child.console.as_ref())?,
             None => 0,
@@ -67,10 +67,14 @@ impl Container {
     /// # Errors
     /// As [`Container::exec`].
     pub fn exec_child(&self, options: &ExecOptions<'_>) -> Result<Child> {
-        self.spawn(options).map(|(_, child)| child)
+        self.spawn(options, None).map(|(_, child)| child)
     }
 
-    fn spawn(&self, options: &ExecOptions<'_>) -> Result<(OwnedFd, Child)> {
+    fn spawn(
+        &self,
+        options: &ExecOptions<'_>,
+        signals: Option<&Signals>,
+    ) -> Result<(OwnedFd, Child)> {
         protect::require()?;
         proc::require_one_thread()?;
         let (store, record) = self.open()?;
@@ -139,6 +143,7 @@ impl Container {
             procfs,
             root: open_root(record.pid)?,
             options,
+            signals,
             host: &host,
             warnings: findings.iter().map(ToString::to_string).collect(),
             in_user_namespace: false,
@@ -211,6 +216,8 @@ struct Exec<'a> {
     procfs: ProcFs,
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
+    /// Those that are blocked meanwhile.
+    signals: Option<&'a Signals>,
     host: &'a Host,
     warnings: Vec<String>,
     /// Whether this is the process that a helper made in the user namespace.
@@ -323,6 +330,10 @@ impl Exec<'_> {
         let mut kept = None;
         let mut executing = false;
         loop {
+            if let (Some(signals), false) = (self.signals, executing) {
+                // A container that is paused now never answers, and a signal must end that.
+                channel.wait_beside(signals)?;
+            }
             match channel.receive()? {
                 Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Console(master)) => {
