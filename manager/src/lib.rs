@@ -3,6 +3,7 @@
 pub mod api;
 pub mod error;
 pub mod manager;
+pub mod registry;
 pub mod snapshot;
 pub mod store;
 pub mod task;

@@ -19,6 +19,7 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::store::sandboxes::Sandboxes;
 use crate::task::Tasks;
 
 /// When the collector begins after the daemon has.
@@ -56,6 +57,8 @@ pub struct Manager {
     pub images: Images,
     /// Containers.
     pub containers: Containers,
+    /// Sandboxes.
+    pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
     /// Leases.
@@ -103,6 +106,7 @@ impl Manager {
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers,
+            sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
             log,
             database,
@@ -134,9 +138,9 @@ impl Manager {
     }
 
     /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let names = self.snapshotters.keys();
-        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf, &Local)> {
+        let all = self.snapshotters.iter();
+        all.map(|(name, local)| (*name, self.root.join("snapshots").join(name), local))
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.

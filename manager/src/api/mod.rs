@@ -9,6 +9,7 @@ mod introspection;
 mod leases;
 mod missing;
 mod namespaces;
+mod sandboxes;
 mod snapshots;
 mod tasks;
 mod version;
