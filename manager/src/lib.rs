@@ -6,3 +6,4 @@ pub mod manager;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
+pub mod task;

@@ -20,6 +20,7 @@ use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
 use crate::store::sandboxes::Sandboxes;
+use crate::task::Tasks;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -62,6 +63,8 @@ pub struct Manager {
     pub content: Content,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
     /// What happened.
     pub log: Log,
     database: Arc<Database>,
@@ -94,13 +97,18 @@ impl Manager {
             content.clone(),
             snapshotters.values().cloned().collect(),
         );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
+        );
         Ok(Self {
+            tasks: Tasks::new(state, containers.clone(), log.clone()),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
             database,
             content,
             root: root.to_owned(),

@@ -2,7 +2,7 @@
 
 use knarr_proto::services::{
     diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
-    tasks::v1 as tasks, transfer::v1 as transfer,
+    transfer::v1 as transfer,
 };
 use prost_types::Any;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -29,26 +29,6 @@ macro_rules! missing {
         )*}
     };
 }
-
-missing!(tasks::tasks_server::Tasks, "tasks.Tasks":
-    create(tasks::CreateTaskRequest) -> tasks::CreateTaskResponse;
-    start(tasks::StartRequest) -> tasks::StartResponse;
-    delete(tasks::DeleteTaskRequest) -> tasks::DeleteResponse;
-    delete_process(tasks::DeleteProcessRequest) -> tasks::DeleteResponse;
-    get(tasks::GetRequest) -> tasks::GetResponse;
-    list(tasks::ListTasksRequest) -> tasks::ListTasksResponse;
-    kill(tasks::KillRequest) -> ();
-    exec(tasks::ExecProcessRequest) -> ();
-    resize_pty(tasks::ResizePtyRequest) -> ();
-    close_io(tasks::CloseIoRequest) -> ();
-    pause(tasks::PauseTaskRequest) -> ();
-    resume(tasks::ResumeTaskRequest) -> ();
-    list_pids(tasks::ListPidsRequest) -> tasks::ListPidsResponse;
-    checkpoint(tasks::CheckpointTaskRequest) -> tasks::CheckpointTaskResponse;
-    update(tasks::UpdateTaskRequest) -> ();
-    metrics(tasks::MetricsRequest) -> tasks::MetricsResponse;
-    wait(tasks::WaitRequest) -> tasks::WaitResponse;
-);
 
 missing!(diff::diff_server::Diff, "diff.Diff":
     apply(diff::ApplyRequest) -> diff::ApplyResponse;

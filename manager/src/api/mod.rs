@@ -11,6 +11,7 @@ mod missing;
 mod namespaces;
 mod sandboxes;
 mod snapshots;
+mod tasks;
 mod version;
 
 use std::collections::BTreeMap;
@@ -115,6 +116,7 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            Code::Unknown => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())
