@@ -1,11 +1,9 @@
 //! Services that clients know and this daemon does not offer yet.
 
 use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
-    tasks::v1 as tasks, transfer::v1 as transfer,
+    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, tasks::v1 as tasks,
 };
-use prost_types::Any;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Request, Response, Status, async_trait};
 
 use super::{Answers, Api};
 use crate::error::{Code, Error};
@@ -55,10 +53,6 @@ missing!(diff::diff_server::Diff, "diff.Diff":
     diff(diff::DiffRequest) -> diff::DiffResponse;
 );
 
-missing!(transfer::transfer_server::Transfer, "transfer.Transfer":
-    transfer(transfer::TransferRequest) -> ();
-);
-
 missing!(sandbox::store_server::Store, "sandbox.Store":
     create(sandbox::StoreCreateRequest) -> sandbox::StoreCreateResponse;
     update(sandbox::StoreUpdateRequest) -> sandbox::StoreUpdateResponse;
@@ -78,18 +72,6 @@ missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     metrics(sandbox::ControllerMetricsRequest) -> sandbox::ControllerMetricsResponse;
     update(sandbox::ControllerUpdateRequest) -> sandbox::ControllerUpdateResponse;
 );
-
-#[async_trait]
-impl streaming::streaming_server::Streaming for Api {
-    type StreamStream = Answers<Any>;
-
-    async fn stream(
-        &self,
-        _: Request<Streaming<Any>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        Err(missing("streaming.Streaming", "stream"))
-    }
-}
 
 #[async_trait]
 impl mounts::mounts_server::Mounts for Api {
