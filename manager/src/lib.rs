@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod error;
+pub mod image;
 pub mod manager;
 pub mod registry;
 pub mod snapshot;

@@ -216,7 +216,10 @@ fn uuid(path: &Path) -> Result<String> {
 }
 
 /// A random UUID. RFC 9562, version 4.
-fn new_uuid() -> Result<String> {
+///
+/// # Errors
+/// Where the kernel's file can't be read.
+pub fn new_uuid() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     Ok(text.trim().to_owned())
