@@ -3,5 +3,6 @@
 pub mod api;
 pub mod error;
 pub mod manager;
+pub mod mount;
 pub mod snapshot;
 pub mod store;

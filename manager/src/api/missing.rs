@@ -1,8 +1,8 @@
 //! Services that clients know and this daemon does not offer yet.
 
 use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
-    tasks::v1 as tasks, transfer::v1 as transfer,
+    diff::v1 as diff, sandbox::v1 as sandbox, streaming::v1 as streaming, tasks::v1 as tasks,
+    transfer::v1 as transfer,
 };
 use prost_types::Any;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -80,45 +80,5 @@ impl streaming::streaming_server::Streaming for Api {
         _: Request<Streaming<Any>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         Err(missing("streaming.Streaming", "stream"))
-    }
-}
-
-#[async_trait]
-impl mounts::mounts_server::Mounts for Api {
-    async fn activate(
-        &self,
-        _: Request<mounts::ActivateRequest>,
-    ) -> Result<Response<mounts::ActivateResponse>, Status> {
-        Err(missing("mounts.Mounts", "activate"))
-    }
-
-    async fn deactivate(
-        &self,
-        _: Request<mounts::DeactivateRequest>,
-    ) -> Result<Response<()>, Status> {
-        Err(missing("mounts.Mounts", "deactivate"))
-    }
-
-    async fn info(
-        &self,
-        _: Request<mounts::InfoRequest>,
-    ) -> Result<Response<mounts::InfoResponse>, Status> {
-        Err(missing("mounts.Mounts", "info"))
-    }
-
-    async fn update(
-        &self,
-        _: Request<mounts::UpdateRequest>,
-    ) -> Result<Response<mounts::UpdateResponse>, Status> {
-        Err(missing("mounts.Mounts", "update"))
-    }
-
-    type ListStream = Answers<mounts::ListMessage>;
-
-    async fn list(
-        &self,
-        _: Request<mounts::ListRequest>,
-    ) -> Result<Response<Self::ListStream>, Status> {
-        Err(missing("mounts.Mounts", "list"))
     }
 }
