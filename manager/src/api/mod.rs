@@ -8,6 +8,7 @@ mod images;
 mod introspection;
 mod leases;
 mod missing;
+mod mounts;
 mod namespaces;
 mod pipe;
 mod sandboxes;
