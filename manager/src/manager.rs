@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::mount::Mounts;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -48,6 +49,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
 /// STATE/                        what need not survive a restart of the machine: bundles of tasks
+/// STATE/mounts/                 what is mounted for clients
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -61,6 +63,8 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// What is mounted for clients.
+    pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
     /// Running containers.
@@ -86,6 +90,7 @@ impl Manager {
         }
         let database = Arc::new(Database::open(&root.join("metadata.db"))?);
         let content = Content::open(&root.join("content"), Arc::clone(&database))?;
+        let mounts = Mounts::open(&state.join("mounts"), Arc::clone(&database))?;
         let mut snapshotters = BTreeMap::new();
         for (name, open) in SNAPSHOTTERS {
             let dir = root.join("snapshots").join(name);
@@ -96,6 +101,7 @@ impl Manager {
             Arc::clone(&database),
             content.clone(),
             snapshotters.values().cloned().collect(),
+            mounts.clone(),
         );
         let (containers, log) = (
             Containers::new(Arc::clone(&database)),
@@ -111,6 +117,7 @@ impl Manager {
             log,
             database,
             content,
+            mounts,
             root: root.to_owned(),
             uuid: uuid(&root.join("uuid"))?,
             snapshotters,
@@ -154,6 +161,9 @@ impl Manager {
     /// Collects now and then, until the daemon ends: soon after it began, soon after something was
     /// removed, and after many other changes. It takes a fiftieth of the time at most.
     pub async fn keep_tidy(&self) {
+        if let Err(error) = self.mounts.recover().await {
+            eprintln!("knarrd: mounts of an earlier start: {error}");
+        }
         let mut untidy = self.database.untidy();
         let mut news = self.database.newest_event();
         tokio::time::sleep(COLLECTOR_START).await;
@@ -216,7 +226,10 @@ fn uuid(path: &Path) -> Result<String> {
 }
 
 /// A random UUID. RFC 9562, version 4.
-fn new_uuid() -> Result<String> {
+///
+/// # Errors
+/// Where the kernel's file can't be read.
+pub fn new_uuid() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     Ok(text.trim().to_owned())

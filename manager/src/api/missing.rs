@@ -1,13 +1,9 @@
 //! Services that clients know and this daemon does not offer yet.
 
-use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
-    transfer::v1 as transfer,
-};
-use prost_types::Any;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use knarr_proto::services::{diff::v1 as diff, sandbox::v1 as sandbox};
+use tonic::{Request, Response, Status, async_trait};
 
-use super::{Answers, Api};
+use super::Api;
 use crate::error::{Code, Error};
 
 /// What every method here answers.
@@ -35,10 +31,6 @@ missing!(diff::diff_server::Diff, "diff.Diff":
     diff(diff::DiffRequest) -> diff::DiffResponse;
 );
 
-missing!(transfer::transfer_server::Transfer, "transfer.Transfer":
-    transfer(transfer::TransferRequest) -> ();
-);
-
 missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     create(sandbox::ControllerCreateRequest) -> sandbox::ControllerCreateResponse;
     start(sandbox::ControllerStartRequest) -> sandbox::ControllerStartResponse;
@@ -50,55 +42,3 @@ missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     metrics(sandbox::ControllerMetricsRequest) -> sandbox::ControllerMetricsResponse;
     update(sandbox::ControllerUpdateRequest) -> sandbox::ControllerUpdateResponse;
 );
-
-#[async_trait]
-impl streaming::streaming_server::Streaming for Api {
-    type StreamStream = Answers<Any>;
-
-    async fn stream(
-        &self,
-        _: Request<Streaming<Any>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        Err(missing("streaming.Streaming", "stream"))
-    }
-}
-
-#[async_trait]
-impl mounts::mounts_server::Mounts for Api {
-    async fn activate(
-        &self,
-        _: Request<mounts::ActivateRequest>,
-    ) -> Result<Response<mounts::ActivateResponse>, Status> {
-        Err(missing("mounts.Mounts", "activate"))
-    }
-
-    async fn deactivate(
-        &self,
-        _: Request<mounts::DeactivateRequest>,
-    ) -> Result<Response<()>, Status> {
-        Err(missing("mounts.Mounts", "deactivate"))
-    }
-
-    async fn info(
-        &self,
-        _: Request<mounts::InfoRequest>,
-    ) -> Result<Response<mounts::InfoResponse>, Status> {
-        Err(missing("mounts.Mounts", "info"))
-    }
-
-    async fn update(
-        &self,
-        _: Request<mounts::UpdateRequest>,
-    ) -> Result<Response<mounts::UpdateResponse>, Status> {
-        Err(missing("mounts.Mounts", "update"))
-    }
-
-    type ListStream = Answers<mounts::ListMessage>;
-
-    async fn list(
-        &self,
-        _: Request<mounts::ListRequest>,
-    ) -> Result<Response<Self::ListStream>, Status> {
-        Err(missing("mounts.Mounts", "list"))
-    }
-}
