@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use knarr_proto::any;
 use knarr_proto::containerd::runc::v1::CheckpointOptions;
@@ -30,6 +31,9 @@ const IMAGES: &str = "application/vnd.containerd.container.criu.checkpoint.criu.
 
 /// The type of the specification.
 const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
+
+/// Tells checkpoints from each other.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// What a client wants to have written of a task.
 #[derive(Debug)]
@@ -97,7 +101,12 @@ impl Tasks {
             _ => CheckpointOptions::default(),
         };
         let scratch = match own.image_path.as_str() {
-            "" => Some(Scratch::new(task.bundle.path.join("checkpoint"))?),
+            "" => {
+                // Others may be at it as well.
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let name = format!("checkpoint-{number}");
+                Some(Scratch::new(task.bundle.path.join(name))?)
+            }
             _ => None,
         };
         let path = scratch.as_ref().map_or(own.image_path, Scratch::path);
@@ -171,7 +180,9 @@ fn pack(mut writer: Writer, from: &Path) -> Result<Writer> {
     archive.append_dir_all("", from).map_err(broken)?;
     let mut sink = archive.into_inner().map_err(broken)?;
     sink.flush().map_err(broken)?;
-    let sink = sink.into_inner().map_err(|error| broken(error.into_error()))?;
+    let sink = sink
+        .into_inner()
+        .map_err(|error| broken(error.into_error()))?;
     Ok(sink.0)
 }
 
@@ -187,7 +198,9 @@ pub(super) async fn unpack(
 ) -> Result<Scratch> {
     if checkpoint.media_type != IMAGES {
         let kind = &checkpoint.media_type;
-        return Err(Error::invalid(format!("unsupported checkpoint type {kind:?}")));
+        return Err(Error::invalid(format!(
+            "unsupported checkpoint type {kind:?}"
+        )));
     }
     let digest: Digest = checkpoint.digest.parse()?;
     let blob = content.read(namespace, &digest)?;

@@ -120,7 +120,8 @@ impl Tasks {
                 self.tell_end(bundle, notes, exit).await;
             }
         }
-        if !self.let_go(&key, shim).await
+        if !bundle.is_shared()
+            && !self.let_go(&key, shim).await
             && let Some(program) = bundle.program()
         {
             let _ = self.0.shims.clean_up(bundle, &program).await;
@@ -157,6 +158,7 @@ impl Tasks {
     /// Takes back what was done for a task that could not be made.
     pub(super) async fn undo(&self, key: &Key, bundle: &Bundle, program: &Path) {
         let ended = match bundle.bootstrap() {
+            _ if bundle.is_shared() => true,
             Some(at) => match self.0.shims.connect(at).await {
                 Ok(shim) => self.let_go(key, &shim).await,
                 Err(_) => false,
@@ -207,6 +209,7 @@ impl Tasks {
             exited_at: None,
         });
         self.tell_end(bundle, notes, exit_of(answer, pid)).await;
+        self.0.shims.remove_socket(bundle);
         remove(bundle);
     }
 
