@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod error;
+pub mod layer;
 pub mod manager;
 pub mod snapshot;
 pub mod store;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -57,6 +58,8 @@ pub struct Manager {
     pub containers: Containers,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
     /// Leases.
     pub leases: Leases,
     /// What happened.
@@ -95,6 +98,7 @@ impl Manager {
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers: Containers::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log: Log::new(Arc::clone(&database)),
             database,
