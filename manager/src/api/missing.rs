@@ -1,7 +1,7 @@
 //! Services that clients know and this daemon does not offer yet.
 
 use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
+    mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
     tasks::v1 as tasks, transfer::v1 as transfer,
 };
 use prost_types::Any;
@@ -48,11 +48,6 @@ missing!(tasks::tasks_server::Tasks, "tasks.Tasks":
     update(tasks::UpdateTaskRequest) -> ();
     metrics(tasks::MetricsRequest) -> tasks::MetricsResponse;
     wait(tasks::WaitRequest) -> tasks::WaitResponse;
-);
-
-missing!(diff::diff_server::Diff, "diff.Diff":
-    apply(diff::ApplyRequest) -> diff::ApplyResponse;
-    diff(diff::DiffRequest) -> diff::DiffResponse;
 );
 
 missing!(transfer::transfer_server::Transfer, "transfer.Transfer":
