@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
@@ -63,6 +64,8 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -113,6 +116,7 @@ impl Manager {
             images: Images::new(Arc::clone(&database)),
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log,
             database,

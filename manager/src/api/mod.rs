@@ -3,6 +3,7 @@
 
 mod containers;
 mod content;
+mod diff;
 mod events;
 mod images;
 mod introspection;
