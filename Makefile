@@ -120,7 +120,7 @@ callers: build-needs peers knarr shim knarrd-debug
 
 bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
-	$(CARGO) build --locked --release -p knarr-integration --bin bench
+	$(CARGO) build --locked --release -p knarr-integration --bin bench --bin launch
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
 vm-bench: build-needs vm-needs

@@ -4,5 +4,6 @@ pub mod api;
 pub mod error;
 pub mod image;
 pub mod manager;
+pub mod registry;
 pub mod snapshot;
 pub mod store;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -19,6 +20,7 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::store::sandboxes::Sandboxes;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -55,12 +57,16 @@ pub struct Manager {
     pub images: Images,
     /// Containers.
     pub containers: Containers,
+    /// Sandboxes.
+    pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
     /// Leases.
     pub leases: Leases,
     /// What happened.
     pub log: Log,
+    /// Connections to registries.
+    pub registry: Registry,
     database: Arc<Database>,
     root: PathBuf,
     uuid: String,
@@ -95,8 +101,10 @@ impl Manager {
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers: Containers::new(Arc::clone(&database)),
+            sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
             log: Log::new(Arc::clone(&database)),
+            registry: Registry::default(),
             database,
             content,
             root: root.to_owned(),
@@ -126,9 +134,9 @@ impl Manager {
     }
 
     /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let names = self.snapshotters.keys();
-        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf, &Local)> {
+        let all = self.snapshotters.iter();
+        all.map(|(name, local)| (*name, self.root.join("snapshots").join(name), local))
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.

@@ -10,7 +10,7 @@
 //! | `cleanup.rs` | `delete`: removes what a shim that died has left |
 //! | `info.rs` | `-info` |
 //! | `server.rs` | the loop: connections, signals, descriptors |
-//! | `service.rs` | the task service |
+//! | `service.rs` | the task service; below it the sandbox service and the life of processes |
 //! | `task.rs` | containers and their processes as the shim remembers them |
 //! | `stdio.rs` | standard streams of processes |
 //! | `pump.rs` | copying between two descriptors |

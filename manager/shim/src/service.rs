@@ -1,6 +1,7 @@
 //! The task service: every call's meaning.
 
 mod processes;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +20,7 @@ use knarr_proto::containerd::task::v2::{
 };
 use knarr_proto::containerd::v1::types::{ProcessInfo, Status as Stage};
 use knarr_proto::events as told;
+use knarr_proto::prost::bytes::Bytes;
 use knarr_proto::ttrpc::{Call, Code, Reply, Status, services};
 use knarr_runtime::container::{CgroupDriver, Child, Container, CreateOptions};
 use knarr_runtime::error::{Error, Kind};
@@ -33,6 +35,7 @@ use crate::pump::{Flow, Pump};
 use crate::stdio::{self, Paths, Streams};
 use crate::task::{self, Process, Task, Waiter};
 use crate::{metrics, rootfs};
+use sandbox::Sandbox;
 
 type Answer<T> = Result<Reply<T>, Status>;
 
@@ -49,11 +52,12 @@ pub struct Shim {
     /// The client whose call is served.
     pub client: u32,
     /// Answers to earlier calls, to be sent.
-    pub answers: Vec<(Waiter, WaitResponse)>,
+    pub answers: Vec<(Waiter, Result<Bytes, Status>)>,
     /// Whether the shim shall end when all is sent.
     pub ending: bool,
     namespace: String,
     tasks: BTreeMap<String, Task>,
+    sandbox: Option<Sandbox>,
     pumps: BTreeMap<u32, Pump>,
     /// The number of the next token.
     next: u32,
@@ -97,12 +101,7 @@ impl services::Task for Shim {
             let message = "restoring a checkpoint is not implemented";
             return Err(Status::new(Code::Unimplemented, message));
         }
-        let bundle = PathBuf::from(&request.bundle);
-        let root = bundle.join("rootfs");
-        rootfs::mount_all(&request.rootfs, &root).map_err(|error| refused("create", error))?;
-        let task = self.make(&request, bundle).inspect_err(|_| {
-            let _ = rootfs::unmount(&root);
-        })?;
+        let task = self.mount_and_make(&request, PathBuf::from(&request.bundle))?;
         let pid = task.init.pid();
         self.tasks.insert(id.clone(), task);
         let event = told::TaskCreate {
@@ -153,16 +152,8 @@ impl services::Task for Shim {
         if exec_id.is_empty() {
             // One that was created and not started is ended by this.
             let force = process.is_alive();
-            let warnings = match task.container.delete(force) {
-                Err(error) if error.kind() == Kind::NotFound => Vec::new(),
-                deleted => deleted.map_err(|error| refused("delete", error))?,
-            };
-            for warning in warnings {
-                eprintln!("warning: {warning}");
-            }
-            rootfs::unmount(&task.bundle.join("rootfs"))
+            self.destroy(&id, force)
                 .map_err(|error| refused("delete", error))?;
-            self.reap();
         }
         let Some(process) = self.forget(&id, &exec_id) else {
             return Err(unknown(&id, &exec_id));
@@ -384,7 +375,7 @@ impl services::Task for Shim {
 
     fn shutdown(&mut self, _: &Call, request: ShutdownRequest) -> Answer<()> {
         // Others of the pod may be there still.
-        self.ending = request.now || self.tasks.is_empty();
+        self.ending = request.now || (self.tasks.is_empty() && self.sandbox.is_none());
         Ok(().into())
     }
 }

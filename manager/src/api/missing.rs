@@ -53,14 +53,6 @@ missing!(diff::diff_server::Diff, "diff.Diff":
     diff(diff::DiffRequest) -> diff::DiffResponse;
 );
 
-missing!(sandbox::store_server::Store, "sandbox.Store":
-    create(sandbox::StoreCreateRequest) -> sandbox::StoreCreateResponse;
-    update(sandbox::StoreUpdateRequest) -> sandbox::StoreUpdateResponse;
-    delete(sandbox::StoreDeleteRequest) -> sandbox::StoreDeleteResponse;
-    list(sandbox::StoreListRequest) -> sandbox::StoreListResponse;
-    get(sandbox::StoreGetRequest) -> sandbox::StoreGetResponse;
-);
-
 missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     create(sandbox::ControllerCreateRequest) -> sandbox::ControllerCreateResponse;
     start(sandbox::ControllerStartRequest) -> sandbox::ControllerStartResponse;

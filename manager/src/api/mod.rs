@@ -3,6 +3,7 @@
 
 mod containers;
 mod content;
+mod credentials;
 mod events;
 mod images;
 mod introspection;
@@ -10,6 +11,7 @@ mod leases;
 mod missing;
 mod namespaces;
 mod pipe;
+mod sandboxes;
 mod snapshots;
 mod streaming;
 mod transfer;

@@ -1,5 +1,8 @@
 //! Processes: how they begin, what becomes of their streams, and how their ends are told.
 
+use std::time::Instant;
+
+use knarr_proto::prost::Message;
 use knarr_runtime::container::ExecOptions;
 use knarr_runtime::spec::config::Process as Spec;
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -31,6 +34,7 @@ impl Shim {
             ending: false,
             namespace: namespace.to_owned(),
             tasks: BTreeMap::new(),
+            sandbox: None,
             pumps: BTreeMap::new(),
             next: 0,
             own,
@@ -41,12 +45,21 @@ impl Shim {
         self.tasks.get_mut(id).ok_or_else(|| unknown(id, ""))
     }
 
-    /// Makes a container whose process waits to be started.
-    pub(super) fn make(
+    /// Mounts the root and makes a container in it.
+    pub(super) fn mount_and_make(
         &mut self,
         request: &CreateTaskRequest,
         bundle: PathBuf,
     ) -> Result<Task, Status> {
+        let root = bundle.join("rootfs");
+        rootfs::mount_all(&request.rootfs, &root).map_err(|error| refused("create", error))?;
+        self.make(request, bundle).inspect_err(|_| {
+            let _ = rootfs::unmount(&root);
+        })
+    }
+
+    /// Makes a container whose process waits to be started.
+    fn make(&mut self, request: &CreateTaskRequest, bundle: PathBuf) -> Result<Task, Status> {
         let options = options(request)?;
         let base = match options.root.as_str() {
             "" => task::DEFAULT_ROOT,
@@ -324,24 +337,75 @@ impl Shim {
             self.run_pump(number);
         }
         let exited_at = Some(exit.at.into());
-        let event = told::TaskExit {
-            container_id: id.to_owned(),
-            id: match exec_id {
-                "" => id,
-                exec_id => exec_id,
-            }
-            .to_owned(),
-            pid,
-            exit_status: exit.code,
-            exited_at,
-        };
-        self.events.publish(&self.poll, "/tasks/exit", &event);
+        if !self.is_sandbox(id) {
+            let event = told::TaskExit {
+                container_id: id.to_owned(),
+                id: match exec_id {
+                    "" => id,
+                    exec_id => exec_id,
+                }
+                .to_owned(),
+                pid,
+                exit_status: exit.code,
+                exited_at,
+            };
+            self.events.publish(&self.poll, "/tasks/exit", &event);
+        }
         let response = WaitResponse {
             exit_status: exit.code,
             exited_at,
         };
-        self.answers
-            .extend(waiters.into_iter().map(|waiter| (waiter, response)));
+        self.answer(waiters, &response);
+        if exec_id.is_empty() {
+            self.sandbox_process_ended(id, exit);
+        }
+    }
+
+    /// Answers calls that have waited.
+    pub(super) fn answer<M: Message>(&mut self, waiters: Vec<Waiter>, response: &M) {
+        for waiter in waiters {
+            let bytes = response.encode_to_vec().into();
+            self.answers.push((waiter, Ok(bytes)));
+        }
+    }
+
+    /// Takes away what there is of a container beside what the shim knows of it.
+    pub(super) fn destroy(&mut self, id: &str, force: bool) -> knarr_runtime::Result<()> {
+        let Some(task) = self.tasks.get(id) else {
+            return Ok(());
+        };
+        let warnings = match task.container.delete(force) {
+            Err(error) if error.kind() == Kind::NotFound => Vec::new(),
+            deleted => deleted?,
+        };
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+        rootfs::unmount(&task.bundle.join("rootfs"))?;
+        self.reap();
+        Ok(())
+    }
+
+    /// In how many milliseconds [`Shim::check_time`] is worth a call.
+    pub fn timeout(&self) -> Option<u64> {
+        let own = self.sandbox_deadline().map(|at| {
+            let left = at.saturating_duration_since(Instant::now()).as_millis();
+            u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1)
+        });
+        own.into_iter().chain(self.events.timeout()).min()
+    }
+
+    /// Does what is due.
+    pub fn check_time(&mut self) {
+        if self.events.timeout().is_some() {
+            self.events.advance(&self.poll);
+        }
+        if self
+            .sandbox_deadline()
+            .is_some_and(|at| at <= Instant::now())
+        {
+            self.kill_sandbox();
+        }
     }
 
     /// Drops a process, or a container with all of its processes, and all that they hold.
@@ -371,6 +435,7 @@ impl Shim {
                 process.waiters.retain(|waiter| waiter.client != client);
             }
         }
+        self.sandbox_client_left(client);
     }
 }
 
