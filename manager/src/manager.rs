@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::mount::Mounts;
 use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
@@ -21,6 +22,7 @@ use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
 use crate::store::sandboxes::Sandboxes;
+use crate::task::Tasks;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -47,7 +49,8 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
+/// STATE/mounts/                 what is mounted for clients
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -61,8 +64,12 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// What is mounted for clients.
+    pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
     /// What happened.
     pub log: Log,
     /// Connections to registries.
@@ -86,6 +93,7 @@ impl Manager {
         }
         let database = Arc::new(Database::open(&root.join("metadata.db"))?);
         let content = Content::open(&root.join("content"), Arc::clone(&database))?;
+        let mounts = Mounts::open(&state.join("mounts"), Arc::clone(&database))?;
         let mut snapshotters = BTreeMap::new();
         for (name, open) in SNAPSHOTTERS {
             let dir = root.join("snapshots").join(name);
@@ -96,17 +104,24 @@ impl Manager {
             Arc::clone(&database),
             content.clone(),
             snapshotters.values().cloned().collect(),
+            mounts.clone(),
+        );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
         );
         Ok(Self {
+            tasks: Tasks::new(state, containers.clone(), log.clone()),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
             registry: Registry::default(),
             database,
             content,
+            mounts,
             root: root.to_owned(),
             uuid: uuid(&root.join("uuid"))?,
             snapshotters,
@@ -150,6 +165,9 @@ impl Manager {
     /// Collects now and then, until the daemon ends: soon after it began, soon after something was
     /// removed, and after many other changes. It takes a fiftieth of the time at most.
     pub async fn keep_tidy(&self) {
+        if let Err(error) = self.mounts.recover().await {
+            eprintln!("knarrd: mounts of an earlier start: {error}");
+        }
         let mut untidy = self.database.untidy();
         let mut news = self.database.newest_event();
         tokio::time::sleep(COLLECTOR_START).await;

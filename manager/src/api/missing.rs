@@ -1,11 +1,9 @@
 //! Services that clients know and this daemon does not offer yet.
 
-use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, tasks::v1 as tasks,
-};
+use knarr_proto::services::{diff::v1 as diff, sandbox::v1 as sandbox};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Answers, Api};
+use super::Api;
 use crate::error::{Code, Error};
 
 /// What every method here answers.
@@ -28,26 +26,6 @@ macro_rules! missing {
     };
 }
 
-missing!(tasks::tasks_server::Tasks, "tasks.Tasks":
-    create(tasks::CreateTaskRequest) -> tasks::CreateTaskResponse;
-    start(tasks::StartRequest) -> tasks::StartResponse;
-    delete(tasks::DeleteTaskRequest) -> tasks::DeleteResponse;
-    delete_process(tasks::DeleteProcessRequest) -> tasks::DeleteResponse;
-    get(tasks::GetRequest) -> tasks::GetResponse;
-    list(tasks::ListTasksRequest) -> tasks::ListTasksResponse;
-    kill(tasks::KillRequest) -> ();
-    exec(tasks::ExecProcessRequest) -> ();
-    resize_pty(tasks::ResizePtyRequest) -> ();
-    close_io(tasks::CloseIoRequest) -> ();
-    pause(tasks::PauseTaskRequest) -> ();
-    resume(tasks::ResumeTaskRequest) -> ();
-    list_pids(tasks::ListPidsRequest) -> tasks::ListPidsResponse;
-    checkpoint(tasks::CheckpointTaskRequest) -> tasks::CheckpointTaskResponse;
-    update(tasks::UpdateTaskRequest) -> ();
-    metrics(tasks::MetricsRequest) -> tasks::MetricsResponse;
-    wait(tasks::WaitRequest) -> tasks::WaitResponse;
-);
-
 missing!(diff::diff_server::Diff, "diff.Diff":
     apply(diff::ApplyRequest) -> diff::ApplyResponse;
     diff(diff::DiffRequest) -> diff::DiffResponse;
@@ -64,43 +42,3 @@ missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     metrics(sandbox::ControllerMetricsRequest) -> sandbox::ControllerMetricsResponse;
     update(sandbox::ControllerUpdateRequest) -> sandbox::ControllerUpdateResponse;
 );
-
-#[async_trait]
-impl mounts::mounts_server::Mounts for Api {
-    async fn activate(
-        &self,
-        _: Request<mounts::ActivateRequest>,
-    ) -> Result<Response<mounts::ActivateResponse>, Status> {
-        Err(missing("mounts.Mounts", "activate"))
-    }
-
-    async fn deactivate(
-        &self,
-        _: Request<mounts::DeactivateRequest>,
-    ) -> Result<Response<()>, Status> {
-        Err(missing("mounts.Mounts", "deactivate"))
-    }
-
-    async fn info(
-        &self,
-        _: Request<mounts::InfoRequest>,
-    ) -> Result<Response<mounts::InfoResponse>, Status> {
-        Err(missing("mounts.Mounts", "info"))
-    }
-
-    async fn update(
-        &self,
-        _: Request<mounts::UpdateRequest>,
-    ) -> Result<Response<mounts::UpdateResponse>, Status> {
-        Err(missing("mounts.Mounts", "update"))
-    }
-
-    type ListStream = Answers<mounts::ListMessage>;
-
-    async fn list(
-        &self,
-        _: Request<mounts::ListRequest>,
-    ) -> Result<Response<Self::ListStream>, Status> {
-        Err(missing("mounts.Mounts", "list"))
-    }
-}

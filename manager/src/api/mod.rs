@@ -9,11 +9,13 @@ mod images;
 mod introspection;
 mod leases;
 mod missing;
+mod mounts;
 mod namespaces;
 mod pipe;
 mod sandboxes;
 mod snapshots;
 mod streaming;
+mod tasks;
 mod transfer;
 mod version;
 
@@ -121,6 +123,7 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            Code::Unknown => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())

@@ -28,11 +28,12 @@ use super::content::{self, Content};
 use super::database::{Database, Look, Notes, Write, now};
 use super::name::Labels;
 use super::schema::{
-    BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest, LEASE_RESOURCES, LEASES,
-    Lease, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
+    Activation, BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest,
+    LEASE_RESOURCES, LEASES, Lease, MOUNTS, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
 };
 use super::{images, leases};
 use crate::error::{Code, Error, Result};
+use crate::mount::{self, Mounts};
 use crate::snapshot::Local;
 
 /// How many rows are removed at once: other changes wait as long as that takes.
@@ -60,6 +61,8 @@ pub struct Removed {
     pub leases: usize,
     /// Blobs that nobody went on writing.
     pub ingests: usize,
+    /// Mounts.
+    pub mounts: usize,
 }
 
 /// An object that can refer or be referred to. Its namespace comes first.
@@ -71,6 +74,7 @@ enum Object {
     Container(String, String),
     Ingest(String, String),
     Lease(String, String),
+    Mount(String, String),
 }
 
 /// Removes what nobody refers to.
@@ -79,16 +83,23 @@ pub struct Collector {
     database: Arc<Database>,
     content: Content,
     snapshots: Vec<Local>,
+    mounts: Mounts,
 }
 
 impl Collector {
-    /// A collector of these blobs and snapshots.
+    /// A collector of these blobs, snapshots and mounts.
     #[must_use]
-    pub fn new(database: Arc<Database>, content: Content, snapshots: Vec<Local>) -> Self {
+    pub fn new(
+        database: Arc<Database>,
+        content: Content,
+        snapshots: Vec<Local>,
+        mounts: Mounts,
+    ) -> Self {
         Self {
             database,
             content,
             snapshots,
+            mounts,
         }
     }
 
@@ -134,7 +145,10 @@ impl Collector {
             removed.images += some.images;
             removed.leases += some.leases;
             removed.ingests += some.ingests;
+            removed.mounts += some.mounts;
         }
+        // A mount may be of a snapshot.
+        self.mounts.clean_up().await?;
         self.content.clean_up().await?;
         for snapshots in &self.snapshots {
             snapshots.clean_up().await?;
@@ -164,6 +178,9 @@ fn remove(write: &Write, object: &Object, removed: &mut Removed) -> Result<()> {
         }
         Object::Lease(space, id) => {
             removed.leases += usize::from(leases::remove(write, space, id)?);
+        }
+        Object::Mount(space, name) => {
+            removed.mounts += usize::from(mount::remove(write, space, name)?);
         }
         Object::Container(..) => {}
     }
@@ -242,6 +259,13 @@ impl Marked {
             }
             Ok(true)
         })?;
+        read.rows(MOUNTS, ("", ""), |(space, name), bytes| {
+            let row: Activation = decode(bytes, || format!("mount {name}"))?;
+            let object = Object::Mount(space.to_owned(), name.to_owned());
+            self.referred_by(space, &row.labels, &object);
+            self.candidates.push(object);
+            Ok(true)
+        })?;
         read.rows(BLOBS, ("", ""), |(space, digest), bytes| {
             let row: Blob = decode(bytes, || format!("content {digest}"))?;
             let object = Object::Blob(space.to_owned(), digest.to_owned());
@@ -303,6 +327,7 @@ impl Marked {
             "content" => Object::Blob(space, id),
             "ingests" => Object::Ingest(space, id),
             "images" => Object::Image(space, id),
+            mount::RESOURCE => Object::Mount(space, id),
             kind => match kind.strip_prefix("snapshots/") {
                 Some(driver) => Object::Snapshot(space, driver.to_owned(), id),
                 None => return Ok(()),
@@ -347,6 +372,8 @@ impl Marked {
                 self.renew(write, Object::Image(space.to_owned(), name.to_owned()))?;
             } else if let Some((space, id)) = row.key_in(CONTAINERS) {
                 self.renew(write, Object::Container(space.to_owned(), id.to_owned()))?;
+            } else if let Some((space, name)) = row.key_in(MOUNTS) {
+                self.renew(write, Object::Mount(space.to_owned(), name.to_owned()))?;
             } else if let Some((space, reference)) = row.key_in(INGESTS) {
                 self.renew(
                     write,
@@ -511,6 +538,10 @@ fn refers_to(look: &impl Look, object: &Object, found: &mut Vec<Object>) -> Resu
                     found.push(Object::Snapshot(space.clone(), driver, key));
                 }
             }
+        }
+        Object::Mount(space, name) => {
+            let row: Option<Activation> = look.get(MOUNTS, (&**space, &**name))?;
+            found.extend(references(space, &row.unwrap_or_default().labels));
         }
         Object::Ingest(..) | Object::Lease(..) => {}
     }

@@ -29,11 +29,12 @@ impl All {
         let content = Content::open(dir, Arc::clone(&database)).unwrap();
         let driver = Box::new(Native::open(&dir.join("snapshots")).unwrap());
         let snapshots = Local::new(Arc::clone(&database), driver);
+        let mounts = Mounts::open(&dir.join("mounts"), Arc::clone(&database)).unwrap();
         let all = vec![snapshots.clone()];
         Self {
             images: Images::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
-            collector: Collector::new(database, content.clone(), all),
+            collector: Collector::new(database, content.clone(), all, mounts),
             content,
             snapshots,
         }
