@@ -127,6 +127,12 @@ impl Error {
         self.code
     }
 
+    /// The line, without the words of the class.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error, said of something larger.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
@@ -66,6 +67,8 @@ pub struct Manager {
     pub content: Content,
     /// What is mounted for clients.
     pub mounts: Mounts,
+    /// Layers.
+    pub layers: Layers,
     /// Leases.
     pub leases: Leases,
     /// Running containers.
@@ -116,6 +119,7 @@ impl Manager {
             images: Images::new(Arc::clone(&database)),
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),

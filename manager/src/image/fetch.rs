@@ -143,7 +143,7 @@ impl Fetcher {
             } else {
                 writer = self.transfer(target, parent, writer, arrival).await?;
             }
-            Ok(writer)
+            Ok::<_, Error>(writer)
         };
         let writer = done.await?;
         let labels = self.labels(&Labels::new());

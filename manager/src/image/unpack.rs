@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::walk;
 use crate::error::{Code, Error, Result};
 use crate::manager;
-use crate::snapshot::{Local, Mount};
+use crate::snapshot::Local;
 use crate::store::digest::{Algorithm, Digest};
 use crate::store::name::Labels;
 use crate::store::schema::SnapshotKind;
@@ -217,7 +217,7 @@ async fn add(
     let prepared = snapshots.prepare(namespace, &key, below, active, labels.clone(), lease);
     let mounts = prepared.await?;
     let made = async {
-        let applied = apply(source, &mounts);
+        let applied = context.manager.layers.apply(source, &mounts, false);
         let of = |error: Error| {
             let media_type = &step.layer.media_type;
             error.context(format!(
@@ -227,10 +227,10 @@ async fn add(
         };
         let applied = applied.await.map_err(of)?;
         layers.arrived(&step.layer).await?;
-        if applied != step.diff_id {
+        if applied.diff_id != step.diff_id {
             return Err(of(Error::precondition(format!(
                 "wrong diff id {:?}, expected {:?}",
-                applied.as_str(),
+                applied.diff_id.as_str(),
                 step.diff_id.as_str()
             ))));
         }
@@ -246,15 +246,6 @@ async fn add(
         let _ = snapshots.remove(namespace, &key).await;
     }
     made.map(|_| ())
-}
-
-/// Unpacks a layer onto mounts. Its digest without compression.
-async fn apply(source: OwnedFd, mounts: &[Mount]) -> Result<Digest> {
-    let _ = (source, mounts);
-    Err(Error::new(
-        Code::Unimplemented,
-        "this daemon does not unpack layers yet",
-    ))
 }
 
 #[cfg(test)]
