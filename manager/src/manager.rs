@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 use crate::error::{Error, Result};
 use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
+use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -74,6 +75,8 @@ pub struct Manager {
     pub tasks: Tasks,
     /// What happened.
     pub log: Log,
+    /// Connections to registries.
+    pub registry: Registry,
     database: Arc<Database>,
     root: PathBuf,
     uuid: String,
@@ -119,6 +122,7 @@ impl Manager {
             layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log,
+            registry: Registry::default(),
             database,
             content,
             mounts,

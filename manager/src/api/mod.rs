@@ -3,6 +3,7 @@
 
 mod containers;
 mod content;
+mod credentials;
 mod diff;
 mod events;
 mod images;
