@@ -33,6 +33,8 @@ pub enum Code {
     DeadlineExceeded,
     /// The caller may not do this.
     PermissionDenied,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -54,6 +56,7 @@ impl Code {
             Self::Cancelled => "context canceled",
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -117,6 +120,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// What is wrong, without the words of its class.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// The same error, said of something larger.

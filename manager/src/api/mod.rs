@@ -114,6 +114,8 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            // As containerd has it, which knows no code for this.
+            Code::Unauthenticated => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())
