@@ -3,6 +3,7 @@
 pub mod api;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod manager;
 pub mod mount;
 pub mod registry;

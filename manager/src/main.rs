@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use knarr_manager::api;
 use knarr_manager::error::{Error, Result};
+use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +45,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a worker has no arguments of its own, and no threads yet.
+    if worker::asked() {
+        return worker::main();
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
+use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -63,6 +65,8 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -71,6 +75,8 @@ pub struct Manager {
     pub tasks: Tasks,
     /// What happened.
     pub log: Log,
+    /// Connections to registries.
+    pub registry: Registry,
     database: Arc<Database>,
     root: PathBuf,
     uuid: String,
@@ -113,8 +119,10 @@ impl Manager {
             images: Images::new(Arc::clone(&database)),
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log,
+            registry: Registry::default(),
             database,
             content,
             mounts,

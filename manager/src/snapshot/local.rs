@@ -65,6 +65,12 @@ impl Local {
         }))
     }
 
+    /// The name that clients choose it by.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.0.driver.name()
+    }
+
     /// What clients may ask of these snapshots beyond what all can do: `rebase`.
     #[must_use]
     pub fn capabilities(&self) -> &'static [&'static str] {
