@@ -1,6 +1,7 @@
 //! Making a task: bundle, shim, and the container in it.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use knarr_proto::containerd::task::v2::CreateTaskRequest;
@@ -177,6 +178,7 @@ impl Tasks {
             _log: log,
             watch: OnceLock::new(),
             waits: Waits::default(),
+            deleting: AtomicU32::default(),
         }))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -115,6 +116,7 @@ impl Tasks {
             _log: log,
             watch: OnceLock::new(),
             waits: Waits::default(),
+            deleting: AtomicU32::default(),
         });
         self.0.table.show(&task);
         self.attend(&task);

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use knarr_proto::containerd::task::v2::{WaitRequest, WaitResponse};
@@ -69,6 +70,8 @@ pub struct Task {
     pub(super) watch: OnceLock<AbortHandle>,
     /// Who waits for its processes.
     pub(super) waits: Waits,
+    /// How many clients delete it just now.
+    pub(super) deleting: AtomicU32,
 }
 
 /// How a process ended, once it has.
