@@ -1,7 +1,6 @@
 //! What the daemon consists of, named as containerd names its plugins: clients look there for
 //! snapshotters and what they can do.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 
 use knarr_proto::services::introspection::v1::introspection_server::Introspection;
@@ -55,18 +54,14 @@ fn plugins(manager: &Manager) -> Vec<Plugin> {
     };
     let snapshotters = manager
         .snapshotters()
-        .map(|(name, root, snapshots)| Plugin {
+        .map(|(name, exports, snapshots)| Plugin {
             platforms: vec![platform()],
-            capabilities: strings(snapshots.capabilities()),
-            exports: BTreeMap::from([("root".to_owned(), root.display().to_string())]),
+            capabilities: snapshots.capabilities(),
+            exports,
             ..plugin("io.containerd.snapshotter.v1", name)
         });
     let parts = PARTS.into_iter().map(|(kind, id)| plugin(kind, id));
     snapshotters.chain(parts).collect()
-}
-
-fn strings(words: &[&str]) -> Vec<String> {
-    words.iter().map(ToString::to_string).collect()
 }
 
 /// The platform that this program is for, in Go's words.
