@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 use knarr_integration::cgroup::Driver;
 use knarr_integration::shim::{Shim, Station};
 use knarr_integration::{cgroup, containerd, process, skip};
+use knarr_proto::any;
+use knarr_proto::containerd::runc::v1::Options;
+use knarr_proto::containerd::runtime::bootstrap::v1::Extension;
 use knarr_proto::containerd::runtime::sandbox::v1 as sandbox;
 use knarr_proto::containerd::task::v2 as task;
 use knarr_proto::prost::Message;
+use knarr_proto::runtimeoptions::v1::Options as Table;
 use knarr_proto::ttrpc::{Code, Status};
+use knarr_proto::types::Mount;
 
 /// The place that all tests share.
 fn on(test: impl FnOnce(&Station)) {
@@ -328,5 +333,156 @@ fn loggers_that_fail() {
             process::descendants(pid).is_empty()
         }));
         ended(station, &shim, "unlogged");
+    });
+}
+
+/// As daemons' configuration has them: the runtime's options in a table of TOML.
+#[test]
+fn options_of_the_runtime() {
+    on(|station| {
+        let own = format!("{}/shims", station.pen.cgroup());
+        for controller in ["pids", "memory"] {
+            std::fs::create_dir_all(cgroup::dir(controller, &own)).unwrap();
+        }
+        let root = station.pen.path("state");
+        let table = Table {
+            config_body: format!(
+                "Root = '{}'\nShimCgroup = \"{own}\"\nBinaryName = 'runc'\n",
+                root.display()
+            )
+            .into(),
+            ..Table::default()
+        };
+        let told = vec![Extension {
+            value: Some(any::pack(&table)),
+        }];
+        let bundle = station.bundle("options", "sleep 600", |_| {});
+        let program = containerd::shim().unwrap();
+        let shim = station.shim_of(&program, "options", &bundle, told);
+        assert!(cgroup::processes(&own).contains(&shim.pid()));
+        let request = |options| task::CreateTaskRequest {
+            options: Some(options),
+            ..task::CreateTaskRequest::default()
+        };
+        let other = Options {
+            binary_name: "/usr/bin/crun".to_owned(),
+            ..Options::default()
+        };
+        let status = shim.create(request(any::pack(&other))).unwrap_err();
+        assert_eq!(status.code, Code::Unimplemented, "{status:?}");
+        shim.create(request(any::pack(&table))).unwrap();
+        shim.start("").unwrap();
+        assert!(root.join("test/options").is_dir());
+        process::kill(shim.pid(), 9);
+        assert_eq!(shim.clean_up().exit_status, 137);
+        assert!(!root.join("test/options").exists());
+        assert!(!shim.socket().exists());
+        assert!(cgroup::tree(&station.cgroup("options")).is_empty());
+    });
+}
+
+/// Also of execs, loggers and what those started; the end of another container of the pod is its own
+/// delete's business.
+#[test]
+fn nothing_is_left_of_a_killed_shim() {
+    on(|station| {
+        let logger = station.pen.path("left.logger");
+        knarr_integration::bundle::write_program(
+            &logger,
+            "#!/bin/sh\nexec 5>&-\ncat <&3 >/dev/null\n",
+        );
+        let bundle = station.bundle("left", "sleep 600 & sleep 600", |_| {});
+        let mount = |source: &str| Mount {
+            r#type: "bind".to_owned(),
+            source: source.to_owned(),
+            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            ..Mount::default()
+        };
+        let root = station.pen.path("rootfs").display().to_string();
+        let config = bundle.join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(&root, "rootfs")).unwrap();
+        let shim = station.shim("left", &bundle);
+        let request = task::CreateTaskRequest {
+            stdout: format!("binary://{}", logger.display()),
+            rootfs: vec![mount(&root)],
+            ..task::CreateTaskRequest::default()
+        };
+        shim.create(request).unwrap();
+        shim.start("").unwrap();
+        shim.exec(
+            "more",
+            "sleep 600 & sleep 600",
+            task::ExecProcessRequest::default(),
+        );
+        shim.start("more").unwrap();
+        let pid = shim.pid();
+        let all = process::descendants(pid);
+        assert!(all.len() >= 4, "{all:?}");
+        process::kill(pid, 9);
+        assert!(process::eventually(Duration::from_secs(5), || {
+            !process::alive(pid)
+        }));
+        let response = shim.clean_up();
+        assert_eq!(response.exit_status, 137);
+        assert!(response.pid > 0 && response.exited_at.is_some());
+        assert!(process::eventually(Duration::from_secs(5), || {
+            all.iter().all(|pid| !process::alive(*pid))
+        }));
+        assert!(cgroup::tree(&station.cgroup("left")).is_empty());
+        assert!(!shim.socket().exists());
+        let left = station.pen.run(&[
+            "sh",
+            "-c",
+            "find /run/containerd/knarr -name left; grep bundles/left /proc/self/mounts",
+        ]);
+        assert_eq!(left.stdout, "");
+        // Once more, as daemons do after a clean end, says the same and does nothing.
+        assert_eq!(shim.clean_up().exit_status, 137);
+    });
+}
+
+/// A pod's containers have one shim by either label, and `delete` of one leaves the others alone.
+#[test]
+fn groups() {
+    on(|station| {
+        for (id, label) in [
+            ("grouped", "io.containerd.runc.v2.group"),
+            ("podded", "io.kubernetes.cri.sandbox-id"),
+        ] {
+            let annotate = |config: &mut knarr_integration::Value| {
+                config["annotations"] = knarr_integration::json!({ label: id });
+            };
+            let first = station.bundle(id, "sleep 600", annotate);
+            let second = format!("{id}2");
+            let other = station.bundle(&second, "sleep 600", annotate);
+            let one = station.shim(id, &first);
+            let two = station.shim(&second, &other);
+            assert_eq!(one.result.address, two.result.address);
+            let request = task::CreateTaskRequest::default();
+            one.create(request.clone()).unwrap();
+            two.create(request).unwrap();
+            one.start("").unwrap();
+            two.start("").unwrap();
+            // Its shim serves the other container still.
+            two.clean_up();
+            assert_eq!(two.wait(""), 137);
+            two.delete("").unwrap();
+            let state: task::StateResponse = one
+                .call(
+                    "State",
+                    &task::StateRequest {
+                        id: id.to_owned(),
+                        ..Default::default()
+                    },
+                )
+                .unwrap();
+            assert_eq!(state.status, 2);
+            assert!(one.socket().exists());
+            one.kill(9).unwrap();
+            assert_eq!(one.wait(""), 137);
+            one.delete("").unwrap();
+            ended(station, &one, id);
+        }
     });
 }

@@ -75,7 +75,8 @@ impl Shim {
 
     /// Makes a container whose process waits to be started.
     fn make(&mut self, request: &CreateTaskRequest, bundle: PathBuf) -> Result<Task, Status> {
-        let options = options(request)?;
+        let options =
+            options::read(request.options.as_ref()).map_err(|error| refused("create", error))?;
         let base = match options.root.as_str() {
             "" => task::DEFAULT_ROOT,
             root => root,
