@@ -14,6 +14,7 @@ use knarr_proto::containerd::runc::v1::Options;
 use knarr_proto::containerd::runtime::bootstrap::v1::Extension;
 use knarr_proto::containerd::runtime::sandbox::v1 as sandbox;
 use knarr_proto::containerd::task::v2 as task;
+use knarr_proto::events::{TaskDelete, TaskExit, TaskStart};
 use knarr_proto::prost::Message;
 use knarr_proto::runtimeoptions::v1::Options as Table;
 use knarr_proto::ttrpc::{Code, Status};
@@ -485,4 +486,122 @@ fn groups() {
             ended(station, &one, id);
         }
     });
+}
+
+/// A daemon that is killed and comes back is told of every end, in order and once.
+#[test]
+fn events_wait_for_the_daemon() {
+    on(|_| {
+        // One of its own, which can go away.
+        let station = &Station::new(Driver::Cgroupfs);
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "away", "sleep 600", request);
+        let _: TaskStart = station.told("away", "/tasks/start");
+        station.vanish();
+        for number in 1..=40 {
+            let id = format!("e{number}");
+            shim.exec(
+                &id,
+                &format!("exit {number}"),
+                task::ExecProcessRequest::default(),
+            );
+            shim.start(&id).unwrap();
+            assert_eq!(shim.wait(&id), number);
+            shim.delete(&id).unwrap();
+        }
+        shim.kill(9).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        station.listen();
+        assert!(process::eventually(Duration::from_secs(10), || {
+            let ends = station.topics("away");
+            ends.iter().filter(|topic| *topic == "/tasks/exit").count() == 41
+        }));
+        let ends: Vec<TaskExit> = station
+            .events("away")
+            .iter()
+            .filter(|(topic, _)| topic == "/tasks/exit")
+            .map(|(_, event)| any::unpack(event).unwrap())
+            .collect();
+        let codes: Vec<u32> = ends.iter().map(|end| end.exit_status).collect();
+        assert_eq!(codes, (1..=40).chain([137]).collect::<Vec<_>>());
+        assert_eq!(ends[40].id, "away");
+        shim.delete("").unwrap();
+        let _: TaskDelete = station.told("away", "/tasks/delete");
+        ended(station, &shim, "away");
+    });
+}
+
+/// As many as a probe makes in a day; `KNARR_EXECS` says how many.
+#[test]
+fn execs_cost_one_fork_and_leave_nothing() {
+    on(|_| {
+        let station = &Station::new(Driver::Cgroupfs);
+        let count = std::env::var("KNARR_EXECS").map_or(1500, |count| count.parse().unwrap());
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "probed", "sleep 600", request);
+        let pid = shim.pid();
+        let mut last = 0;
+        let mut probe = |number: usize| {
+            let id = format!("e{number}");
+            shim.exec(&id, "exit 3", task::ExecProcessRequest::default());
+            let process = shim.start(&id).unwrap();
+            assert_eq!(shim.wait(&id), 3);
+            shim.delete(&id).unwrap();
+            // Numbers are given in turn, and nobody else makes processes here.
+            assert!(
+                process == last + 1 || last == 0 || process < last,
+                "{last} {process}"
+            );
+            last = process;
+        };
+        (0..100).for_each(&mut probe);
+        let before = Held::by(pid);
+        let start = Instant::now();
+        (100..count).for_each(probe);
+        let after = Held::by(pid);
+        eprintln!(
+            "{count} execs in {:?}: {before:?}, then {after:?}",
+            start.elapsed()
+        );
+        assert_eq!(before.fds, after.fds);
+        assert!(
+            after.private_dirty <= before.private_dirty + 8,
+            "{before:?} {after:?}"
+        );
+
+        shim.kill(9).unwrap();
+        shim.wait("");
+        shim.delete("").unwrap();
+        ended(station, &shim, "probed");
+    });
+}
+
+/// What a process holds, in kilobytes.
+#[derive(Debug)]
+struct Held {
+    #[allow(
+        dead_code,
+        reason = "shown to people; it depends on what else shares the program"
+    )]
+    pss: u64,
+    private_dirty: u64,
+    fds: usize,
+}
+
+impl Held {
+    fn by(pid: u32) -> Self {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let figure = |name: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+            kilobytes.parse().unwrap()
+        };
+        Self {
+            pss: figure("Pss:"),
+            private_dirty: figure("Private_Dirty:"),
+            fds: std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .unwrap()
+                .count(),
+        }
+    }
 }
