@@ -53,13 +53,20 @@ fn plugins(manager: &Manager) -> Vec<Plugin> {
         id: id.to_owned(),
         ..Plugin::default()
     };
-    let snapshotters = manager.snapshotters().map(|(name, root)| Plugin {
-        platforms: vec![platform()],
-        exports: BTreeMap::from([("root".to_owned(), root.display().to_string())]),
-        ..plugin("io.containerd.snapshotter.v1", name)
-    });
+    let snapshotters = manager
+        .snapshotters()
+        .map(|(name, root, snapshots)| Plugin {
+            platforms: vec![platform()],
+            capabilities: strings(snapshots.capabilities()),
+            exports: BTreeMap::from([("root".to_owned(), root.display().to_string())]),
+            ..plugin("io.containerd.snapshotter.v1", name)
+        });
     let parts = PARTS.into_iter().map(|(kind, id)| plugin(kind, id));
     snapshotters.chain(parts).collect()
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
 }
 
 /// The platform that this program is for, in Go's words.

@@ -313,6 +313,7 @@ impl Builder<'_> {
         record.namespaces = namespaces.all();
         record.private_pid = namespaces.make & flags::NEWPID != 0;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
+        record.filter = filter.as_ref().and_then(Program::to_text);
         let layout = rootfs::plan(spec, &self.bundle.path)?;
         record.rootfs = layout.rootfs.display().to_string();
         let procfs = ProcFs::open()?;
@@ -324,10 +325,11 @@ impl Builder<'_> {
                     make_cwd: true,
                     keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
                     reachable: self.is_reachable(&namespaces, filter.as_ref()),
+                    memory_policy: linux.memory_policy.as_ref(),
+                    personality: linux.personality.as_ref(),
                 };
                 // The validation has told of the same already.
-                let (attributes, _) =
-                    Attributes::plan(process, spec.linux.as_ref(), &around, &procfs)?;
+                let (attributes, _) = Attributes::plan(process, &around, &procfs)?;
                 Some(attributes)
             }
             None => None,
@@ -653,6 +655,7 @@ pub(super) fn record(
         namespaces: 0,
         private_pid: false,
         cgroup: cgroup::Record::default(),
+        filter: None,
         rdt: None,
         poststart: spec
             .hooks

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
 use super::options::ExecOptions;
@@ -12,7 +14,7 @@ use super::record::Record;
 use super::run::wait_in_foreground;
 use super::state::Status;
 use super::store::CONFIG;
-use super::{Child, Container, config_of, open_init, wait};
+use super::{Child, Container, config_of, open_init, part_of, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -23,8 +25,9 @@ use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
-use crate::seccomp;
-use crate::spec::Text;
+use crate::seccomp::{self, Program};
+use crate::spec::config::Process;
+use crate::spec::linux::{MemoryPolicy, Personality};
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
 use crate::sys::clone::{Side, clone_process, flags};
@@ -93,8 +96,13 @@ impl Container {
             ));
         }
         let text = store.read(CONFIG)?.unwrap_or_default();
-        let spec = config_of(&self.id, &text)?;
-        let process = options.merge(spec.process.as_ref())?;
+        let stored: Stored<'_> = part_of(&self.id, &text)?;
+        let linux = stored.linux.unwrap_or_default();
+        let whole = match (&record.filter, linux.seccomp) {
+            (None, Some(_)) => Some(config_of(&self.id, &text)?),
+            _ => None,
+        };
+        let process = options.merge(stored.process.as_ref())?;
         let host = Host::new();
         let context = validate::Context {
             host: Some(&host),
@@ -102,18 +110,22 @@ impl Container {
         };
         let findings = validate::refuse_errors(validate::validate_process(&process, &context))?;
         check_console(process.terminal, options)?;
-        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let profile = whole
+            .as_ref()
+            .and_then(|spec| spec.linux.as_ref()?.seccomp.as_ref());
         let procfs = ProcFs::open()?;
         let around = Surroundings {
             session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
-            keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
+            keep_groups: record.annotations.contains_key(KEEP_GROUPS),
             // Known with the filter.
             reachable: false,
+            memory_policy: linux.memory_policy.as_ref(),
+            personality: linux.personality.as_ref(),
         };
         // The validation has told of the same already.
-        let (attributes, _) = Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
+        let (attributes, _) = Attributes::plan(&process, &around, &procfs)?;
         let affinity = process
             .exec_cpu_affinity
             .as_ref()
@@ -152,6 +164,23 @@ impl Container {
     }
 }
 
+/// What an exec takes from the stored configuration; the rest, most of it, is skipped.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Stored<'a> {
+    process: Option<Process<'a>>,
+    linux: Option<StoredLinux<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct StoredLinux<'a> {
+    memory_policy: Option<MemoryPolicy<'a>>,
+    personality: Option<Personality<'a>>,
+    /// Compiled in the record, but for a profile with a listener.
+    seccomp: Option<IgnoredAny>,
+}
+
 /// Refuses terminals that nobody would get, and sockets that would get none.
 fn check_console(terminal: bool, options: &ExecOptions<'_>) -> Result<()> {
     let why = match (terminal, &options.console_socket) {
@@ -182,6 +211,7 @@ struct Exec<'a> {
     attributes: Attributes<'a>,
     affinity: Affinity,
     oom_score_adj: Option<OomScoreAdj>,
+    /// The profile, where the record has no filter.
     profile: Option<&'a Seccomp<'a>>,
     procfs: ProcFs,
     root: OwnedFd,
@@ -405,7 +435,15 @@ impl Exec<'_> {
         setsid().context(|| "setsid()")?;
         fault!("exec.init.session");
         // While the runtime moves the process, where the kernel does not do that at birth.
-        let filter = self.profile.map(seccomp::compile).transpose()?;
+        let filter = match &self.record.filter {
+            Some(text) => Some(Program::from_text(text).ok_or_else(|| {
+                Error::new(
+                    Kind::State,
+                    "the filter in the container's state is damaged",
+                )
+            })?),
+            None => self.profile.map(seccomp::compile).transpose()?,
+        };
         // As init of create, but only for the listener: there are others who could look in.
         self.attributes.reachable =
             self.host.euid() != 0 && filter.as_ref().is_some_and(|filter| filter.notify);
