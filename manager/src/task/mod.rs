@@ -43,6 +43,7 @@ use tokio::sync::OnceCell;
 pub use calls::Process;
 pub use checkpoint::Dump;
 pub use create::Order;
+pub use program::raise_descriptor_limit;
 pub use shim::{Shim, Shims};
 pub use table::{Exit, Task};
 
