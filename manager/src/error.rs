@@ -35,6 +35,8 @@ pub enum Code {
     PermissionDenied,
     /// What a shim says without a class.
     Unknown,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -57,6 +59,7 @@ impl Code {
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
             Self::Unknown => "unknown",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -127,6 +130,12 @@ impl Error {
         self.code
     }
 
+    /// What is wrong, without the words of its class.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error, said of something larger.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
@@ -139,6 +148,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
             Code::Internal | Code::Unknown => f.write_str(&self.message),
+            // Some texts have the words in them already.
+            code if self.message.ends_with(code.words()) => f.write_str(&self.message),
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }
