@@ -20,6 +20,7 @@ pub mod podman;
 pub mod process;
 pub mod runtime;
 pub mod sandbox;
+pub mod shim;
 pub mod socket;
 pub mod trace;
 pub mod user;

@@ -618,22 +618,38 @@ fn cgroup_mount_in_a_namespace_of_others_is_refused() {
     sb.same_as(&before);
 }
 
-/// The same of version 2 is in `unified`.
+/// With either version, and with systemd where it makes the cgroups.
 #[test]
 fn a_read_only_tree_is_refused() {
-    needs_v1!("pids");
-    let sb = Sandbox::new();
-    let bundle = sb.bundle(|c| c["linux"]["resources"]["pids"] = json!({"limit": 9}));
-    let before = sb.look();
-    let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
-        mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
-    let create = ["create", "--bundle", bundle.arg(), "ro"];
-    let out = sb
-        .elsewhere(read_only, &[], &create)
-        .fails_with("read-only");
-    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
-    sb.rt(&["state", "ro"]).fails_with("does not exist");
-    sb.same_as(&before);
+    for driver in [cgroup::Driver::Cgroupfs, cgroup::Driver::Systemd] {
+        if driver == cgroup::Driver::Systemd && driver.missing().is_some() {
+            continue;
+        }
+        let sb = Sandbox::with(driver);
+        let bundle = sb.sh_bundle("exec sleep 600", |c| {
+            c["linux"]["resources"]["pids"] = json!({"limit": 9});
+        });
+        let before = sb.look();
+        let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
+            mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
+        let create = ["create", "--bundle", bundle.arg(), "ro"];
+        let out = sb
+            .elsewhere(read_only, &[], &create)
+            .fails_with("read-only");
+        assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+        sb.rt(&["state", "ro"]).fails_with("does not exist");
+        sb.same_as(&before);
+        sb.started("ro", &bundle);
+        for command in [
+            &["update", "--pids-limit", "20", "ro"][..],
+            &["pause", "ro"],
+        ] {
+            sb.elsewhere(read_only, &[], command)
+                .fails_with("read-only");
+        }
+        assert_eq!(sb.status("ro"), "running");
+        sb.finish("ro");
+    }
 }
 
 #[test]

@@ -93,6 +93,12 @@ fn a_pod_has_one_shim(it: &Containerd) {
     two.delete();
     one.exec(&[], "exit 7").exits(7);
     assert_eq!(shim_of(it, "pod1"), shim);
+    // The kernel ends it sooner than the daemon.
+    let score = |pid: &str| -> i32 {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    assert_eq!(score(&shim.to_string()), (score("self") + 1).min(1000));
 }
 
 /// The daemon sees the shim end, and calls it to clean up.

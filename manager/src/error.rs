@@ -35,6 +35,8 @@ pub enum Code {
     PermissionDenied,
     /// A registry does not know the caller, or not as one who may do this.
     Unauthenticated,
+    /// What a shim says without a class.
+    Unknown,
     /// What should not happen.
     Internal,
 }
@@ -57,6 +59,7 @@ impl Code {
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
             Self::Unauthenticated => "authorization failed",
+            Self::Unknown => "unknown",
             Self::Internal => "internal",
         }
     }
@@ -103,6 +106,11 @@ impl Error {
         Self::new(Code::Internal, what)
     }
 
+    /// It took too long to do `what`.
+    pub fn late(what: impl Into<String>) -> Self {
+        Self::new(Code::DeadlineExceeded, what)
+    }
+
     /// A failed system call on `what`.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let code = match error.kind() {
@@ -122,7 +130,7 @@ impl Error {
         self.code
     }
 
-    /// What is wrong, without the words of its class.
+    /// The line, without the words of the class.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -139,7 +147,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Code::Internal => f.write_str(&self.message),
+            Code::Internal | Code::Unknown => f.write_str(&self.message),
+            // Some texts have the words in them already.
+            code if self.message.ends_with(code.words()) => f.write_str(&self.message),
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }

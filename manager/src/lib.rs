@@ -2,7 +2,11 @@
 
 pub mod api;
 pub mod error;
+pub mod image;
+pub mod layer;
 pub mod manager;
+pub mod mount;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
+pub mod task;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use knarr_manager::api;
 use knarr_manager::error::{Error, Result};
+use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +45,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a worker has no arguments of its own, and no threads yet.
+    if worker::asked() {
+        return worker::main();
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -56,17 +61,27 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     // First of all: only one process gets past this.
     let manager = Arc::new(Manager::open(&arguments.root, &arguments.state)?);
-    let listener = listen(&arguments.address)?;
+    let events = ttrpc_address(&arguments.address);
+    let listeners = [listen(&arguments.address)?, listen(&events)?];
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|error| Error::io("the threads", &error))?;
-    let served = runtime.block_on(serve(manager, listener));
+    let served = runtime.block_on(serve(manager, listeners, &arguments.address));
     // Streams of clients that do not let go end here.
     runtime.shutdown_timeout(GRACE);
-    let _ = fs::remove_file(&arguments.address);
+    for socket in [&arguments.address, &events] {
+        let _ = fs::remove_file(socket);
+    }
     served
+}
+
+/// The socket that shims tell events at.
+fn ttrpc_address(address: &Path) -> PathBuf {
+    let mut path = address.as_os_str().to_owned();
+    path.push(".ttrpc");
+    path.into()
 }
 
 /// A socket at `path` that only the user of this process can connect to.
@@ -87,12 +102,19 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(manager: Arc<Manager>, listener: UnixListener) -> Result<()> {
+async fn serve(
+    manager: Arc<Manager>,
+    [listener, events]: [UnixListener; 2],
+    address: &Path,
+) -> Result<()> {
     let broken = |error| Error::io("the socket", &error);
     let listener = tokio::net::UnixListener::from_std(listener).map_err(broken)?;
     let signals = |error| Error::io("signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    // Before anybody can ask for a task.
+    manager.tasks.begin(address)?;
+    manager.tasks.listen(events)?;
     let routes = api::routes(Arc::clone(&manager)).await?;
     let tidy = Arc::clone(&manager);
     tokio::spawn(async move { tidy.keep_tidy().await });

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
+use crate::mount::Mounts;
 use crate::snapshot::{Driver, Local, Native, Overlayfs};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -19,6 +21,8 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::store::sandboxes::Sandboxes;
+use crate::task::Tasks;
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -45,7 +49,8 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
+/// STATE/mounts/                 what is mounted for clients
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -55,10 +60,18 @@ pub struct Manager {
     pub images: Images,
     /// Containers.
     pub containers: Containers,
+    /// Sandboxes.
+    pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
+    /// What is mounted for clients.
+    pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
     /// What happened.
     pub log: Log,
     database: Arc<Database>,
@@ -80,6 +93,7 @@ impl Manager {
         }
         let database = Arc::new(Database::open(&root.join("metadata.db"))?);
         let content = Content::open(&root.join("content"), Arc::clone(&database))?;
+        let mounts = Mounts::open(&state.join("mounts"), Arc::clone(&database))?;
         let mut snapshotters = BTreeMap::new();
         for (name, open) in SNAPSHOTTERS {
             let dir = root.join("snapshots").join(name);
@@ -90,15 +104,24 @@ impl Manager {
             Arc::clone(&database),
             content.clone(),
             snapshotters.values().cloned().collect(),
+            mounts.clone(),
+        );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
         );
         Ok(Self {
+            tasks: Tasks::new(state, containers.clone(), content.clone(), log.clone()),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
+            sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
             database,
             content,
+            mounts,
             root: root.to_owned(),
             uuid: uuid(&root.join("uuid"))?,
             snapshotters,
@@ -126,9 +149,9 @@ impl Manager {
     }
 
     /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let names = self.snapshotters.keys();
-        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf, &Local)> {
+        let all = self.snapshotters.iter();
+        all.map(|(name, local)| (*name, self.root.join("snapshots").join(name), local))
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.
@@ -142,6 +165,9 @@ impl Manager {
     /// Collects now and then, until the daemon ends: soon after it began, soon after something was
     /// removed, and after many other changes. It takes a fiftieth of the time at most.
     pub async fn keep_tidy(&self) {
+        if let Err(error) = self.mounts.recover().await {
+            eprintln!("knarrd: mounts of an earlier start: {error}");
+        }
         let mut untidy = self.database.untidy();
         let mut news = self.database.newest_event();
         tokio::time::sleep(COLLECTOR_START).await;
@@ -204,7 +230,10 @@ fn uuid(path: &Path) -> Result<String> {
 }
 
 /// A random UUID. RFC 9562, version 4.
-fn new_uuid() -> Result<String> {
+///
+/// # Errors
+/// Where the kernel's file can't be read.
+pub fn new_uuid() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     Ok(text.trim().to_owned())

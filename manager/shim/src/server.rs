@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use knarr_proto::ttrpc::{Received, Receiver, answer, reply, services};
+use knarr_proto::ttrpc::{Received, Receiver, Reply, reply, services};
 use knarr_runtime::error::{Context, Error, Kind, Result};
 use knarr_runtime::sys::process::set_name;
 use knarr_runtime::sys::signal::Signals;
@@ -96,9 +96,7 @@ impl Server {
     fn run(&mut self) -> Result<()> {
         let mut ready: Vec<Event> = Vec::with_capacity(16);
         loop {
-            self.shim
-                .poll
-                .wait(&mut ready, self.shim.events.timeout())?;
+            self.shim.poll.wait(&mut ready, self.shim.timeout())?;
             // Why a process ended before that it did.
             let mut tokens: Vec<Token> = ready.iter().filter_map(poll::token).collect();
             tokens.sort_by_key(|token| match token {
@@ -121,10 +119,11 @@ impl Server {
                 }
                 self.send_answers();
             }
-            if self.shim.events.timeout().is_some() {
-                self.shim.events.advance(&self.shim.poll);
+            if self.shim.timeout().is_some() {
+                self.shim.check_time();
+                self.send_answers();
             }
-            if self.shim.ending && self.clients.values().all(|client| client.out.is_empty()) {
+            if self.shim.is_done() && self.clients.values().all(|client| client.out.is_empty()) {
                 return Ok(());
             }
         }
@@ -195,7 +194,7 @@ impl Server {
     fn send_answers(&mut self) {
         for (waiter, response) in std::mem::take(&mut self.shim.answers) {
             if let Some(client) = self.clients.get_mut(&waiter.client) {
-                answer(&mut client.out, waiter.stream, Ok(response));
+                reply(&mut client.out, waiter.stream, response.map(Reply::Now));
                 self.write(waiter.client);
             }
         }
@@ -224,6 +223,10 @@ impl Client {
                 Received::Refused(refusal) => self.out.extend(refusal),
                 Received::Call(call) if services::TASK.contains(&call.service.as_str()) => {
                     let result = services::dispatch_task(shim, &call);
+                    reply(&mut self.out, call.stream, result);
+                }
+                Received::Call(call) if services::SANDBOX.contains(&call.service.as_str()) => {
+                    let result = services::dispatch_sandbox(shim, &call);
                     reply(&mut self.out, call.stream, result);
                 }
                 Received::Call(call) => {

@@ -1,6 +1,7 @@
 //! The task service: every call's meaning.
 
 mod processes;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +20,7 @@ use knarr_proto::containerd::task::v2::{
 };
 use knarr_proto::containerd::v1::types::{ProcessInfo, Status as Stage};
 use knarr_proto::events as told;
+use knarr_proto::prost::bytes::Bytes;
 use knarr_proto::ttrpc::{Call, Code, Reply, Status, services};
 use knarr_runtime::container::{CgroupDriver, Child, Container, CreateOptions};
 use knarr_runtime::error::{Error, Kind};
@@ -33,6 +35,7 @@ use crate::pump::{Flow, Pump};
 use crate::stdio::{self, Paths, Streams};
 use crate::task::{self, Process, Task, Waiter};
 use crate::{metrics, rootfs};
+use sandbox::Sandbox;
 
 type Answer<T> = Result<Reply<T>, Status>;
 
@@ -49,11 +52,14 @@ pub struct Shim {
     /// The client whose call is served.
     pub client: u32,
     /// Answers to earlier calls, to be sent.
-    pub answers: Vec<(Waiter, WaitResponse)>,
+    pub answers: Vec<(Waiter, Result<Bytes, Status>)>,
     /// Whether the shim shall end when all is sent.
     pub ending: bool,
     namespace: String,
     tasks: BTreeMap<String, Task>,
+    sandbox: Option<Sandbox>,
+    /// Deleted, but not answered yet.
+    leaving: Vec<processes::Leaving>,
     pumps: BTreeMap<u32, Pump>,
     /// The number of the next token.
     next: u32,
@@ -97,12 +103,7 @@ impl services::Task for Shim {
             let message = "restoring a checkpoint is not implemented";
             return Err(Status::new(Code::Unimplemented, message));
         }
-        let bundle = PathBuf::from(&request.bundle);
-        let root = bundle.join("rootfs");
-        rootfs::mount_all(&request.rootfs, &root).map_err(|error| refused("create", error))?;
-        let task = self.make(&request, bundle).inspect_err(|_| {
-            let _ = rootfs::unmount(&root);
-        })?;
+        let task = self.mount_and_make(&request, PathBuf::from(&request.bundle))?;
         let pid = task.init.pid();
         self.tasks.insert(id.clone(), task);
         let event = told::TaskCreate {
@@ -142,7 +143,7 @@ impl services::Task for Shim {
         Ok(StartResponse { pid }.into())
     }
 
-    fn delete(&mut self, _: &Call, request: DeleteRequest) -> Answer<DeleteResponse> {
+    fn delete(&mut self, call: &Call, request: DeleteRequest) -> Answer<DeleteResponse> {
         let (id, exec_id) = (request.id, request.exec_id);
         let task = self.task(&id)?;
         let process = find(task, &id, &exec_id)?;
@@ -153,36 +154,23 @@ impl services::Task for Shim {
         if exec_id.is_empty() {
             // One that was created and not started is ended by this.
             let force = process.is_alive();
-            let warnings = match task.container.delete(force) {
-                Err(error) if error.kind() == Kind::NotFound => Vec::new(),
-                deleted => deleted.map_err(|error| refused("delete", error))?,
-            };
-            for warning in warnings {
-                eprintln!("warning: {warning}");
-            }
-            rootfs::unmount(&task.bundle.join("rootfs"))
+            self.destroy(&id, force)
                 .map_err(|error| refused("delete", error))?;
-            self.reap();
         }
         let Some(process) = self.forget(&id, &exec_id) else {
             return Err(unknown(&id, &exec_id));
         };
-        let response = DeleteResponse {
-            pid: process.pid(),
-            exit_status: process.exit.map_or(0, |exit| exit.code),
-            exited_at: process.exited_at(),
-        };
         if exec_id.is_empty() {
             let event = told::TaskDelete {
                 container_id: id,
-                pid: response.pid,
-                exit_status: response.exit_status,
-                exited_at: response.exited_at,
+                pid: process.pid(),
+                exit_status: process.exit.map_or(0, |exit| exit.code),
+                exited_at: process.exited_at(),
                 id: String::new(),
             };
             self.events.publish(&self.poll, "/tasks/delete", &event);
         }
-        Ok(response.into())
+        Ok(self.deleted(&process, call.stream))
     }
 
     fn pids(&mut self, _: &Call, request: PidsRequest) -> Answer<PidsResponse> {
@@ -384,7 +372,7 @@ impl services::Task for Shim {
 
     fn shutdown(&mut self, _: &Call, request: ShutdownRequest) -> Answer<()> {
         // Others of the pod may be there still.
-        self.ending = request.now || self.tasks.is_empty();
+        self.ending = request.now || (self.tasks.is_empty() && self.sandbox.is_none());
         Ok(().into())
     }
 }

@@ -171,8 +171,21 @@ fn launch(args: &Args, group: &str, socket: &Path, listener: UnixListener) -> Re
         .stdout(Stdio::null())
         .stderr(log())
         .spawn()
-        .map(drop)
+        // Older daemons take what is written to standard error for a part of the answer.
+        .map(|shim| spare(shim.id()).unwrap_or_default())
         .context(|| "execve(/proc/self/exe)")
+}
+
+/// Has the kernel end the shim for want of memory sooner than its daemon, and no sooner than that.
+fn spare(shim: u32) -> io::Result<()> {
+    let daemon = std::os::unix::process::parent_id();
+    let of = |pid: u32| format!("/proc/{pid}/oom_score_adj");
+    // A daemon of another process namespace has no number here.
+    let Ok(score) = fs::read_to_string(of(daemon)) else {
+        return Ok(());
+    };
+    let score: i32 = score.trim().parse().map_err(io::Error::other)?;
+    fs::write(of(shim), (score + 1).min(1000).to_string())
 }
 
 /// The daemon's end of the shim's log, a fifo in the bundle, where it reads one.

@@ -1,13 +1,9 @@
 //! Services that clients know and this daemon does not offer yet.
 
-use knarr_proto::services::{
-    diff::v1 as diff, mounts::v1 as mounts, sandbox::v1 as sandbox, streaming::v1 as streaming,
-    tasks::v1 as tasks, transfer::v1 as transfer,
-};
-use prost_types::Any;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use knarr_proto::services::sandbox::v1 as sandbox;
+use tonic::{Request, Response, Status, async_trait};
 
-use super::{Answers, Api};
+use super::Api;
 use crate::error::{Code, Error};
 
 /// What every method here answers.
@@ -30,43 +26,6 @@ macro_rules! missing {
     };
 }
 
-missing!(tasks::tasks_server::Tasks, "tasks.Tasks":
-    create(tasks::CreateTaskRequest) -> tasks::CreateTaskResponse;
-    start(tasks::StartRequest) -> tasks::StartResponse;
-    delete(tasks::DeleteTaskRequest) -> tasks::DeleteResponse;
-    delete_process(tasks::DeleteProcessRequest) -> tasks::DeleteResponse;
-    get(tasks::GetRequest) -> tasks::GetResponse;
-    list(tasks::ListTasksRequest) -> tasks::ListTasksResponse;
-    kill(tasks::KillRequest) -> ();
-    exec(tasks::ExecProcessRequest) -> ();
-    resize_pty(tasks::ResizePtyRequest) -> ();
-    close_io(tasks::CloseIoRequest) -> ();
-    pause(tasks::PauseTaskRequest) -> ();
-    resume(tasks::ResumeTaskRequest) -> ();
-    list_pids(tasks::ListPidsRequest) -> tasks::ListPidsResponse;
-    checkpoint(tasks::CheckpointTaskRequest) -> tasks::CheckpointTaskResponse;
-    update(tasks::UpdateTaskRequest) -> ();
-    metrics(tasks::MetricsRequest) -> tasks::MetricsResponse;
-    wait(tasks::WaitRequest) -> tasks::WaitResponse;
-);
-
-missing!(diff::diff_server::Diff, "diff.Diff":
-    apply(diff::ApplyRequest) -> diff::ApplyResponse;
-    diff(diff::DiffRequest) -> diff::DiffResponse;
-);
-
-missing!(transfer::transfer_server::Transfer, "transfer.Transfer":
-    transfer(transfer::TransferRequest) -> ();
-);
-
-missing!(sandbox::store_server::Store, "sandbox.Store":
-    create(sandbox::StoreCreateRequest) -> sandbox::StoreCreateResponse;
-    update(sandbox::StoreUpdateRequest) -> sandbox::StoreUpdateResponse;
-    delete(sandbox::StoreDeleteRequest) -> sandbox::StoreDeleteResponse;
-    list(sandbox::StoreListRequest) -> sandbox::StoreListResponse;
-    get(sandbox::StoreGetRequest) -> sandbox::StoreGetResponse;
-);
-
 missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     create(sandbox::ControllerCreateRequest) -> sandbox::ControllerCreateResponse;
     start(sandbox::ControllerStartRequest) -> sandbox::ControllerStartResponse;
@@ -78,55 +37,3 @@ missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     metrics(sandbox::ControllerMetricsRequest) -> sandbox::ControllerMetricsResponse;
     update(sandbox::ControllerUpdateRequest) -> sandbox::ControllerUpdateResponse;
 );
-
-#[async_trait]
-impl streaming::streaming_server::Streaming for Api {
-    type StreamStream = Answers<Any>;
-
-    async fn stream(
-        &self,
-        _: Request<Streaming<Any>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        Err(missing("streaming.Streaming", "stream"))
-    }
-}
-
-#[async_trait]
-impl mounts::mounts_server::Mounts for Api {
-    async fn activate(
-        &self,
-        _: Request<mounts::ActivateRequest>,
-    ) -> Result<Response<mounts::ActivateResponse>, Status> {
-        Err(missing("mounts.Mounts", "activate"))
-    }
-
-    async fn deactivate(
-        &self,
-        _: Request<mounts::DeactivateRequest>,
-    ) -> Result<Response<()>, Status> {
-        Err(missing("mounts.Mounts", "deactivate"))
-    }
-
-    async fn info(
-        &self,
-        _: Request<mounts::InfoRequest>,
-    ) -> Result<Response<mounts::InfoResponse>, Status> {
-        Err(missing("mounts.Mounts", "info"))
-    }
-
-    async fn update(
-        &self,
-        _: Request<mounts::UpdateRequest>,
-    ) -> Result<Response<mounts::UpdateResponse>, Status> {
-        Err(missing("mounts.Mounts", "update"))
-    }
-
-    type ListStream = Answers<mounts::ListMessage>;
-
-    async fn list(
-        &self,
-        _: Request<mounts::ListRequest>,
-    ) -> Result<Response<Self::ListStream>, Status> {
-        Err(missing("mounts.Mounts", "list"))
-    }
-}

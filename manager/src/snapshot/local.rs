@@ -65,6 +65,12 @@ impl Local {
         }))
     }
 
+    /// What clients may ask of these snapshots beyond what all can do: `rebase`.
+    #[must_use]
+    pub fn capabilities(&self) -> &'static [&'static str] {
+        self.0.driver.capabilities()
+    }
+
     /// What is known of a snapshot.
     ///
     /// # Errors
@@ -218,6 +224,26 @@ impl Local {
         labels: Labels,
         lease: Option<&str>,
     ) -> Result<()> {
+        self.commit_upon(namespace, name, key, "", labels, lease)
+            .await
+    }
+
+    /// The same, and where `parent` is not empty, what was prepared upon nothing gets that parent: so
+    /// layers can be unpacked side by side.
+    ///
+    /// # Errors
+    /// Those of [`Local::commit`]; `NotFound` without the parent; `FailedPrecondition` for a parent
+    /// that is not committed, or is another than the one that the snapshot has; `Unimplemented`
+    /// where the driver can't do it.
+    pub async fn commit_upon(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+        lease: Option<&str>,
+    ) -> Result<()> {
         if name.is_empty() {
             return Err(Error::invalid("the name of a snapshot is empty"));
         }
@@ -225,9 +251,18 @@ impl Local {
         let driver = self.0.driver.name();
         let Named { snapshot, .. } = self.stat(namespace, key)?;
         let id = snapshot.id;
+        if !parent.is_empty() && snapshot.parent.is_empty() {
+            let below = self.0.database.read(|read| {
+                absent(read, namespace, driver, name)?;
+                get(read, namespace, driver, parent)
+            });
+            let below = below?.snapshot.id;
+            self.blocking(move |driver| driver.rebase(id, below))
+                .await?;
+        }
         let usage = self.blocking(move |driver| driver.usage(id)).await?;
         let lease = lease.map(str::to_owned);
-        let (space, name, key) = (namespace.to_owned(), name.to_owned(), key.to_owned());
+        let [space, name, key, parent] = [namespace, name, key, parent].map(str::to_owned);
         let job = move |write: &Write| {
             let Named { mut snapshot, .. } = get(write, &space, driver, &key)?;
             if snapshot.kind() != SnapshotKind::Active || snapshot.id != id {
@@ -235,6 +270,16 @@ impl Local {
             }
             absent(write, &space, driver, &name)?;
             remove(write, &space, driver, &key, &snapshot.parent)?;
+            if !parent.is_empty() && snapshot.parent != parent {
+                if !snapshot.parent.is_empty() {
+                    return Err(Error::precondition(format!(
+                        "snapshot {key} was prepared upon {}, and not upon {parent}",
+                        snapshot.parent
+                    )));
+                }
+                chain(write, &space, driver, &parent)?;
+                snapshot.parent.clone_from(&parent);
+            }
             snapshot.kind = SnapshotKind::Committed.into();
             snapshot.labels.clone_from(&labels);
             snapshot.usage = Some(usage);

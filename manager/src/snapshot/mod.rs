@@ -21,7 +21,7 @@ pub use local::{Local, Named};
 pub use native::Native;
 pub use overlayfs::Overlayfs;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::store::schema::{SnapshotKind, Usage};
 
 /// A mount that a client makes to see a snapshot: mount(8), without the place.
@@ -41,11 +41,25 @@ pub trait Driver: std::fmt::Debug + Send + Sync + 'static {
     /// The name that clients choose it by.
     fn name(&self) -> &'static str;
 
+    /// What it can do beyond what all can, in the words of the API.
+    fn capabilities(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Makes the directory of a new snapshot.
     ///
     /// # Errors
     /// Where the disk fails; then nothing is left.
     fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Result<()>;
+
+    /// Puts an active snapshot that has no parent upon `parent`.
+    ///
+    /// # Errors
+    /// `Unimplemented` where a snapshot is more than what it changes; where the disk fails.
+    fn rebase(&self, _id: u64, _parent: u64) -> Result<()> {
+        let what = format!("a commit of {} upon another parent", self.name());
+        Err(Error::new(Code::Unimplemented, what))
+    }
 
     /// How a snapshot is mounted.
     fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Vec<Mount>;

@@ -42,6 +42,10 @@ impl Driver for Overlayfs {
         "overlayfs"
     }
 
+    fn capabilities(&self) -> &'static [&'static str] {
+        &["rebase"]
+    }
+
     fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Result<()> {
         let dir = self.dir.join(id.to_string());
         let made = (|| {
@@ -59,6 +63,15 @@ impl Driver for Overlayfs {
             let _ = disk::remove(&dir);
         }
         made
+    }
+
+    fn rebase(&self, id: u64, parent: u64) -> Result<()> {
+        // The root directory belongs to whom it belongs below, unless the layer has said something.
+        let own = self.layer(id);
+        match disk::is_as_made(Path::new(&own), 0o755)? {
+            true => disk::own_alike(Path::new(&self.layer(parent)), Path::new(&own)),
+            false => Ok(()),
+        }
     }
 
     fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Vec<Mount> {

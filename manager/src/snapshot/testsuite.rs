@@ -120,6 +120,49 @@ async fn layers_add_up(place: &Place) {
     inside(&it.mounts(SPACE, "v").unwrap(), "! touch new 2>/dev/null");
 }
 
+/// Layers that were unpacked side by side are joined when they are committed.
+async fn layers_are_joined_at_commit(place: &Place) {
+    let it = place.open();
+    let join = |name: &'static str, key: &'static str, parent: &'static str| {
+        it.commit_upon(SPACE, name, key, parent, Labels::new(), None)
+    };
+    let scripts = [
+        ("c", "echo 3 > three; mkdir d; echo 3 > d/z"),
+        ("b", "echo 2 > two; mkdir d; echo 2 > d/y"),
+        ("a", "echo 1 > one; chmod 751 .; chown 7:8 ."),
+    ];
+    for (key, script) in scripts {
+        inside(&active(&it, key, "").await, script);
+    }
+    if it.capabilities().is_empty() {
+        join("A", "a", "").await.unwrap();
+        let error = join("B", "b", "A").await.unwrap_err();
+        return assert_eq!(error.code(), Code::Unimplemented, "{error}");
+    }
+    let error = join("A", "a", "none").await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    let error = join("A", "a", "b").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    join("A", "a", "").await.unwrap();
+    join("B", "b", "A").await.unwrap();
+    assert_eq!(it.stat(SPACE, "B").unwrap().snapshot.parent, "A");
+    let error = join("B", "c", "A").await.unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyExists, "{error}");
+    join("C", "c", "B").await.unwrap();
+    active(&it, "x", "A").await;
+    let error = join("X", "x", "B").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    join("X", "x", "A").await.unwrap();
+    let view = it.prepare(SPACE, "v", "C", View, Labels::new(), None);
+    let look = "find . | sort | tr '\n' ' '; stat -c '%a %u %g' .";
+    assert_eq!(
+        inside(&view.await.unwrap(), look),
+        ". ./d ./d/y ./d/z ./one ./three ./two 751 7 8\n"
+    );
+    let error = it.remove(SPACE, "A").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+}
+
 async fn the_rules_hold(place: &Place) {
     let it = place.open();
     let code =
@@ -267,6 +310,7 @@ macro_rules! suite {
 
 suite!(
     layers_add_up,
+    layers_are_joined_at_commit,
     the_rules_hold,
     records_tell,
     what_a_crash_leaves_is_removed,
