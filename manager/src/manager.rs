@@ -114,7 +114,7 @@ impl Manager {
             Log::new(Arc::clone(&database)),
         );
         Ok(Self {
-            tasks: Tasks::new(state, containers.clone(), log.clone()),
+            tasks: Tasks::new(state, containers.clone(), content.clone(), log.clone()),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers,

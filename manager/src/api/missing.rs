@@ -1,6 +1,6 @@
 //! Services that clients know and this daemon does not offer yet.
 
-use knarr_proto::services::{diff::v1 as diff, sandbox::v1 as sandbox};
+use knarr_proto::services::sandbox::v1 as sandbox;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
@@ -25,11 +25,6 @@ macro_rules! missing {
         )*}
     };
 }
-
-missing!(diff::diff_server::Diff, "diff.Diff":
-    apply(diff::ApplyRequest) -> diff::ApplyResponse;
-    diff(diff::DiffRequest) -> diff::DiffResponse;
-);
 
 missing!(sandbox::controller_server::Controller, "sandbox.Controller":
     create(sandbox::ControllerCreateRequest) -> sandbox::ControllerCreateResponse;

@@ -4,6 +4,7 @@
 mod containers;
 mod content;
 mod credentials;
+mod diff;
 mod events;
 mod images;
 mod introspection;

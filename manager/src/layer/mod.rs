@@ -10,13 +10,17 @@
 //! unpack/    entries to files below a descriptor; no process
 //! changes/   files below descriptors to entries
 //! worker/    the process: the job, where it works, how it is shut in, decompression
-//! spawn.rs   the daemon's side of it
+//! spawn.rs   the daemon's side of it; store.rs new layers as blobs
 //! ```
 
+mod changes;
 mod spawn;
+mod store;
 pub mod tar;
 pub mod unpack;
 pub mod worker;
+
+pub use store::New;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -38,6 +42,24 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// As a job says it.
+    fn number(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Zstd => 2,
+        }
+    }
+
+    fn from_number(number: u32) -> Result<Self> {
+        match number {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Gzip),
+            2 => Ok(Self::Zstd),
+            _ => Err(Error::invalid("an unknown compression")),
+        }
+    }
+
     /// What a layer's media type says of it. Nothing where it is not a layer's.
     #[must_use]
     pub fn of(media_type: &str) -> Option<Self> {
@@ -99,7 +121,7 @@ impl Default for Limits {
     }
 }
 
-/// What was unpacked.
+/// What was unpacked, or made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// The digest of the archive without its compression: the layer's diffID.
@@ -153,6 +175,35 @@ impl Layers {
             diff: None,
         };
         self.work(job, source.into()).await
+    }
+
+    /// Makes a layer of what `upper` has that `lower` has not, and writes it to `sink`, a file or the
+    /// writing end of a pipe. No time in it is later than `epoch`, in nanoseconds since 1970; equal
+    /// trees make equal layers. `lower` may be empty: then all of `upper` is new.
+    ///
+    /// # Errors
+    /// Where the trees can't be read or the sink fails.
+    pub async fn diff(
+        &self,
+        lower: &[Mount],
+        upper: &[Mount],
+        compression: Compression,
+        epoch: Option<i64>,
+        sink: impl Into<OwnedFd>,
+    ) -> Result<Applied> {
+        let job = worker::Job {
+            apply: None,
+            diff: Some(worker::Diff {
+                lower: lower.iter().map(Into::into).collect(),
+                upper: upper.iter().map(Into::into).collect(),
+                compression: compression.number(),
+                epoch: epoch.map(|time| time.div_euclid(1_000_000_000)),
+                epoch_nanoseconds: epoch.map_or(0, |time| {
+                    u32::try_from(time.rem_euclid(1_000_000_000)).unwrap_or(0)
+                }),
+            }),
+        };
+        self.work(job, sink.into()).await
     }
 
     async fn work(&self, job: worker::Job, file: OwnedFd) -> Result<Applied> {

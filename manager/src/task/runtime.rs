@@ -8,6 +8,7 @@
 //! | an absolute path | that program |
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,10 @@ impl Programs {
             return match std::fs::metadata(&path) {
                 Ok(_) => Ok(path),
                 Err(error) => {
+                    let error = match error.kind() {
+                        ErrorKind::NotFound => "no such file or directory".to_owned(),
+                        _ => error.to_string(),
+                    };
                     let what = format!("invalid custom binary path: stat {runtime}: {error}");
                     Err(Error::new(Code::Unknown, what))
                 }

@@ -28,6 +28,19 @@ pub fn is_reserved(name: &[u8]) -> bool {
     RESERVED.iter().any(|reserved| name.starts_with(reserved))
 }
 
+/// Whether it is how overlayfs says that a name is gone.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Whether a directory shows nothing of lower layers.
+pub fn is_opaque(dir: BorrowedFd<'_>, prefix: &str) -> bool {
+    let mut value = [0_u8; 4];
+    let name = format!("{prefix}opaque");
+    let read = rustix::fs::fgetxattr(dir, &*name, &mut value);
+    read.is_ok_and(|length| value.get(..length) == Some(&b"y"[..]))
+}
+
 /// Says of a directory that it shows nothing of lower layers.
 pub fn make_opaque(dir: BorrowedFd<'_>, prefix: &str) -> Result<()> {
     let name = format!("{prefix}opaque");

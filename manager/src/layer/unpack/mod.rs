@@ -5,7 +5,7 @@
 //!
 //! A directory gets its attributes at the end, when nothing is put into it any more.
 
-mod attributes;
+pub(super) mod attributes;
 mod lower;
 mod tree;
 
@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use super::tar::{Entry, Kind, Reader, Region};
 use crate::error::{Code, Error, Result};
 use attributes::Attributes;
-use tree::{Dir, Parents, clean, shown, split};
+use tree::{Dir, Parents, clean, split};
+pub(super) use tree::{join, shown};
 
 /// Where a layer is put.
 #[derive(Debug)]
@@ -69,19 +70,42 @@ pub struct Ids {
 
 impl Ids {
     fn map(ranges: &[Range], id: u32) -> Result<u32> {
-        if ranges.is_empty() {
+        Self::shift(
+            ranges
+                .iter()
+                .map(|range| (range.inside, range.outside, range.count)),
+            id,
+        )
+    }
+
+    /// A user or group of a layer, from one of the disk.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one that no layer has.
+    pub(super) fn unmap(ranges: &[Range], id: u32) -> Result<u32> {
+        Self::shift(
+            ranges
+                .iter()
+                .map(|range| (range.outside, range.inside, range.count)),
+            id,
+        )
+    }
+
+    fn shift(ranges: impl Iterator<Item = (u32, u32, u32)>, id: u32) -> Result<u32> {
+        let mut any = false;
+        for (from, to, count) in ranges {
+            any = true;
+            let offset = id.checked_sub(from).filter(|offset| *offset < count);
+            if let Some(mapped) = offset.and_then(|offset| to.checked_add(offset)) {
+                return Ok(mapped);
+            }
+        }
+        if !any {
             return Ok(id);
         }
-        let mut mapped = ranges.iter().filter_map(|range| {
-            let offset = id
-                .checked_sub(range.inside)
-                .filter(|offset| *offset < range.count)?;
-            range.outside.checked_add(offset)
-        });
-        let outside = mapped.next();
-        outside.ok_or_else(|| {
-            Error::invalid(format!("its owner {id} has no place in the user namespace"))
-        })
+        Err(Error::invalid(format!(
+            "its owner {id} has no place in the user namespace"
+        )))
     }
 }
 
@@ -299,7 +323,9 @@ impl Unpacker {
     /// Whether there is something of that name, which is not gone.
     fn is_there(&self, dir: &Dir, name: &[u8]) -> Result<bool> {
         match rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(self.place.whiteouts == Whiteouts::Remove || !tree::is_whiteout(&stat)),
+            Ok(stat) => {
+                Ok(self.place.whiteouts == Whiteouts::Remove || !attributes::is_whiteout(&stat))
+            }
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(failed(errno)),
         }
@@ -321,7 +347,7 @@ impl Unpacker {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(Error::invalid("a whiteout of nothing"));
         }
-        let path = tree::join(above, hidden);
+        let path = join(above, hidden);
         if self.place.whiteouts == Whiteouts::Remove {
             // What this layer has itself is not meant.
             let Some(dir) = self.find(above)?.filter(|_| !self.fresh) else {

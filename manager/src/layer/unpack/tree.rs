@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir as Listing, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{Unpacker, Whiteouts, attributes, failed};
@@ -98,11 +98,6 @@ pub fn shown(path: &[u8]) -> String {
     } else {
         text
     }
-}
-
-/// Whether it is how overlayfs says that a name is gone.
-pub fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 pub fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
@@ -245,7 +240,7 @@ impl Unpacker {
                     }
                 }
                 kind => {
-                    let gone = stat.as_ref().is_some_and(is_whiteout);
+                    let gone = stat.as_ref().is_some_and(attributes::is_whiteout);
                     let overlay = matches!(self.place.whiteouts, Whiteouts::Overlay(_));
                     if kind.is_some() && !(gone && overlay) {
                         let what = format!("{} is not a directory", shown(&next));

@@ -18,6 +18,9 @@ pub const UNPACKING: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_ADMIN);
 
+/// What comparing needs: to read everything, and what overlayfs has noted.
+pub const COMPARING: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::SYS_ADMIN);
+
 /// Descriptors: those of directories in each other, to remove the deepest tree that a path can name.
 const FILES: u64 = 4096;
 

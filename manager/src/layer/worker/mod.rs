@@ -13,6 +13,7 @@
 
 mod confine;
 mod job;
+mod pack;
 mod pipeline;
 mod place;
 
@@ -34,8 +35,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 pub use job::{Apply, BEAT, Diff, Job, LONGEST, Mounted, Report};
 
-use super::unpack::Unpacker;
-use super::{Limits, tar};
+use super::changes::{self, Changes, Trees};
+use super::unpack::{Place, Unpacker, Whiteouts};
+use super::{Compression, Limits, tar};
 use crate::error::{Error, Result};
 use pipeline::{Pipeline, Progress};
 use place::Access;
@@ -121,6 +123,9 @@ fn work(job: &Job, file: OwnedFd, socket: &UnixStream) -> Result<(String, u64)> 
         Job {
             apply: Some(apply), ..
         } => unpack(apply, file, socket, &progress),
+        Job {
+            diff: Some(diff), ..
+        } => compare(diff, file, socket, &progress),
         _ => Err(Error::invalid("a job with nothing to do")),
     }
 }
@@ -159,6 +164,52 @@ fn unpack(
     if let Some(dir) = sync {
         rustix::fs::syncfs(dir).map_err(|errno| Error::io("the snapshot", &errno.into()))?;
     }
+    Ok((diff_id.to_string(), size))
+}
+
+fn compare(
+    job: &Diff,
+    sink: OwnedFd,
+    socket: &UnixStream,
+    progress: &Arc<Progress>,
+) -> Result<(String, u64)> {
+    let compression = Compression::from_number(job.compression)?;
+    let mut jail = place::Jail::new()?;
+    let changes = jail.changes(&job.lower, &job.upper)?;
+    let lower = match &job.lower[..] {
+        [] => None,
+        lower => Some(jail.tree(lower, Access::Read)?.dir),
+    };
+    let upper = jail.tree(&job.upper, Access::Read)?;
+    jail.enter()?;
+    confine::give_up(confine::COMPARING)?;
+    let (sink, packer) = pack::start(File::from(sink), compression, Arc::clone(progress))?;
+    watch(socket, progress)?;
+    confine::filter()?;
+    let mut trees = Trees {
+        lower,
+        upper: upper.dir,
+        overlay: None,
+        ids: upper.ids,
+    };
+    if let Some(Place {
+        dir,
+        whiteouts: Whiteouts::Overlay(prefix),
+        ..
+    }) = changes
+        && !changes::refers_below(dir.as_fd(), prefix, b"")?
+    {
+        trees.upper = dir;
+        trees.overlay = Some(prefix);
+    }
+    let epoch = job.epoch.map(|seconds| tar::Time {
+        seconds,
+        nanoseconds: job.epoch_nanoseconds,
+    });
+    let written = Changes::write(&trees, epoch, sink).and_then(pack::Sink::finish);
+    // What the output failed with is the reason for whatever else failed.
+    packer.finish()?;
+    let (diff_id, size) = written?;
     Ok((diff_id.to_string(), size))
 }
 

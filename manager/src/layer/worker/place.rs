@@ -8,6 +8,7 @@
 //! A snapshot of overlayfs is written to below its upper directory, without mounting it: one file
 //! is one file then. Devices in a tree do nothing: it is mounted so.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -18,7 +19,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::job::Mounted;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::layer::unpack::{Ids, Place, Range, Whiteouts};
 
 /// What is done with a tree.
@@ -68,38 +69,67 @@ impl Jail {
     /// `InvalidArgument` for mounts that make no tree; where they fail.
     pub fn tree(&mut self, mounts: &[Mounted], access: Access) -> Result<Place> {
         let ids = ids(mounts)?;
-        match mounts {
-            [] => Err(Error::invalid("there is no mount to work on")),
+        let (dir, lower, whiteouts) = match mounts {
+            [] => return Err(Error::invalid("there is no mount to work on")),
             [mount] if is_bind(mount) => {
-                let dir = self.bind(&mount.source, access)?;
-                Ok(Place {
-                    dir,
-                    lower: None,
-                    whiteouts: Whiteouts::Remove,
-                    ids,
-                    privileged: self.privileged,
-                })
+                (self.bind(&mount.source, access)?, None, Whiteouts::Remove)
             }
-            [mount] if mount.kind == "overlay" => match (option(mount, "upperdir"), access) {
-                (Some(upper), Access::Write) => {
-                    let lower = self.lower(mount)?;
-                    let dir = self.bind(upper, access)?;
-                    let whiteouts = if mount.options.iter().any(|option| option == "userxattr") {
-                        Whiteouts::Overlay("user.overlay.")
-                    } else {
-                        Whiteouts::Overlay("trusted.overlay.")
-                    };
-                    Ok(Place {
-                        dir,
-                        lower,
-                        whiteouts,
-                        ids,
-                        privileged: self.privileged,
-                    })
+            [mount] if mount.kind == "overlay" => {
+                let mut lower = lower_dirs(mount);
+                match (option(mount, "upperdir"), access) {
+                    (Some(upper), Access::Write) => {
+                        let lower = self.merged(&lower, mount)?;
+                        (self.bind(upper, access)?, lower, whiteouts(mount))
+                    }
+                    (None, Access::Write) => {
+                        return Err(Error::precondition("an overlay that can't be written to"));
+                    }
+                    (upper, Access::Read) => {
+                        lower.splice(..0, upper.map(str::to_owned));
+                        let merged = self.merged(&lower, mount)?;
+                        (
+                            merged.ok_or_else(needs_privileges)?,
+                            None,
+                            Whiteouts::Remove,
+                        )
+                    }
                 }
-                _ => self.mounted(mounts, ids),
-            },
-            _ => self.mounted(mounts, ids),
+            }
+            _ => (self.mounted(mounts, access)?, None, Whiteouts::Remove),
+        };
+        let privileged = self.privileged;
+        Ok(Place {
+            dir,
+            lower,
+            whiteouts,
+            ids,
+            privileged,
+        })
+    }
+
+    /// The changes that overlayfs has made to `lower`, if that is what `upper` describes.
+    ///
+    /// # Errors
+    /// Where they can't be opened.
+    pub fn changes(&mut self, lower: &[Mounted], upper: &[Mounted]) -> Result<Option<Place>> {
+        let [mount] = upper else { return Ok(None) };
+        let below = match lower {
+            [lower] if is_bind(lower) => vec![lower.source.clone()],
+            [lower] if lower.kind == "overlay" && option(lower, "upperdir").is_none() => {
+                lower_dirs(lower)
+            }
+            _ => return Ok(None),
+        };
+        let dir = option(mount, "upperdir").filter(|_| mount.kind == "overlay");
+        match dir.filter(|_| lower_dirs(mount) == below) {
+            Some(dir) => Ok(Some(Place {
+                dir: self.bind(dir, Access::Read)?,
+                lower: None,
+                whiteouts: whiteouts(mount),
+                ids: ids(upper)?,
+                privileged: self.privileged,
+            })),
+            None => Ok(None),
         }
     }
 
@@ -148,76 +178,85 @@ impl Jail {
         open(CWD, &spot)
     }
 
-    /// The lower layers of an overlay as one tree, where they can be mounted.
-    fn lower(&mut self, mount: &Mounted) -> Result<Option<OwnedFd>> {
-        let Some(dirs) = option(mount, "lowerdir") else {
+    /// Layers as one tree, the nearest first. Nothing where there are none, or where that can't be.
+    fn merged(&mut self, dirs: &[String], mount: &Mounted) -> Result<Option<OwnedFd>> {
+        if let [dir] = dirs {
+            return self.bind(dir, Access::Read).map(Some);
+        }
+        if dirs.is_empty() {
+            return Ok(None);
+        }
+        let Some(spot) = self.spot()? else {
             return Ok(None);
         };
-        let dirs = split_dirs(dirs);
-        match &dirs[..] {
-            [dir] => self.bind(dir, Access::Read).map(Some),
-            dirs => {
-                let Some(spot) = self.spot()? else {
-                    return Ok(None);
-                };
-                // The kernel takes one page of options: short names for long paths.
-                let names = format!("{spot}.lower");
-                rustix::fs::mkdir(&*names, Mode::RWXU).map_err(failed("a directory"))?;
-                let mut lower = Vec::new();
-                for (index, dir) in dirs.iter().enumerate() {
-                    let link = format!("{names}/{index}");
-                    rustix::fs::symlink(&**dir, &*link).map_err(failed("a link"))?;
-                    lower.push(index.to_string());
-                }
-                rustix::process::chdir(&*names).map_err(failed("a directory"))?;
-                let mut options = format!("lowerdir={}", lower.join(":"));
-                if mount.options.iter().any(|option| option == "userxattr") {
-                    options.push_str(",userxattr");
-                }
-                let data = std::ffi::CString::new(options).unwrap_or_default();
-                let flags = HARMLESS | MountFlags::RDONLY;
-                let place = format!("../{spot}");
-                rustix::mount::mount("overlay", &*place, "overlay", flags, &*data)
-                    .map_err(failed("the lower layers"))?;
-                open(CWD, &place).map(Some)
-            }
+        // The kernel takes one page of options: short names for long paths.
+        let names = format!("{spot}.layers");
+        rustix::fs::mkdir(&*names, Mode::RWXU).map_err(failed("a directory"))?;
+        rustix::process::chdir(&*names).map_err(failed("a directory"))?;
+        let mut options = "lowerdir=".to_owned();
+        for (index, dir) in dirs.iter().enumerate() {
+            rustix::fs::symlink(&**dir, index.to_string()).map_err(failed("a link"))?;
+            let colon = if index > 0 { ":" } else { "" };
+            options.push_str(&format!("{colon}{index}"));
         }
+        if mount.options.iter().any(|option| option == "userxattr") {
+            options.push_str(",userxattr");
+        }
+        let target = format!("../{spot}");
+        let mount = |options: String| {
+            let data = CString::new(options).unwrap_or_default();
+            let flags = HARMLESS | MountFlags::RDONLY;
+            rustix::mount::mount("overlay", &*target, "overlay", flags, &*data)
+        };
+        // Renamed directories and files whose bytes are elsewhere, where the kernel knows those.
+        mount(format!("{options},redirect_dir=follow,metacopy=on"))
+            .or_else(|_| mount(options))
+            .map_err(failed("the layers below"))?;
+        open(CWD, &target).map(Some)
     }
 
     /// A tree of any other kind, mounted as it is described.
-    fn mounted(&mut self, mounts: &[Mounted], ids: Ids) -> Result<Place> {
-        let Some(spot) = self.spot()? else {
-            let kind = &mounts[0].kind;
-            return Err(Error::precondition(format!(
-                "mounting {kind:?} needs privileges"
-            )));
-        };
+    fn mounted(&mut self, mounts: &[Mounted], access: Access) -> Result<OwnedFd> {
+        let spot = self.spot()?.ok_or_else(needs_privileges)?;
         for mount in mounts {
-            let (flags, data) = parse_options(&mount.options)?;
-            if is_bind(mount) {
-                rustix::mount::mount_bind_recursive(&*mount.source, &*spot)
-                    .map_err(failed(&mount.source))?;
-                let flags = flags | MountFlags::BIND;
-                rustix::mount::mount_remount(&*spot, flags, "").map_err(failed(&mount.source))?;
-                continue;
+            let (mut flags, data) = parse_options(&mount.options)?;
+            flags |= HARMLESS;
+            if access == Access::Read {
+                flags |= MountFlags::RDONLY;
             }
-            let flags = flags | HARMLESS;
-            rustix::mount::mount(&*mount.source, &*spot, &*mount.kind, flags, &*data).map_err(
-                failed(&format!(
-                    "mounting {:?} of type {}",
-                    mount.source, mount.kind
-                )),
-            )?;
+            let what = format!("mounting {:?} of type {:?}", mount.source, mount.kind);
+            let failed = failed(&what);
+            if is_bind(mount) {
+                rustix::mount::mount_bind_recursive(&*mount.source, &*spot).map_err(&failed)?;
+                let flags = flags | MountFlags::BIND;
+                rustix::mount::mount_remount(&*spot, flags, "").map_err(failed)?;
+            } else {
+                rustix::mount::mount(&*mount.source, &*spot, &*mount.kind, flags, &*data)
+                    .map_err(failed)?;
+            }
         }
-        let dir = open(CWD, &spot)?;
-        Ok(Place {
-            dir,
-            lower: None,
-            whiteouts: Whiteouts::Remove,
-            ids,
-            privileged: self.privileged,
-        })
+        open(CWD, &spot)
     }
+}
+
+fn needs_privileges() -> Error {
+    Error::new(
+        Code::PermissionDenied,
+        "mounting this snapshot needs privileges",
+    )
+}
+
+fn whiteouts(mount: &Mounted) -> Whiteouts {
+    match mount.options.iter().any(|option| option == "userxattr") {
+        true => Whiteouts::Overlay("user.overlay."),
+        false => Whiteouts::Overlay("trusted.overlay."),
+    }
+}
+
+fn lower_dirs(mount: &Mounted) -> Vec<String> {
+    option(mount, "lowerdir")
+        .map(split_dirs)
+        .unwrap_or_default()
 }
 
 fn open(dir: impl AsFd, path: &str) -> Result<OwnedFd> {
@@ -261,7 +300,7 @@ fn split_dirs(list: &str) -> Vec<String> {
 }
 
 /// Flags and data of mount(2) out of the options of mount(8).
-fn parse_options(options: &[String]) -> Result<(MountFlags, std::ffi::CString)> {
+fn parse_options(options: &[String]) -> Result<(MountFlags, CString)> {
     let mut flags = MountFlags::empty();
     let mut data = Vec::new();
     for option in options {
@@ -278,7 +317,7 @@ fn parse_options(options: &[String]) -> Result<(MountFlags, std::ffi::CString)> 
             option => data.push(option.to_owned()),
         }
     }
-    let data = std::ffi::CString::new(data.join(","));
+    let data = CString::new(data.join(","));
     Ok((
         flags,
         data.map_err(|_| Error::invalid("a mount option has a NUL"))?,
