@@ -171,7 +171,9 @@ fn pack(mut writer: Writer, from: &Path) -> Result<Writer> {
     archive.append_dir_all("", from).map_err(broken)?;
     let mut sink = archive.into_inner().map_err(broken)?;
     sink.flush().map_err(broken)?;
-    let sink = sink.into_inner().map_err(|error| broken(error.into_error()))?;
+    let sink = sink
+        .into_inner()
+        .map_err(|error| broken(error.into_error()))?;
     Ok(sink.0)
 }
 
@@ -187,7 +189,9 @@ pub(super) async fn unpack(
 ) -> Result<Scratch> {
     if checkpoint.media_type != IMAGES {
         let kind = &checkpoint.media_type;
-        return Err(Error::invalid(format!("unsupported checkpoint type {kind:?}")));
+        return Err(Error::invalid(format!(
+            "unsupported checkpoint type {kind:?}"
+        )));
     }
     let digest: Digest = checkpoint.digest.parse()?;
     let blob = content.read(namespace, &digest)?;
