@@ -9,6 +9,7 @@
 #   make peers    fetch and build containerd, dockerd, their clients, runc and crun below target/peers
 #   make callers  run the tests in which those call knarr (root)
 #   make bench    compare knarr with the runtimes that are installed (root)
+#   make bench-managers   compare knarrd with containerd (root)
 #   make vm-bench the same in the virtual machine, on cgroup v2; it is emulated, so count calls, not time
 #   make fuzz     run each fuzz target for FUZZ_SECONDS
 #   make install  DESTDIR= PREFIX=   programs, man pages, completions
@@ -60,7 +61,7 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench vm-bench fuzz docs install deb clean \
+.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench bench-managers vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
 all: knarr shim conformance
@@ -122,6 +123,12 @@ bench: demo-needs knarr
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --example seccomp_compile
 	$(CARGO) build --locked --release -p knarr-integration --bin bench --bin launch
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
+
+# The daemons: knarrd beside containerd and runc, ctr's view and the API's.
+bench-managers: demo-needs peers shim
+	$(CARGO) build --locked --release -p knarr-manager --bin knarrd
+	$(CARGO) build --locked --release -p knarr-integration --features managers --bin bench-managers
+	KNARR_SHIM_BIN=$(SHIM) KNARR_PEERS=$(abspath $(TARGET_DIR))/peers $(TARGET_DIR)/release/bench-managers $(BENCH_FLAGS)
 
 vm-bench: build-needs vm-needs
 	integration/vm/bench $(BENCH_FLAGS)

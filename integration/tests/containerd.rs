@@ -5,6 +5,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use knarr_integration::cgroup::Driver;
@@ -12,7 +13,7 @@ use knarr_integration::containerd::{self, Containerd, Events, IMAGE};
 use knarr_integration::daemon::PATIENCE;
 use knarr_integration::peers::{self, Shared, Source};
 use knarr_integration::runtime::Running;
-use knarr_integration::{Value, cgroup, json, process, runtime, skip};
+use knarr_integration::{Value, bundle, cgroup, json, process, runtime, skip};
 
 static NEWEST: Shared<Containerd> = Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::new);
 static DEBIAN: Shared<Containerd> = Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::new);
@@ -67,6 +68,7 @@ knarr_integration::both!(
     oom_is_reported,
     features_are_read,
     many_at_once,
+    logs_go_where_they_shall,
     checkpoint_and_restore,
 );
 
@@ -86,6 +88,7 @@ knarr_integration::with_daemon!(shim, SHIM:
     metrics,
     oom_is_reported,
     many_at_once,
+    logs_go_where_they_shall,
 );
 
 knarr_integration::with_daemon!(debian_shim, DEBIAN_SHIM:
@@ -101,6 +104,7 @@ knarr_integration::with_daemon!(debian_shim, DEBIAN_SHIM:
     metrics,
     oom_is_reported,
     many_at_once,
+    logs_go_where_they_shall,
 );
 
 // What the cgroup's maker has a part in.
@@ -652,6 +656,82 @@ fn many_at_once(it: &Containerd) {
             "a cgroup of {id} is left"
         );
     }
+}
+
+/// Into a file, and to a program, whose descriptors and environment containerd's documentation lays down.
+fn logs_go_where_they_shall(it: &Containerd) {
+    let (dir, script) = (it.pen.path("logs"), "echo out; echo err >&2");
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("new/dir/a log");
+    let uri = format!("file://{}", file.display()).replace(' ', "%20");
+    for _ in 0..2 {
+        it.run(&["--log-uri", &uri], "filed", script).ok();
+    }
+    // runc's shim copies the two streams, so their order is lost.
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches("out\n").count(), 2, "{text}");
+    assert_eq!(text.matches("err\n").count(), 2, "{text}");
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o644);
+
+    let logger = dir.join("logger");
+    bundle::write_program(
+        &logger,
+        &format!(
+            "#!/bin/sh
+             cd {}
+             cat <&3 >out 5>&- & cat <&4 >err 5>&- &
+             echo \"$@\" >args
+             cat /proc/$$/environ | tr '\\0' '\\n' >env
+             exec 5>&-
+             wait
+             echo >done\n",
+            dir.display()
+        ),
+    );
+    let uri = format!("binary://{}?key=a+value&%6cast", logger.display());
+    it.run(&["--log-uri", &uri], "logged", script).ok();
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let logged = || read("out") == "out\n" && read("err") == "err\n";
+    assert!(
+        process::eventually(PATIENCE, logged),
+        "{}, {}",
+        read("out"),
+        read("err")
+    );
+    // runc's shim does not wait for it.
+    assert!(dir.join("done").exists() || !it.shim);
+    // runc's shim has them in no order.
+    let args = read("args");
+    assert!(
+        args.contains("key a value") && args.contains("last"),
+        "{args:?}"
+    );
+    let env = read("env");
+    let mut env: Vec<&str> = env.lines().collect();
+    env.sort_unstable();
+    let box_ = it.detached(&[], "logs", "sleep 600");
+    let _ = fs::remove_file(dir.join("done"));
+    let exec = [
+        "task",
+        "exec",
+        "--exec-id",
+        "logexec",
+        "--log-uri",
+        &uri,
+        "logs",
+        "/bin/echo",
+        "hi",
+    ];
+    it.ctr(&exec).ok();
+    assert!(process::eventually(PATIENCE, || read("out") == "hi\n"));
+    assert_eq!(
+        read("env").lines().next(),
+        Some("CONTAINER_ID=logexec"),
+        "an exec has its own"
+    );
+    drop(box_);
+    assert_eq!(env, ["CONTAINER_ID=logged", "CONTAINER_NAMESPACE=default"]);
 }
 
 fn checkpoint_and_restore(it: &Containerd) {

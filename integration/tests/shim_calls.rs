@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
+use std::io::Read;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -199,5 +200,133 @@ fn a_sandbox_that_is_not_there() {
         }
         shim.shutdown();
         assert!(shim.ends());
+    });
+}
+
+/// A container with a shim of its own, created with these streams and started.
+fn started<'a>(
+    station: &'a Station,
+    id: &str,
+    script: &str,
+    request: task::CreateTaskRequest,
+) -> Shim<'a> {
+    let terminal = request.terminal;
+    let bundle = station.bundle(id, script, |config| {
+        config["process"]["terminal"] = terminal.into();
+    });
+    let shim = station.shim(id, &bundle);
+    shim.create(request).unwrap();
+    shim.start("").unwrap();
+    shim
+}
+
+fn ended(station: &Station, shim: &Shim<'_>, id: &str) {
+    shim.shutdown();
+    assert!(shim.ends());
+    assert!(cgroup::tree(&station.cgroup(id)).is_empty());
+}
+
+/// Whoever reads a terminal slowly gets all that was written there before the container is gone.
+#[test]
+fn a_terminal_is_read_to_its_end() {
+    on(|station| {
+        let fifo = station.pen.path("slow");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        let path = fifo.display().to_string();
+        let reader = std::thread::spawn(move || {
+            let mut file = std::fs::File::open(fifo).unwrap();
+            std::thread::sleep(Duration::from_secs(1));
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            text
+        });
+        let request = task::CreateTaskRequest {
+            terminal: true,
+            stdout: path,
+            ..task::CreateTaskRequest::default()
+        };
+        let script = "n=0; while [ $n -lt 10000 ]; do n=$((n+1)); echo line $n; done; exit 5";
+        let shim = started(station, "slow", script, request);
+        assert_eq!(shim.wait(""), 5);
+        assert_eq!(shim.delete("").unwrap().exit_status, 5);
+        let text = reader.join().unwrap();
+        assert_eq!(text.lines().count(), 10_000);
+        assert!(text.ends_with("line 10000\r\n"));
+        ended(station, &shim, "slow");
+    });
+}
+
+#[test]
+fn a_terminal_goes_to_a_file_or_a_logger() {
+    on(|station| {
+        let (file, logged) = (station.pen.path("tty.log"), station.pen.path("tty.logged"));
+        let logger = station.pen.path("tty.logger");
+        // Slow enough that deletion would overtake it.
+        let text = "#!/bin/sh\nexec 5>&-\n/bin/cat <&3 >\"$2\"\n/bin/sleep 0.3\n/bin/cat <&4 >>\"$2\"\necho end >>\"$2\"\n";
+        knarr_integration::bundle::write_program(&logger, text);
+        let logger = format!("binary://{}?to={}", logger.display(), logged.display());
+        for (id, uri, path, end) in [
+            ("ttyfile", format!("file://{}", file.display()), file, ""),
+            ("ttylogger", logger, logged, "end\n"),
+        ] {
+            let request = task::CreateTaskRequest {
+                terminal: true,
+                stdout: uri,
+                ..task::CreateTaskRequest::default()
+            };
+            let shim = started(station, id, "tty; echo err >&2", request);
+            assert_eq!(shim.wait(""), 0);
+            shim.delete("").unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text, format!("/dev/pts/0\r\nerr\r\n{end}"));
+            ended(station, &shim, id);
+        }
+    });
+}
+
+#[test]
+fn loggers_that_fail() {
+    on(|station| {
+        let logger = station.pen.path("idle.logger");
+        knarr_integration::bundle::write_program(&logger, "#!/bin/sh\nsleep 600\n");
+        let bundle = station.bundle("unlogged", "sleep 600", |_| {});
+        let shim = station.shim("unlogged", &bundle);
+        for (uri, code, text) in [
+            (
+                "npipe:///x".to_owned(),
+                Code::Unimplemented,
+                "log URI npipe:///x",
+            ),
+            (
+                "binary:///no/logger".to_owned(),
+                Code::Unknown,
+                "no such file or directory",
+            ),
+            (
+                format!("binary://{}", logger.display()),
+                Code::DeadlineExceeded,
+                "is not ready after 10 seconds",
+            ),
+        ] {
+            let request = task::CreateTaskRequest {
+                stdout: uri,
+                ..task::CreateTaskRequest::default()
+            };
+            let status = shim.create(request).unwrap_err();
+            assert_eq!(status.code, code, "{status:?}");
+            assert!(status.message.contains(text), "{status:?}");
+        }
+        let pid = shim.pid();
+        assert!(process::eventually(Duration::from_secs(5), || {
+            process::descendants(pid).is_empty()
+        }));
+        ended(station, &shim, "unlogged");
     });
 }

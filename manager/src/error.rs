@@ -33,6 +33,8 @@ pub enum Code {
     DeadlineExceeded,
     /// The caller may not do this.
     PermissionDenied,
+    /// What a shim says without a class.
+    Unknown,
     /// What should not happen.
     Internal,
 }
@@ -54,6 +56,7 @@ impl Code {
             Self::Cancelled => "context canceled",
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
+            Self::Unknown => "unknown",
             Self::Internal => "internal",
         }
     }
@@ -100,6 +103,11 @@ impl Error {
         Self::new(Code::Internal, what)
     }
 
+    /// It took too long to do `what`.
+    pub fn late(what: impl Into<String>) -> Self {
+        Self::new(Code::DeadlineExceeded, what)
+    }
+
     /// A failed system call on `what`.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let code = match error.kind() {
@@ -130,7 +138,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Code::Internal => f.write_str(&self.message),
+            Code::Internal | Code::Unknown => f.write_str(&self.message),
+            // Some texts have the words in them already.
+            code if self.message.ends_with(code.words()) => f.write_str(&self.message),
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }

@@ -3,8 +3,10 @@
 pub mod api;
 pub mod config;
 pub mod error;
+pub mod image;
 pub mod manager;
 pub mod mount;
 pub mod registry;
 pub mod snapshot;
 pub mod store;
+pub mod task;

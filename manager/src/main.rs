@@ -88,12 +88,22 @@ fn run(config: &Config) -> Result<()> {
     // First of all: only one process gets past this.
     let manager = Arc::new(Manager::open(config)?);
     drop(entered);
-    let listener = listen(&config.address)?;
-    let served = runtime.block_on(serve(manager, listener));
+    let events = ttrpc_address(&config.address);
+    let listeners = [listen(&config.address)?, listen(&events)?];
+    let served = runtime.block_on(serve(manager, listeners, &config.address));
     // Streams of clients that do not let go end here.
     runtime.shutdown_timeout(GRACE);
-    let _ = fs::remove_file(&config.address);
+    for socket in [&config.address, &events] {
+        let _ = fs::remove_file(socket);
+    }
     served
+}
+
+/// The socket that shims tell events at.
+fn ttrpc_address(address: &Path) -> PathBuf {
+    let mut path = address.as_os_str().to_owned();
+    path.push(".ttrpc");
+    path.into()
 }
 
 /// A socket at `path` that only the user of this process can connect to.
@@ -114,12 +124,20 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(manager: Arc<Manager>, listener: UnixListener) -> Result<()> {
+async fn serve(
+    manager: Arc<Manager>,
+    [listener, events]: [UnixListener; 2],
+    address: &Path,
+) -> Result<()> {
     let broken = |error| Error::io("the socket", &error);
     let listener = tokio::net::UnixListener::from_std(listener).map_err(broken)?;
     let signals = |error| Error::io("signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    // Before anybody can ask for a task.
+    manager.tasks.begin(address)?;
+    manager.pods.begin(address);
+    manager.tasks.listen(events)?;
     let routes = api::routes(Arc::clone(&manager)).await?;
     let tidy = Arc::clone(&manager);
     tokio::spawn(async move { tidy.keep_tidy().await });

@@ -22,6 +22,8 @@ use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
 use crate::store::sandboxes::Sandboxes;
+use crate::task::bundle::Bootstrap;
+use crate::task::{Pods, Programs, Tasks};
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -50,7 +52,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
 /// STATE/mounts/                 what is mounted for clients
 /// ```
 #[derive(Debug)]
@@ -69,6 +71,10 @@ pub struct Manager {
     pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
+    /// Sandboxes that shims hold.
+    pub pods: Pods,
     /// What happened.
     pub log: Log,
     database: Arc<Database>,
@@ -132,13 +138,20 @@ impl Manager {
                 .collect(),
             mounts.clone(),
         );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
+        );
+        let programs = Programs::new(config.runtimes.clone());
         Ok(Self {
+            pods: Pods::new(state, log.clone(), programs.clone()),
+            tasks: Tasks::new(state, containers.clone(), log.clone(), programs),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
             database,
             content,
             mounts,
@@ -175,6 +188,16 @@ impl Manager {
             let Snapshotter { snapshots, exports } = snapshotter;
             (&**name, exports.clone(), snapshots)
         })
+    }
+
+    /// The shim that a container's task is to be made in: the one of its sandbox, if it has one that
+    /// runs.
+    ///
+    /// # Errors
+    /// `NotFound` without the container.
+    pub fn shim_for(&self, namespace: &str, id: &str) -> Result<Option<Bootstrap>> {
+        let sandbox = self.containers.get(namespace, id)?.container.sandbox;
+        Ok(self.pods.address(namespace, &sandbox).ok())
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.
@@ -253,7 +276,10 @@ fn uuid(path: &Path) -> Result<String> {
 }
 
 /// A random UUID. RFC 9562, version 4.
-fn new_uuid() -> Result<String> {
+///
+/// # Errors
+/// Where the kernel's file can't be read.
+pub fn new_uuid() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     Ok(text.trim().to_owned())

@@ -24,7 +24,7 @@ use rustix::process::{
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::config;
-use crate::sys::spawn::{Stdio, spawn};
+use crate::sys::spawn::spawn;
 
 /// How much of a hook's output an error message carries, in bytes from its end.
 const TAIL: usize = 1024;
@@ -158,11 +158,7 @@ impl Hook {
             &self.path,
             &self.args,
             &self.env,
-            Stdio {
-                stdin: stdin.as_fd(),
-                stdout: stdout.as_fd(),
-                stderr: stdout.as_fd(),
-            },
+            &[stdin.as_fd(), stdout.as_fd(), stdout.as_fd()],
             dir,
         )
         .context(|| "execve()")?;

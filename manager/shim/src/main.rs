@@ -13,6 +13,7 @@
 //! | `service.rs` | the task service; below it the sandbox service and the life of processes |
 //! | `task.rs` | containers and their processes as the shim remembers them |
 //! | `stdio.rs` | standard streams of processes |
+//! | `logger.rs` | log URIs, and programs that log |
 //! | `pump.rs` | copying between two descriptors |
 //! | `rootfs.rs` | mounts that make a container's root |
 //! | `metrics.rs` | figures of cgroups in the form that daemons read |
@@ -23,6 +24,7 @@ mod args;
 mod cleanup;
 mod events;
 mod info;
+mod logger;
 mod metrics;
 mod poll;
 mod pump;

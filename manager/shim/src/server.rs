@@ -123,7 +123,7 @@ impl Server {
                 self.shim.check_time();
                 self.send_answers();
             }
-            if self.shim.ending && self.clients.values().all(|client| client.out.is_empty()) {
+            if self.shim.is_done() && self.clients.values().all(|client| client.out.is_empty()) {
                 return Ok(());
             }
         }

@@ -58,6 +58,8 @@ pub struct Shim {
     namespace: String,
     tasks: BTreeMap<String, Task>,
     sandbox: Option<Sandbox>,
+    /// Deleted, but not answered yet.
+    leaving: Vec<processes::Leaving>,
     pumps: BTreeMap<u32, Pump>,
     /// The number of the next token.
     next: u32,
@@ -141,7 +143,7 @@ impl services::Task for Shim {
         Ok(StartResponse { pid }.into())
     }
 
-    fn delete(&mut self, _: &Call, request: DeleteRequest) -> Answer<DeleteResponse> {
+    fn delete(&mut self, call: &Call, request: DeleteRequest) -> Answer<DeleteResponse> {
         let (id, exec_id) = (request.id, request.exec_id);
         let task = self.task(&id)?;
         let process = find(task, &id, &exec_id)?;
@@ -158,22 +160,17 @@ impl services::Task for Shim {
         let Some(process) = self.forget(&id, &exec_id) else {
             return Err(unknown(&id, &exec_id));
         };
-        let response = DeleteResponse {
-            pid: process.pid(),
-            exit_status: process.exit.map_or(0, |exit| exit.code),
-            exited_at: process.exited_at(),
-        };
         if exec_id.is_empty() {
             let event = told::TaskDelete {
                 container_id: id,
-                pid: response.pid,
-                exit_status: response.exit_status,
-                exited_at: response.exited_at,
+                pid: process.pid(),
+                exit_status: process.exit.map_or(0, |exit| exit.code),
+                exited_at: process.exited_at(),
                 id: String::new(),
             };
             self.events.publish(&self.poll, "/tasks/delete", &event);
         }
-        Ok(response.into())
+        Ok(self.deleted(&process, call.stream))
     }
 
     fn pids(&mut self, _: &Call, request: PidsRequest) -> Answer<PidsResponse> {

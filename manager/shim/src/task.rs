@@ -54,6 +54,8 @@ pub struct Process {
     pub output: Option<u32>,
     /// Its terminal's master.
     pub console: Option<OwnedFd>,
+    /// The program that logs its output, until that has ended.
+    pub logger: Option<i32>,
     /// What has to stay open until it is deleted.
     pub kept: Vec<OwnedFd>,
     /// What to execute, as JSON, until it is started.

@@ -1,13 +1,9 @@
 //! Services that clients know and this daemon does not offer yet.
 
-use knarr_proto::services::{
-    diff::v1 as diff, sandbox::v1 as sandbox, streaming::v1 as streaming, tasks::v1 as tasks,
-    transfer::v1 as transfer,
-};
-use prost_types::Any;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use knarr_proto::services::diff::v1 as diff;
+use tonic::{Request, Response, Status, async_trait};
 
-use super::{Answers, Api};
+use super::Api;
 use crate::error::{Code, Error};
 
 /// What every method here answers.
@@ -30,55 +26,7 @@ macro_rules! missing {
     };
 }
 
-missing!(tasks::tasks_server::Tasks, "tasks.Tasks":
-    create(tasks::CreateTaskRequest) -> tasks::CreateTaskResponse;
-    start(tasks::StartRequest) -> tasks::StartResponse;
-    delete(tasks::DeleteTaskRequest) -> tasks::DeleteResponse;
-    delete_process(tasks::DeleteProcessRequest) -> tasks::DeleteResponse;
-    get(tasks::GetRequest) -> tasks::GetResponse;
-    list(tasks::ListTasksRequest) -> tasks::ListTasksResponse;
-    kill(tasks::KillRequest) -> ();
-    exec(tasks::ExecProcessRequest) -> ();
-    resize_pty(tasks::ResizePtyRequest) -> ();
-    close_io(tasks::CloseIoRequest) -> ();
-    pause(tasks::PauseTaskRequest) -> ();
-    resume(tasks::ResumeTaskRequest) -> ();
-    list_pids(tasks::ListPidsRequest) -> tasks::ListPidsResponse;
-    checkpoint(tasks::CheckpointTaskRequest) -> tasks::CheckpointTaskResponse;
-    update(tasks::UpdateTaskRequest) -> ();
-    metrics(tasks::MetricsRequest) -> tasks::MetricsResponse;
-    wait(tasks::WaitRequest) -> tasks::WaitResponse;
-);
-
 missing!(diff::diff_server::Diff, "diff.Diff":
     apply(diff::ApplyRequest) -> diff::ApplyResponse;
     diff(diff::DiffRequest) -> diff::DiffResponse;
 );
-
-missing!(transfer::transfer_server::Transfer, "transfer.Transfer":
-    transfer(transfer::TransferRequest) -> ();
-);
-
-missing!(sandbox::controller_server::Controller, "sandbox.Controller":
-    create(sandbox::ControllerCreateRequest) -> sandbox::ControllerCreateResponse;
-    start(sandbox::ControllerStartRequest) -> sandbox::ControllerStartResponse;
-    platform(sandbox::ControllerPlatformRequest) -> sandbox::ControllerPlatformResponse;
-    stop(sandbox::ControllerStopRequest) -> sandbox::ControllerStopResponse;
-    wait(sandbox::ControllerWaitRequest) -> sandbox::ControllerWaitResponse;
-    status(sandbox::ControllerStatusRequest) -> sandbox::ControllerStatusResponse;
-    shutdown(sandbox::ControllerShutdownRequest) -> sandbox::ControllerShutdownResponse;
-    metrics(sandbox::ControllerMetricsRequest) -> sandbox::ControllerMetricsResponse;
-    update(sandbox::ControllerUpdateRequest) -> sandbox::ControllerUpdateResponse;
-);
-
-#[async_trait]
-impl streaming::streaming_server::Streaming for Api {
-    type StreamStream = Answers<Any>;
-
-    async fn stream(
-        &self,
-        _: Request<Streaming<Any>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        Err(missing("streaming.Streaming", "stream"))
-    }
-}

@@ -444,10 +444,7 @@ impl Builder<'_> {
         drop(theirs);
         fault!("create.clone");
         if helper {
-            let init = receive_init(&ours, pidfd.as_fd())?;
-            let helper = std::mem::replace(&mut pidfd, init);
-            wait::reap(helper.as_fd())?;
-            pid = wait::pid_of(pidfd.as_fd())?;
+            (pid, pidfd) = receive_init(&ours, pidfd)?;
         }
         let pidfd = &*undo.init.insert(pidfd);
         let pidfd = pidfd.as_fd();
@@ -460,18 +457,7 @@ impl Builder<'_> {
                 .map_err(|error| ours.last_word_or(error))?;
         }
         fault!("create.attach");
-        if cgroup::owner_changes(spec) {
-            let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
-            match cgroup.delegate(namespaces.host_uid(uid)) {
-                // Only root gives files away. The specification asks for it (SHOULD), and most do without.
-                Err(error) if error.errno() == Some(Errno::PERM) && self.host.rootless() => {
-                    let what =
-                        format!("process.user.uid: user {uid} does not get the cgroup: {error}");
-                    self.warnings.push(what);
-                }
-                result => result?,
-            }
-        }
+        self.give_away(cgroup.as_ref(), &namespaces)?;
         record.cgroup = cgroup.record();
         self.warnings.append(&mut cgroup.warnings());
         fault!("create.delegate");
@@ -489,14 +475,7 @@ impl Builder<'_> {
                 .map_err(|error| ours.last_word_or(error))?;
         }
         if let Some(plan) = rdt {
-            let resctrl = Resctrl::find(&procfs)?;
-            record.rdt = Some(resctrl.planned(&plan));
-            self.store.write(STATE, &record.to_json()?)?;
-            let made = resctrl.prepare(&plan)?;
-            record.rdt = Some(made.clone());
-            let (resctrl, made) = undo.rdt.insert((resctrl, made));
-            resctrl
-                .enter(made, process)
+            self.enter_resctrl(&plan, &procfs, process, record, &mut undo.rdt)
                 .map_err(|error| ours.last_word_or(error))?;
         }
         if !devices.is_empty() {
@@ -530,6 +509,42 @@ impl Builder<'_> {
         let pidfd = undo.init.take();
         let pidfd = pidfd.ok_or_else(|| channel::unexpected("init is not there"))?;
         Ok((pidfd, ours, console))
+    }
+
+    /// Gives the cgroup to the container's user where the specification has it so.
+    fn give_away(&mut self, cgroup: &dyn cgroup::Manager, namespaces: &Namespaces) -> Result<()> {
+        if !cgroup::owner_changes(self.spec) {
+            return Ok(());
+        }
+        let process = self.spec.process.as_ref();
+        let uid = process.map_or(0, |process| process.user.uid);
+        match cgroup.delegate(namespaces.host_uid(uid)) {
+            // Only root gives files away. The specification asks for it (SHOULD), and most do without.
+            Err(error) if error.errno() == Some(Errno::PERM) && self.host.rootless() => {
+                let what = format!("process.user.uid: user {uid} does not get the cgroup: {error}");
+                self.warnings.push(what);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Puts init into its resctrl group. The group is on record before it is made.
+    fn enter_resctrl(
+        &self,
+        plan: &intel_rdt::Rdt,
+        procfs: &ProcFs,
+        process: Pid,
+        record: &mut Record,
+        undo: &mut Option<(Resctrl, intel_rdt::Made)>,
+    ) -> Result<()> {
+        let resctrl = Resctrl::find(procfs)?;
+        record.rdt = Some(resctrl.planned(plan));
+        self.store.write(STATE, &record.to_json()?)?;
+        let made = resctrl.prepare(plan)?;
+        record.rdt = Some(made.clone());
+        let (resctrl, made) = undo.insert((resctrl, made));
+        resctrl.enter(made, process)
     }
 
     /// Whether init must let a runtime without privileges look into it before the program runs.
@@ -653,8 +668,22 @@ pub(super) fn record(
     }
 }
 
-/// Waits for init from the helper that makes it; a helper that fails is gone afterwards.
-pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Takes init from the helper that makes it. Afterwards the helper is gone, and so is init where this fails.
+pub(super) fn receive_init(channel: &Channel, helper: OwnedFd) -> Result<(i32, OwnedFd)> {
+    let init = wait_for_init(channel, helper.as_fd()).inspect_err(|_| {
+        wait::kill_and_reap(helper.as_fd());
+    })?;
+    let known = wait::reap(helper.as_fd()).and_then(|_| wait::pid_of(init.as_fd()));
+    match known {
+        Ok(pid) => Ok((pid, init)),
+        Err(error) => {
+            wait::kill_and_reap(init.as_fd());
+            Err(error)
+        }
+    }
+}
+
+fn wait_for_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
     use rustix::event::{PollFd, PollFlags};
     // Init has the helper's end of the socket, too, and waits: were the helper killed before it has
     // spoken, nobody would.
@@ -671,14 +700,12 @@ pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<
             Ok(false) => {}
         }
     }
-    let error = match channel.receive() {
-        Ok(Some(Message::Init(pidfd))) => return Ok(pidfd),
-        Ok(Some(Message::Failed(error))) | Err(error) => error,
-        Ok(Some(_)) => channel::unexpected("another message than Init"),
-        Ok(None) => return Err(died(helper)),
-    };
-    wait::kill_and_reap(helper);
-    Err(error)
+    match channel.receive()? {
+        Some(Message::Init(pidfd)) => Ok(pidfd),
+        Some(Message::Failed(error)) => Err(error),
+        Some(_) => Err(channel::unexpected("another message than Init")),
+        None => Err(died(helper)),
+    }
 }
 
 /// Takes the seccomp listener out of a process and passes it to whom the configuration names.

@@ -281,10 +281,7 @@ impl Exec<'_> {
         // be made to execute us, and mount_setattr(2) reaches what somebody holds open.
         protect::let_go();
         if helper {
-            let process = receive_init(&ours, pidfd.as_fd())?;
-            let helper = std::mem::replace(&mut pidfd, process);
-            wait::reap(helper.as_fd())?;
-            pid = wait::pid_of(pidfd.as_fd())?;
+            (pid, pidfd) = receive_init(&ours, pidfd)?;
         }
         let placed = match placed {
             true => Ok(()),

@@ -10,17 +10,6 @@ use std::ptr;
 use rustix::io::{self, Errno};
 use rustix::process::Pid;
 
-/// What a spawned program gets as 0, 1 and 2.
-#[derive(Debug, Clone, Copy)]
-pub struct Stdio<'fd> {
-    /// Standard input.
-    pub stdin: BorrowedFd<'fd>,
-    /// Standard output.
-    pub stdout: BorrowedFd<'fd>,
-    /// Standard error.
-    pub stderr: BorrowedFd<'fd>,
-}
-
 fn check(result: libc::c_int) -> io::Result<()> {
     // The posix_spawn family returns the error number itself.
     match result {
@@ -41,20 +30,21 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
 /// unblocked and at its default, and exactly `args` and `env`, in `dir` or else the caller's working
 /// directory: posix_spawn(3).
 ///
-/// The descriptors of `stdio` must be close-on-exec and at least 3.
+/// The program gets `fds` as 0, 1, 2 and so on. They must be close-on-exec and have higher numbers
+/// than those.
 ///
 /// # Errors
-/// Those of execve(2) and clone(2); `EINVAL` for descriptors below 3.
+/// Those of execve(2) and clone(2); `EINVAL` for descriptors with too low numbers.
 pub fn spawn(
     path: &CStr,
     args: &[CString],
     env: &[CString],
-    stdio: Stdio<'_>,
+    fds: &[BorrowedFd<'_>],
     dir: Option<BorrowedFd<'_>>,
 ) -> io::Result<Pid> {
-    let fds = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.as_raw_fd());
-    // A dup2 onto 0 to 2 would close what a later one still needs.
-    if fds.iter().any(|&fd| fd < 3) {
+    // A dup2 onto one of them would close what a later one still needs.
+    let lowest = i32::try_from(fds.len()).unwrap_or(i32::MAX);
+    if fds.iter().any(|fd| fd.as_raw_fd() < lowest) {
         return Err(Errno::INVAL);
     }
     let argv = pointers(args);
@@ -95,7 +85,7 @@ pub fn spawn(
     for (target, fd) in (0..).zip(fds) {
         // SAFETY: actions was initialised above; the call only records two numbers.
         check(unsafe {
-            libc::posix_spawn_file_actions_adddup2(actions.0.as_mut_ptr(), fd, target)
+            libc::posix_spawn_file_actions_adddup2(actions.0.as_mut_ptr(), fd.as_raw_fd(), target)
         })?;
     }
     if let Some(dir) = dir {

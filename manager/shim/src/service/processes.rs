@@ -1,15 +1,29 @@
 //! Processes: how they begin, what becomes of their streams, and how their ends are told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use knarr_proto::prost::Message;
 use knarr_runtime::container::ExecOptions;
 use knarr_runtime::spec::config::Process as Spec;
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Signal, WaitOptions, kill_process_group, wait};
 
 use super::*;
+use crate::stdio::Owner;
 use crate::task::Exit;
+
+/// How long the output of a process that has ended may be on its way.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A deleted process whose output is still on its way.
+#[derive(Debug)]
+pub struct Leaving {
+    logger: Option<i32>,
+    output: Option<u32>,
+    deadline: Instant,
+    waiter: Waiter,
+    response: DeleteResponse,
+}
 
 impl Shim {
     /// A shim without containers, whose standard streams are its own already.
@@ -35,6 +49,7 @@ impl Shim {
             namespace: namespace.to_owned(),
             tasks: BTreeMap::new(),
             sandbox: None,
+            leaving: Vec::new(),
             pumps: BTreeMap::new(),
             next: 0,
             own,
@@ -88,7 +103,13 @@ impl Shim {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let mut streams = stdio::open_streams(&paths, options.io_uid, options.io_gid)?;
+        let owner = Owner {
+            id: &request.id,
+            namespace: &self.namespace,
+            uid: options.io_uid,
+            gid: options.io_gid,
+        };
+        let mut streams = stdio::open_streams(&paths, owner)?;
         let made = self.with_streams(&streams, || Container::create_child(&root, &create));
         let (container, child) = made.map_err(|error| refused("create", error))?;
         let mut init = Process {
@@ -125,7 +146,13 @@ impl Shim {
         let text = std::mem::take(&mut process.spec);
         let mut spec: Spec<'_> = parse("process", &text).map_err(|error| refused("exec", error))?;
         spec.terminal = paths.terminal;
-        let mut streams = stdio::open_streams(&paths, 0, 0)?;
+        let owner = Owner {
+            id: exec_id,
+            namespace: &self.namespace,
+            uid: 0,
+            gid: 0,
+        };
+        let mut streams = stdio::open_streams(&paths, owner)?;
         let options = ExecOptions {
             process: Some(spec),
             ..ExecOptions::default()
@@ -162,7 +189,11 @@ impl Shim {
                 .map_err(|errno| Error::system("dup2(standard streams)", errno))
         };
         let result = put(&streams.process).and_then(|()| call());
-        put(&self.own).and(result)
+        let result = put(&self.own).and(result);
+        if let (Err(_), Some(logger)) = (&result, streams.logger) {
+            let _ = kill_process_group(logger, Signal::KILL);
+        }
+        result
     }
 
     /// Takes over a process that the runtime has made, and copies its streams from now on.
@@ -172,6 +203,7 @@ impl Shim {
         }
         process.pid = child.pid;
         process.kept = std::mem::take(&mut streams.kept);
+        process.logger = streams.logger.map(|pid| pid.as_raw_nonzero().get());
         let (input, output) = (streams.input.take(), streams.output.take());
         if let Some(console) = child.console {
             let copied = fcntl_setfl(&console, OFlags::NONBLOCK)
@@ -214,6 +246,7 @@ impl Shim {
         let flow = self.pumps.get_mut(&number).map(|pump| pump.run(poll));
         if flow == Some(Flow::Ended) {
             self.close_pump(number);
+            self.let_go();
         }
     }
 
@@ -294,8 +327,14 @@ impl Shim {
         let at = SystemTime::now();
         // Whose end it is, the first process of a container last.
         let mut ends = Vec::new();
+        for one in &mut self.leaving {
+            let logged = |pid: i32| ended.iter().any(|(ended, _)| *ended == pid);
+            one.logger = one.logger.filter(|pid| !logged(*pid));
+        }
         for (id, task) in &mut self.tasks {
             for (exec_id, process) in task.processes() {
+                let logged = |pid: i32| ended.iter().any(|(ended, _)| *ended == pid);
+                process.logger = process.logger.filter(|pid| !logged(*pid));
                 if !process.is_alive() {
                     continue;
                 }
@@ -307,6 +346,7 @@ impl Shim {
         for (id, exec_id, exit) in ends {
             self.tell_exit(&id, &exec_id, exit);
         }
+        self.let_go();
     }
 
     fn tell_exit(&mut self, id: &str, exec_id: &str, exit: Exit) {
@@ -388,7 +428,9 @@ impl Shim {
 
     /// In how many milliseconds [`Shim::check_time`] is worth a call.
     pub fn timeout(&self) -> Option<u64> {
-        let own = self.sandbox_deadline().map(|at| {
+        let leaving = self.leaving.iter().map(|one| one.deadline);
+        let first = self.sandbox_deadline().into_iter().chain(leaving).min();
+        let own = first.map(|at| {
             let left = at.saturating_duration_since(Instant::now()).as_millis();
             u64::try_from(left).unwrap_or(u64::MAX).saturating_add(1)
         });
@@ -400,11 +442,12 @@ impl Shim {
         if self.events.timeout().is_some() {
             self.events.advance(&self.poll);
         }
-        if self
-            .sandbox_deadline()
-            .is_some_and(|at| at <= Instant::now())
-        {
+        let now = Instant::now();
+        if self.sandbox_deadline().is_some_and(|at| at <= now) {
             self.kill_sandbox();
+        }
+        if self.leaving.iter().any(|one| one.deadline <= now) {
+            self.hurry(now);
         }
     }
 
@@ -421,11 +464,72 @@ impl Shim {
             (process, BTreeMap::new())
         };
         for one in others.values().chain([&process]) {
-            for number in [one.input, one.output].into_iter().flatten() {
+            if let Some(number) = one.input {
                 self.close_pump(number);
+            }
+            // A slow reader gets the rest.
+            if let Some(number) = one.output {
+                self.finish_pump(number);
             }
         }
         Some(process)
+    }
+
+    /// Answers that a process is deleted, once its output has arrived.
+    pub(super) fn deleted(&mut self, process: &Process, stream: u32) -> Reply<DeleteResponse> {
+        let response = DeleteResponse {
+            pid: process.pid(),
+            exit_status: process.exit.map_or(0, |exit| exit.code),
+            exited_at: process.exited_at(),
+        };
+        let output = process
+            .output
+            .filter(|number| self.pumps.contains_key(number));
+        if process.logger.is_none() && output.is_none() {
+            return response.into();
+        }
+        let client = self.client;
+        self.leaving.push(Leaving {
+            logger: process.logger,
+            output,
+            deadline: Instant::now() + OUTPUT_LIMIT,
+            waiter: Waiter { client, stream },
+            response,
+        });
+        Reply::Later
+    }
+
+    /// Answers for those whose output has arrived meanwhile.
+    fn let_go(&mut self) {
+        for one in std::mem::take(&mut self.leaving) {
+            let output = one.output.filter(|number| self.pumps.contains_key(number));
+            match one.logger.is_none() && output.is_none() {
+                true => self.answer(vec![one.waiter], &one.response),
+                false => self.leaving.push(one),
+            }
+        }
+    }
+
+    /// Waits no longer for what is on its way since too long.
+    fn hurry(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for one in self.leaving.iter_mut().filter(|one| one.deadline <= now) {
+            late.extend(one.output.take());
+            // Its end is what is waited for.
+            if let Some(logger) = one.logger.and_then(Pid::from_raw) {
+                let _ = kill_process_group(logger, Signal::KILL);
+            }
+            one.deadline = now + OUTPUT_LIMIT;
+        }
+        for number in late {
+            self.close_pump(number);
+        }
+        self.let_go();
+    }
+
+    /// Whether the shim shall end and owes nobody anything.
+    pub fn is_done(&self) -> bool {
+        self.ending && self.leaving.is_empty()
     }
 
     /// Forgets the calls of a client that is gone.
