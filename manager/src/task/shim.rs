@@ -92,9 +92,9 @@ impl Shim {
 }
 
 impl Shims {
-    /// Shims with bundles below `STATE/kind`.
+    /// Shims with bundles below `STATE/kind`, of these programs.
     #[must_use]
-    pub fn new(state: &Path, kind: &str) -> Self {
+    pub fn new(state: &Path, kind: &str, programs: Programs) -> Self {
         let absolute = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         let sockets = absolute.join("s").to_str().map(str::to_owned);
         let fits = |dir: &String| dir.len() + SOCKET_NAME <= LONGEST_SOCKET;
@@ -103,7 +103,7 @@ impl Shims {
             sockets: sockets.filter(fits),
             daemon: OnceLock::new(),
             at_once: Semaphore::new(AT_ONCE),
-            programs: Programs::new(),
+            programs,
         }))
     }
 
