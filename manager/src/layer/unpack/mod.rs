@@ -135,7 +135,9 @@ fn failed(errno: Errno) -> Error {
         | Errno::NOTDIR
         | Errno::ISDIR
         | Errno::INVAL
-        | Errno::FBIG => Error::invalid(std::io::Error::from(errno).to_string()),
+        | Errno::FBIG
+        | Errno::TOOBIG
+        | Errno::RANGE => Error::invalid(std::io::Error::from(errno).to_string()),
         _ => {
             let error = std::io::Error::from(errno);
             Error::new(Error::io("", &error).code(), error.to_string())
@@ -313,7 +315,13 @@ impl Unpacker {
         };
         if target != path {
             let link = || rustix::fs::linkat(&found.fd, base, &dir.fd, name, AtFlags::empty());
-            let linked = self.replace(dir, name, link);
+            let linked = match self.replace(dir, name, link) {
+                // What the kernel says of directories.
+                Err(error) if error.code() == Code::PermissionDenied => {
+                    Err(Error::invalid("it can't have another name"))
+                }
+                linked => linked,
+            };
             linked
                 .map_err(|error| error.context(format!("a hard link to {}", shown(&entry.link))))?;
         }

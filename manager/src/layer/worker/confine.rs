@@ -88,7 +88,6 @@ pub fn filter() -> Result<()> {
         libc::SYS_fchownat,
         libc::SYS_ftruncate,
         libc::SYS_utimensat,
-        libc::SYS_copy_file_range,
         libc::SYS_syncfs,
         libc::SYS_fsetxattr,
         libc::SYS_lsetxattr,
