@@ -35,6 +35,8 @@ pub enum Code {
     PermissionDenied,
     /// What a shim says without a class.
     Unknown,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -57,6 +59,7 @@ impl Code {
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
             Self::Unknown => "unknown",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -127,7 +130,7 @@ impl Error {
         self.code
     }
 
-    /// The line, without the words of the class.
+    /// What is wrong, without the words of its class.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -145,6 +148,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
             Code::Internal | Code::Unknown => f.write_str(&self.message),
+            // Some texts have the words in them already.
+            code if self.message.ends_with(code.words()) => f.write_str(&self.message),
+            // Said where the reason comes after, as clients know it.
+            Code::Unauthenticated if self.message.contains(self.code.words()) => {
+                f.write_str(&self.message)
+            }
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }

@@ -47,13 +47,13 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(30),
-            answer: Duration::from_secs(60),
+            answer: Duration::from_secs(120),
             commit: Duration::from_secs(900),
             idle: Duration::from_secs(30),
             window: Duration::from_secs(60),
             slowest: 1024,
             attempts: 6,
-            progress: 1 << 20,
+            progress: 128 << 10,
             pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(60),
             redirects: 10,

@@ -71,13 +71,12 @@ fn run_now(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<O
 /// Reads until the program ends. What it has started may hold its streams open for longer.
 fn follow(child: &mut Child, end: Instant) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    for fd in [
+    let streams = [
         stdout.as_ref().map(AsFd::as_fd),
         stderr.as_ref().map(AsFd::as_fd),
-    ] {
-        if let Some(fd) = fd {
-            fcntl_setfl(fd, OFlags::NONBLOCK)?;
-        }
+    ];
+    for fd in streams.into_iter().flatten() {
+        fcntl_setfl(fd, OFlags::NONBLOCK)?;
     }
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::NotFound)?;

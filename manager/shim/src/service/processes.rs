@@ -12,6 +12,8 @@ use super::*;
 use crate::stdio::Owner;
 use crate::task::Exit;
 
+/// 128 and SIGKILL.
+const KILLED: u32 = 137;
 /// How long the output of a process that has ended may be on its way.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -75,7 +77,8 @@ impl Shim {
 
     /// Makes a container whose process waits to be started.
     fn make(&mut self, request: &CreateTaskRequest, bundle: PathBuf) -> Result<Task, Status> {
-        let options = options(request)?;
+        let options =
+            options::read(request.options.as_ref()).map_err(|error| refused("create", error))?;
         let base = match options.root.as_str() {
             "" => task::DEFAULT_ROOT,
             root => root,
@@ -199,7 +202,7 @@ impl Shim {
     /// Takes over a process that the runtime has made, and copies its streams from now on.
     fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
         for warning in child.warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         process.pid = child.pid;
         process.kept = std::mem::take(&mut streams.kept);
@@ -213,7 +216,7 @@ impl Shim {
                     process.output = self.pump(from, output);
                     process.input = input.and_then(|input| self.pump(input, Some(to)));
                 }
-                Err(errno) => eprintln!("terminal: {errno}"),
+                Err(errno) => complain!("terminal: {errno}"),
             }
             process.console = Some(console);
         } else if let (Some(input), Some(pipe)) = (input, streams.pipe.take()) {
@@ -234,7 +237,7 @@ impl Shim {
                 Some(number)
             }
             Err(error) => {
-                eprintln!("standard streams: {error}");
+                complain!("standard streams: {error}");
                 None
             }
         }
@@ -350,7 +353,7 @@ impl Shim {
     }
 
     fn tell_exit(&mut self, id: &str, exec_id: &str, exit: Exit) {
-        if exec_id.is_empty() {
+        if exec_id.is_empty() || exit.code == KILLED {
             // Before the exit that it explains.
             self.look_for_oom(id);
         }
@@ -419,7 +422,7 @@ impl Shim {
             deleted => deleted?,
         };
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         rootfs::unmount(&task.bundle.join("rootfs"))?;
         self.reap();
