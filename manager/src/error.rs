@@ -33,10 +33,10 @@ pub enum Code {
     DeadlineExceeded,
     /// The caller may not do this.
     PermissionDenied,
-    /// A registry does not know the caller, or not as one who may do this.
-    Unauthenticated,
     /// What a shim says without a class.
     Unknown,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -58,8 +58,8 @@ impl Code {
             Self::Cancelled => "context canceled",
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
-            Self::Unauthenticated => "authorization failed",
             Self::Unknown => "unknown",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -130,7 +130,7 @@ impl Error {
         self.code
     }
 
-    /// The line, without the words of the class.
+    /// What is wrong, without the words of its class.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

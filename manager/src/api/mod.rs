@@ -3,6 +3,7 @@
 
 mod containers;
 mod content;
+mod credentials;
 mod diff;
 mod events;
 mod images;
@@ -123,9 +124,9 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            Code::Unknown => tonic::Code::Unknown,
             // As containerd has it, which knows no code for this.
             Code::Unauthenticated => tonic::Code::Unknown,
-            Code::Unknown => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())
