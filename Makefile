@@ -103,8 +103,9 @@ VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootl
 	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
-# Emulated, not every call of the runtime can be one that it is killed at.
+# Emulated, not every call of the runtime can be one that it is killed at, and not every configuration be run.
 vm-test: export KNARR_KILL_STEP ?= 12
+vm-test: export KNARR_DIFFER_STEP ?= 6
 vm-test: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
 

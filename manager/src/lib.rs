@@ -1,6 +1,7 @@
 //! Images, snapshots, containers and their processes behind one model, which the APIs are views of.
 
 pub mod api;
+pub mod config;
 pub mod error;
 pub mod image;
 pub mod layer;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use knarr_manager::api;
-use knarr_manager::error::{Error, Result};
+use knarr_manager::config::{self, Config};
+use knarr_manager::error::{Code, Error, Result};
 use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
@@ -28,20 +29,41 @@ const WORKERS: usize = 2;
 #[derive(Debug, Parser)]
 #[command(name = "knarrd", version)]
 struct Arguments {
-    /// Directory for images, snapshots and records.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarrd")]
-    root: PathBuf,
-    /// Directory for what need not survive a restart of the machine.
-    #[arg(long, value_name = "DIR", default_value = "/run/knarrd")]
-    state: PathBuf,
-    /// Socket that clients connect to.
-    #[arg(
-        long,
-        short,
-        value_name = "SOCKET",
-        default_value = "/run/knarrd/knarrd.sock"
-    )]
-    address: PathBuf,
+    /// Configuration file [default: /etc/knarrd/config.toml, if it is there].
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for images, snapshots and records [default: /var/lib/knarrd].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Directory for what need not survive a restart of the machine [default: /run/knarrd].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Socket that clients connect to [default: /run/knarrd/knarrd.sock].
+    #[arg(long, short, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What the file says, but for what the command line does.
+    fn into_config(self) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => match Config::read(Path::new(config::DEFAULT)) {
+                Err(error) if error.code() == Code::NotFound => Config::default(),
+                read => read?,
+            },
+        };
+        for (value, place) in [
+            (self.root, &mut config.root),
+            (self.state, &mut config.state),
+            (self.address, &mut config.address),
+        ] {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        Ok(config)
+    }
 }
 
 fn main() -> ExitCode {
@@ -49,7 +71,10 @@ fn main() -> ExitCode {
     if worker::asked() {
         return worker::main();
     }
-    match run(&Arguments::parse()) {
+    match Arguments::parse()
+        .into_config()
+        .and_then(|config| run(&config))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("knarrd: {error}");
@@ -58,20 +83,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    // First of all: only one process gets past this.
-    let manager = Arc::new(Manager::open(&arguments.root, &arguments.state)?);
-    let events = ttrpc_address(&arguments.address);
-    let listeners = [listen(&arguments.address)?, listen(&events)?];
+fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|error| Error::io("the threads", &error))?;
-    let served = runtime.block_on(serve(manager, listeners, &arguments.address));
+    let entered = runtime.enter();
+    // First of all: only one process gets past this.
+    let manager = Arc::new(Manager::open(config)?);
+    drop(entered);
+    let events = ttrpc_address(&config.address);
+    let listeners = [listen(&config.address)?, listen(&events)?];
+    let served = runtime.block_on(serve(manager, listeners, &config.address));
     // Streams of clients that do not let go end here.
     runtime.shutdown_timeout(GRACE);
-    for socket in [&arguments.address, &events] {
+    for socket in [&config.address, &events] {
         let _ = fs::remove_file(socket);
     }
     served

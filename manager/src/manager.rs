@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
+use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
 use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
-use crate::snapshot::{Driver, Local, Native, Overlayfs};
+use crate::snapshot::{Driver, Local, Native, Overlayfs, Proxy};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
 use crate::store::database::Database;
@@ -35,12 +36,14 @@ const COLLECTOR_PAUSE: u32 = 49;
 const COLLECTOR_CHANGES: u64 = 100;
 
 /// Opens a driver below a directory.
-type Open = fn(&Path) -> Result<Box<dyn Driver>>;
+type Open = fn(&Path, &Config) -> Result<Box<dyn Driver>>;
 
 /// The snapshotters, each with the directory that it has below the root.
 const SNAPSHOTTERS: [(&str, Open); 2] = [
-    ("overlayfs", |dir| Ok(Box::new(Overlayfs::open(dir)?))),
-    ("native", |dir| Ok(Box::new(Native::open(dir)?))),
+    ("overlayfs", |dir, config| {
+        Ok(Box::new(Overlayfs::open(dir, config.overlayfs.volatile)?))
+    }),
+    ("native", |dir, _| Ok(Box::new(Native::open(dir)?))),
 ];
 
 /// One manager, with the directory that everything durable is below.
@@ -65,10 +68,10 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
-    /// What is mounted for clients.
-    pub mounts: Mounts,
     /// Layers.
     pub layers: Layers,
+    /// What is mounted for clients.
+    pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
     /// Running containers.
@@ -78,19 +81,28 @@ pub struct Manager {
     /// Connections to registries.
     pub registry: Registry,
     database: Arc<Database>,
-    root: PathBuf,
     uuid: String,
-    snapshotters: BTreeMap<&'static str, Local>,
+    snapshotters: BTreeMap<String, Snapshotter>,
     collector: Mutex<Collector>,
     ending: watch::Sender<bool>,
 }
 
+/// A snapshotter, with what clients look up of it by name.
+#[derive(Debug)]
+struct Snapshotter {
+    snapshots: Local,
+    exports: BTreeMap<String, String>,
+}
+
 impl Manager {
-    /// Opens what is below the directories, and makes them where they are not there.
+    /// Opens what is below the directories, and makes them where they are not there. To be called
+    /// where tasks can be started: programs of the configuration are connected to from there.
     ///
     /// # Errors
-    /// `Unavailable` where another process has them; where the disk fails.
-    pub fn open(root: &Path, state: &Path) -> Result<Self> {
+    /// `Unavailable` where another process has them; `InvalidArgument` for a configuration that
+    /// contradicts itself; where the disk fails.
+    pub fn open(config: &Config) -> Result<Self> {
+        let (root, state) = (&*config.root, &*config.state);
         for dir in [root, state] {
             make_dirs(dir)?;
         }
@@ -100,13 +112,33 @@ impl Manager {
         let mut snapshotters = BTreeMap::new();
         for (name, open) in SNAPSHOTTERS {
             let dir = root.join("snapshots").join(name);
-            let driver = open(&dir)?;
-            snapshotters.insert(name, Local::new(Arc::clone(&database), driver));
+            let driver = open(&dir, config)?;
+            let snapshotter = Snapshotter {
+                snapshots: Local::new(Arc::clone(&database), driver),
+                exports: [("root".to_owned(), dir.display().to_string())].into(),
+            };
+            snapshotters.insert(name.to_owned(), snapshotter);
+        }
+        let uuid = uuid(&root.join("uuid"))?;
+        for (name, proxy) in &config.proxy_plugins {
+            let ProxyKind::Snapshot = proxy.kind;
+            let snapshotter = Snapshotter {
+                snapshots: Local::far(Arc::clone(&database), Proxy::new(name, &uuid, proxy)?),
+                exports: proxy.exports.clone(),
+            };
+            if snapshotters.insert(name.clone(), snapshotter).is_some() {
+                return Err(Error::invalid(format!(
+                    "proxy_plugins.{name}: a snapshotter of this name is there already"
+                )));
+            }
         }
         let collector = Collector::new(
             Arc::clone(&database),
             content.clone(),
-            snapshotters.values().cloned().collect(),
+            snapshotters
+                .values()
+                .map(|snapshotter| snapshotter.snapshots.clone())
+                .collect(),
             mounts.clone(),
         );
         let (containers, log) = (
@@ -126,8 +158,7 @@ impl Manager {
             database,
             content,
             mounts,
-            root: root.to_owned(),
-            uuid: uuid(&root.join("uuid"))?,
+            uuid,
             snapshotters,
             collector: Mutex::new(collector),
             ending: watch::Sender::new(false),
@@ -149,13 +180,17 @@ impl Manager {
             return Err(Error::invalid("snapshotter argument missing"));
         }
         let found = self.snapshotters.get(name);
+        let found = found.map(|snapshotter| &snapshotter.snapshots);
         found.ok_or_else(|| Error::invalid(format!("snapshotter not loaded: {name}")))
     }
 
-    /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf, &Local)> {
+    /// The snapshotters' names, each with what clients look up of it by name.
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&str, BTreeMap<String, String>, &Local)> {
         let all = self.snapshotters.iter();
-        all.map(|(name, local)| (*name, self.root.join("snapshots").join(name), local))
+        all.map(|(name, snapshotter)| {
+            let Snapshotter { snapshots, exports } = snapshotter;
+            (&**name, exports.clone(), snapshots)
+        })
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.
@@ -250,7 +285,12 @@ mod tests {
     #[tokio::test]
     async fn its_name_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Manager::open(&dir.path().join("root"), &dir.path().join("state")).unwrap();
+        let config = Config {
+            root: dir.path().join("root"),
+            state: dir.path().join("state"),
+            ..Config::default()
+        };
+        let open = || Manager::open(&config).unwrap();
         let first = open().uuid().to_owned();
         assert_eq!(first.len(), 36);
         assert_eq!(open().uuid(), first);

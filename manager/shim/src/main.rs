@@ -8,6 +8,7 @@
 //! | `args.rs` | the command line, as daemons call it |
 //! | `start.rs` | `start`: makes or finds the shim of a group, and tells its address |
 //! | `cleanup.rs` | `delete`: removes what a shim that died has left |
+//! | `options.rs` | options of the runtime, in the forms that daemons send |
 //! | `info.rs` | `-info` |
 //! | `server.rs` | the loop: connections, signals, descriptors |
 //! | `service.rs` | the task service; below it the sandbox service and the life of processes |
@@ -26,6 +27,7 @@ mod events;
 mod info;
 mod logger;
 mod metrics;
+mod options;
 mod poll;
 mod pump;
 mod rootfs;

@@ -130,6 +130,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
+        self.shim.events.hasten(&self.shim.poll);
         while let Ok((socket, _)) = self.listener.accept() {
             self.next = self.next.wrapping_add(1);
             let token = Token::Client(self.next);

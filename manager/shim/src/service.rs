@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use knarr_proto::any;
-use knarr_proto::containerd::runc::v1::{Options, ProcessDetails};
+use knarr_proto::containerd::runc::v1::ProcessDetails;
 use knarr_proto::containerd::task::v2::{
     CheckpointTaskRequest, CloseIoRequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
     CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest,
@@ -34,7 +34,7 @@ use crate::poll::{Poll, Token};
 use crate::pump::{Flow, Pump};
 use crate::stdio::{self, Paths, Streams};
 use crate::task::{self, Process, Task, Waiter};
-use crate::{metrics, rootfs};
+use crate::{metrics, options, rootfs};
 use sandbox::Sandbox;
 
 type Answer<T> = Result<Reply<T>, Status>;
@@ -404,13 +404,4 @@ fn refused(verb: &str, error: Error) -> Status {
         Kind::System | Kind::Hook | Kind::Exec | Kind::State => Code::Unknown,
     };
     Status::new(code, format!("OCI runtime {verb} failed: {error}"))
-}
-
-/// The options of the runtime, as clients of runc's shim send them; others mean nothing here.
-fn options(request: &CreateTaskRequest) -> Result<Options, Status> {
-    match &request.options {
-        Some(options) if any::is::<Options>(options) => any::unpack(options)
-            .map_err(|error| Status::new(Code::InvalidArgument, format!("options: {error}"))),
-        _ => Ok(Options::default()),
-    }
 }

@@ -62,10 +62,10 @@ fn plugins(manager: &Manager) -> Vec<Plugin> {
     };
     let snapshotters = manager
         .snapshotters()
-        .map(|(name, root, snapshots)| Plugin {
+        .map(|(name, exports, snapshots)| Plugin {
             platforms: vec![platform()],
-            capabilities: strings(snapshots.capabilities()),
-            exports: BTreeMap::from([("root".to_owned(), root.display().to_string())]),
+            capabilities: snapshots.capabilities(),
+            exports,
             ..plugin("io.containerd.snapshotter.v1", name)
         });
     let runtime = Plugin {
@@ -75,10 +75,6 @@ fn plugins(manager: &Manager) -> Vec<Plugin> {
     };
     let parts = PARTS.into_iter().map(|(kind, id)| plugin(kind, id));
     snapshotters.chain([runtime]).chain(parts).collect()
-}
-
-fn strings(words: &[&str]) -> Vec<String> {
-    words.iter().map(ToString::to_string).collect()
 }
 
 /// The platform that this program is for, in Go's words.

@@ -81,8 +81,8 @@ impl Snapshots for Api {
     ) -> Result<Response<MountsResponse>, Status> {
         let namespace = namespace(&request)?;
         let MountsRequest { snapshotter, key } = request.into_inner();
-        let mounts = self.0.snapshotter(&snapshotter)?.mounts(&namespace, &key)?;
-        let mounts = mounts_to_wire(mounts);
+        let snapshots = self.0.snapshotter(&snapshotter)?;
+        let mounts = mounts_to_wire(snapshots.mounts(&namespace, &key).await?);
         Ok(Response::new(MountsResponse { mounts }))
     }
 

@@ -107,7 +107,7 @@ async fn layers_add_up(place: &Place) {
             ". ./b ./d ./d/z 2\n751 7 8\n",
             "{key}"
         );
-        assert_eq!(it.mounts(SPACE, key).unwrap(), mounts);
+        assert_eq!(it.mounts(SPACE, key).await.unwrap(), mounts);
     }
     let below = it
         .prepare(SPACE, "v1", "one", View, Labels::new(), None)
@@ -117,7 +117,10 @@ async fn layers_add_up(place: &Place) {
         inside(&below, "find . | sort | tr '\n' ' '"),
         ". ./a ./b ./d ./d/x "
     );
-    inside(&it.mounts(SPACE, "v").unwrap(), "! touch new 2>/dev/null");
+    inside(
+        &it.mounts(SPACE, "v").await.unwrap(),
+        "! touch new 2>/dev/null",
+    );
 }
 
 /// Layers that were unpacked side by side are joined when they are committed.
@@ -178,8 +181,8 @@ async fn the_rules_hold(place: &Place) {
     it.commit(SPACE, "A", "a", Labels::new(), None)
         .await
         .unwrap();
-    assert_eq!(code(it.mounts(SPACE, "A")), Code::FailedPrecondition);
-    assert_eq!(code(it.mounts(SPACE, "a")), Code::NotFound);
+    assert_eq!(code(it.mounts(SPACE, "A").await), Code::FailedPrecondition);
+    assert_eq!(code(it.mounts(SPACE, "a").await), Code::NotFound);
     active(&it, "a", "A").await;
     let again = it
         .commit(SPACE, "A", "a", Labels::new(), None)
@@ -265,7 +268,10 @@ async fn what_a_crash_leaves_is_removed(place: &Place) {
     let it = place.open();
     it.clean_up().await.unwrap();
     assert_eq!(place.directories(), 2);
-    assert_eq!(inside(&it.mounts(SPACE, "a").unwrap(), "cat a"), "1\n");
+    assert_eq!(
+        inside(&it.mounts(SPACE, "a").await.unwrap(), "cat a"),
+        "1\n"
+    );
     // Numbers are not given twice.
     active(&it, "b", "one").await;
     assert_eq!(place.directories(), 3);
@@ -296,7 +302,7 @@ macro_rules! suite {
         mod overlayfs {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $test() {
-                run(stringify!($test), |dir| Box::new(Overlayfs::open(dir).unwrap()), async |place| super::$test(&place).await).await;
+                run(stringify!($test), |dir| Box::new(Overlayfs::open(dir, false).unwrap()), async |place| super::$test(&place).await).await;
             })*
         }
         mod native {

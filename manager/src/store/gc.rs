@@ -151,7 +151,7 @@ impl Collector {
         self.mounts.clean_up().await?;
         self.content.clean_up().await?;
         for snapshots in &self.snapshots {
-            snapshots.clean_up().await?;
+            snapshots.tidy().await?;
         }
         Ok(removed)
     }

@@ -40,7 +40,7 @@ type Three = (&'static str, &'static str, &'static str);
 type Four = (&'static str, &'static str, &'static str, &'static str);
 
 pub(super) const META: TableDefinition<'_, One, Bytes> = TableDefinition::new("meta");
-pub(super) const NAMESPACES: TableDefinition<'_, One, Bytes> = TableDefinition::new("namespaces");
+pub(crate) const NAMESPACES: TableDefinition<'_, One, Bytes> = TableDefinition::new("namespaces");
 pub(super) const IMAGES: TableDefinition<'_, Two, Bytes> = TableDefinition::new("images");
 pub(super) const CONTAINERS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("containers");
 pub(super) const SANDBOXES: TableDefinition<'_, Two, Bytes> = TableDefinition::new("sandboxes");
@@ -257,6 +257,9 @@ pub struct Snapshot {
     /// What it takes on the disk beyond its parent, known once it is committed.
     #[prost(message, optional, tag = "7")]
     pub usage: Option<Usage>,
+    /// What it is called by the program that makes it, where that is another.
+    #[prost(string, tag = "8")]
+    pub remote: String,
 }
 
 /// What something takes on a disk.

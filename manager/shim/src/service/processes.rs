@@ -12,6 +12,8 @@ use super::*;
 use crate::stdio::Owner;
 use crate::task::Exit;
 
+/// 128 and SIGKILL.
+const KILLED: u32 = 137;
 /// How long the output of a process that has ended may be on its way.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -75,7 +77,8 @@ impl Shim {
 
     /// Makes a container whose process waits to be started.
     fn make(&mut self, request: &CreateTaskRequest, bundle: PathBuf) -> Result<Task, Status> {
-        let options = options(request)?;
+        let options =
+            options::read(request.options.as_ref()).map_err(|error| refused("create", error))?;
         let base = match options.root.as_str() {
             "" => task::DEFAULT_ROOT,
             root => root,
@@ -350,7 +353,7 @@ impl Shim {
     }
 
     fn tell_exit(&mut self, id: &str, exec_id: &str, exit: Exit) {
-        if exec_id.is_empty() {
+        if exec_id.is_empty() || exit.code == KILLED {
             // Before the exit that it explains.
             self.look_for_oom(id);
         }
