@@ -9,4 +9,6 @@ mod help;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod trees;

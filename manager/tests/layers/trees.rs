@@ -675,3 +675,36 @@ async fn the_worker_goes_with_whoever_wanted_it() {
         .find_map(Result::err);
     assert_eq!(full.unwrap().kind(), std::io::ErrorKind::BrokenPipe);
 }
+
+#[tokio::test]
+async fn a_layer_that_hides_everything_below() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mounts = overlay(dir.path(), &["two", "one"]);
+    let below = Tar::new().dir("d").file("d/x", b"").file("f", b"").end();
+    apply(&below, &bind(&dir.path().join("one"))).await.unwrap();
+    let bytes = Tar::new()
+        .file("d/y", b"")
+        .file(".wh..wh..opq", b"")
+        .file("z", b"")
+        .end();
+    apply(&bytes, &mounts).await.unwrap();
+    assert_eq!(seen(&mounts), ["d", "d/y", "z"]);
+}
+
+#[tokio::test]
+async fn what_is_only_looked_at_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut mounts = bind(dir.path());
+    mounts[0].options[1] = "ro".to_owned();
+    let error = apply(&Tar::new().file("f", b"").end(), &mounts)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("read-only file system"),
+        "{error}"
+    );
+    assert!(paths(dir.path()).is_empty());
+}
