@@ -1,7 +1,8 @@
 # The stable face for people and packagers; cargo does the work.
 #
 #   make          build the finished programs, static and stripped
-#   make demo     build knarr and run a container from it, visibly (root)
+#   make demo     build everything, start knarrd, run a container through it, visibly (root)
+#   make demo-runtime   run a container from knarr alone (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make vm-test  run those tests in a virtual machine that need one (root)
@@ -40,6 +41,8 @@ endif
 
 KNARR       := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/knarr
 SHIM        := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/containerd-shim-knarr-v2
+KNARRD      := $(abspath $(TARGET_DIR))/release/knarrd
+KNARRCTL    := $(abspath $(TARGET_DIR))/$(TARGET)/release/knarrctl
 CONFORMANCE := $(abspath $(TARGET_DIR))/$(TARGET)/release/oci-conformance
 DOCS        := $(abspath $(TARGET_DIR))/docs
 BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
@@ -61,13 +64,20 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench bench-managers vm-bench fuzz docs install deb clean \
+.PHONY: all knarr shim knarrd ctl knarrd-debug conformance demo demo-runtime example test vm-test vm-test-newer peers callers bench bench-managers vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
-all: knarr shim conformance
+all: knarr shim knarrd ctl conformance
 
 knarr: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
+
+# Linked with the C library of the system, whose allocator is the faster one for it.
+knarrd: build-needs
+	$(CARGO) build --locked --release -p knarr-manager --bin knarrd
+
+ctl: build-needs
+	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p knarr-ctl
 
 # For tests only.
 knarrd-debug: build-needs
@@ -79,8 +89,11 @@ shim: build-needs
 conformance: build-needs
 	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p oci-conformance
 
-demo: demo-needs knarr
-	demo/run $(KNARR)
+demo: demo-needs knarr shim knarrd ctl
+	demo/run $(KNARRD) $(SHIM) $(KNARRCTL)
+
+demo-runtime: demo-needs knarr
+	demo/run-bundle $(KNARR)
 
 # Create, exec and delete through the library alone.
 example: demo-needs build-needs
@@ -88,9 +101,9 @@ example: demo-needs build-needs
 	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
 
 # Skipped tests print why; the list is repeated at the end.
-test: build-needs test-needs knarr shim conformance
+test: build-needs test-needs knarr shim knarrd conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
-	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
+	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARRD_BIN=$(KNARRD) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
 			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
@@ -126,8 +139,7 @@ bench: demo-needs knarr
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
 # The daemons: knarrd beside containerd and runc, ctr's view and the API's.
-bench-managers: demo-needs peers shim
-	$(CARGO) build --locked --release -p knarr-manager --bin knarrd
+bench-managers: demo-needs peers shim knarrd
 	$(CARGO) build --locked --release -p knarr-integration --features managers --bin bench-managers
 	KNARR_SHIM_BIN=$(SHIM) KNARR_PEERS=$(abspath $(TARGET_DIR))/peers $(TARGET_DIR)/release/bench-managers $(BENCH_FLAGS)
 
@@ -150,7 +162,9 @@ install: all docs
 		$(DESTDIR)$(DATADIR)/bash-completion/completions \
 		$(DESTDIR)$(DATADIR)/zsh/site-functions \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	install -m 755 $(KNARR) $(SHIM) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -m 755 $(KNARR) $(SHIM) $(KNARRD) $(KNARRCTL) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed "s#/usr/bin#$(BINDIR)#" packaging/knarrd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/knarrd.service
 	for section in 1 8; do \
 		for page in $(DOCS)/man/*.$$section; do \
 			[ ! -e "$$page" ] || install -m 644 "$$page" $(DESTDIR)$(MANDIR)/man$$section || exit 1; \

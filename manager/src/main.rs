@@ -141,6 +141,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     // Before anybody can ask for a task.
     manager.tasks.begin(address)?;
+    manager.pods.begin(address);
     manager.tasks.listen(events)?;
     let routes = api::routes(Arc::clone(&manager)).await?;
     let tidy = Arc::clone(&manager);

@@ -24,7 +24,8 @@ use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
 use crate::store::sandboxes::Sandboxes;
-use crate::task::Tasks;
+use crate::task::bundle::Bootstrap;
+use crate::task::{Pods, Programs, Tasks};
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -76,6 +77,8 @@ pub struct Manager {
     pub leases: Leases,
     /// Running containers.
     pub tasks: Tasks,
+    /// Sandboxes that shims hold.
+    pub pods: Pods,
     /// What happened.
     pub log: Log,
     /// Connections to registries.
@@ -145,8 +148,16 @@ impl Manager {
             Containers::new(Arc::clone(&database)),
             Log::new(Arc::clone(&database)),
         );
+        let programs = Programs::new(config.runtimes.clone());
         Ok(Self {
-            tasks: Tasks::new(state, containers.clone(), content.clone(), log.clone()),
+            pods: Pods::new(state, log.clone(), programs.clone()),
+            tasks: Tasks::new(
+                state,
+                containers.clone(),
+                content.clone(),
+                log.clone(),
+                programs,
+            ),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers,
@@ -191,6 +202,16 @@ impl Manager {
             let Snapshotter { snapshots, exports } = snapshotter;
             (&**name, exports.clone(), snapshots)
         })
+    }
+
+    /// The shim that a container's task is to be made in: the one of its sandbox, if it has one that
+    /// runs.
+    ///
+    /// # Errors
+    /// `NotFound` without the container.
+    pub fn shim_for(&self, namespace: &str, id: &str) -> Result<Option<Bootstrap>> {
+        let sandbox = self.containers.get(namespace, id)?.container.sandbox;
+        Ok(self.pods.address(namespace, &sandbox).ok())
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.

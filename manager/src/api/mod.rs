@@ -3,13 +3,13 @@
 
 mod containers;
 mod content;
+mod controller;
 mod credentials;
 mod diff;
 mod events;
 mod images;
 mod introspection;
 mod leases;
-mod missing;
 mod mounts;
 mod namespaces;
 mod pipe;

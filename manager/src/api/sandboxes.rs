@@ -15,7 +15,7 @@ use crate::store::filter::Filters;
 use crate::store::sandboxes::Named;
 use crate::store::schema;
 
-pub(super) fn to_wire(Named { id, sandbox }: Named) -> Sandbox {
+fn to_wire(Named { id, sandbox }: Named) -> Sandbox {
     Sandbox {
         sandbox_id: id,
         runtime: Some(Runtime {
@@ -31,7 +31,7 @@ pub(super) fn to_wire(Named { id, sandbox }: Named) -> Sandbox {
     }
 }
 
-fn from_wire(wire: Sandbox) -> (String, schema::Sandbox) {
+pub(super) fn from_wire(wire: Sandbox) -> (String, schema::Sandbox) {
     let runtime = wire.runtime.unwrap_or_default();
     let sandbox = schema::Sandbox {
         runtime: runtime.name,

@@ -45,7 +45,13 @@ impl Tasks for Api {
     ) -> Result<Response<CreateTaskResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let shim = Some(request.task_api_address).filter(|address| !address.is_empty());
+        let shim = match request.task_api_address {
+            address if address.is_empty() => self.0.shim_for(&namespace, &request.container_id)?,
+            address => Some(Bootstrap {
+                version: request.task_api_version,
+                address,
+            }),
+        };
         let order = Order {
             namespace,
             id: request.container_id.clone(),
@@ -62,10 +68,7 @@ impl Tasks for Api {
             }),
             options: request.options.filter(|any| !any.type_url.is_empty()),
             runtime: request.runtime_path,
-            shim: shim.map(|address| Bootstrap {
-                version: request.task_api_version,
-                address,
-            }),
+            shim,
         };
         let pid = self.0.tasks.create(order).await?;
         Ok(Response::new(CreateTaskResponse {

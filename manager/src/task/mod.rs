@@ -13,6 +13,7 @@
 //! | `events.rs` | what shims tell, on its way to the log |
 //! | `checkpoint.rs` | what CRIU writes of a task, as content |
 //! | `calls.rs` | everything else that a task can be asked |
+//! | `pod.rs` | sandboxes that shims hold |
 //!
 //! Nothing is locked while a shim is asked, and no shim is waited for without a limit, but for the
 //! end of a process.
@@ -23,6 +24,7 @@ mod checkpoint;
 mod create;
 mod end;
 mod events;
+mod pod;
 mod program;
 mod restore;
 pub mod runtime;
@@ -43,6 +45,8 @@ use tokio::sync::OnceCell;
 pub use calls::Process;
 pub use checkpoint::Dump;
 pub use create::Order;
+pub use pod::{PodOrder, Pods};
+pub use runtime::Programs;
 pub use shim::{Shim, Shims};
 pub use table::{Exit, Task};
 
@@ -85,11 +89,17 @@ struct Inner {
 }
 
 impl Tasks {
-    /// Tasks with bundles below the directory `state`.
+    /// Tasks with bundles below the directory `state`, whose runtimes have these programs.
     #[must_use]
-    pub fn new(state: &Path, containers: Containers, content: Content, log: Log) -> Self {
+    pub fn new(
+        state: &Path,
+        containers: Containers,
+        content: Content,
+        log: Log,
+        programs: Programs,
+    ) -> Self {
         Self(Arc::new(Inner {
-            shims: Shims::new(state, KIND),
+            shims: Shims::new(state, KIND, programs),
             containers,
             content,
             log,

@@ -7,6 +7,7 @@
 //! | `X.NAME.VERSION` | containerd-shim-NAME-VERSION |
 //! | an absolute path | that program |
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,17 +28,20 @@ const KNARR: &str = "io.containerd.knarr.v2";
 /// The programs of runtimes: where to look for them.
 #[derive(Debug, Clone)]
 pub struct Programs {
+    /// Which runtime serves the name of another.
+    served: BTreeMap<String, String>,
     /// Besides those in `PATH`: the directory of this program.
     beside: Option<PathBuf>,
 }
 
 impl Programs {
-    /// Those in `PATH`, then those in the directory of this program.
+    /// Those in `PATH`, then those in the directory of this program. `served` says which runtime
+    /// serves the name of another.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(served: BTreeMap<String, String>) -> Self {
         let own = std::env::current_exe().ok();
         let beside = own.and_then(|own| Some(own.parent()?.to_owned()));
-        Self { beside }
+        Self { served, beside }
     }
 
     /// The program of a runtime, as it is to be used with these options.
@@ -45,9 +49,10 @@ impl Programs {
     /// # Errors
     /// `NotFound` where it isn't installed, `InvalidArgument` for a name that is none.
     pub fn find(&self, runtime: &str, options: &[Option<&Any>]) -> Result<PathBuf> {
-        let runtime = match runtime {
-            RUNC if !other_binary(options) => KNARR,
-            other => other,
+        let runtime = match (runtime, self.served.get(runtime)) {
+            (_, Some(served)) => served,
+            (RUNC, None) if !other_binary(options) => KNARR,
+            (other, None) => other,
         };
         if runtime.starts_with('/') {
             let path = PathBuf::from(runtime);
@@ -91,12 +96,6 @@ impl Programs {
     }
 }
 
-impl Default for Programs {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn is_program(path: &Path) -> bool {
     std::fs::metadata(path)
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
@@ -137,7 +136,8 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         fs::write(dir.path().join("containerd-shim-file-v1"), "").unwrap();
-        let programs = Programs {
+        let mut programs = Programs {
+            served: BTreeMap::new(),
             beside: Some(dir.path().to_owned()),
         };
         let find = |runtime: &str, binary: &str| {
@@ -174,5 +174,8 @@ mod tests {
         ] {
             assert_eq!(find(runtime, "").unwrap_err().code(), code, "{runtime}");
         }
+        programs.served.insert(RUNC.to_owned(), RUNC.to_owned());
+        let found = programs.find(RUNC, &[]).unwrap();
+        assert_eq!(found, dir.path().join("containerd-shim-runc-v2"));
     }
 }

@@ -4,8 +4,10 @@
 //! input, leaves a process behind that listens at a socket, and answers where that is. Older ones
 //! answer with the bare address, or in JSON.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -90,9 +92,9 @@ impl Shim {
 }
 
 impl Shims {
-    /// Shims with bundles below `STATE/kind`.
+    /// Shims with bundles below `STATE/kind`, of these programs.
     #[must_use]
-    pub fn new(state: &Path, kind: &str) -> Self {
+    pub fn new(state: &Path, kind: &str, programs: Programs) -> Self {
         let absolute = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         let sockets = absolute.join("s").to_str().map(str::to_owned);
         let fits = |dir: &String| dir.len() + SOCKET_NAME <= LONGEST_SOCKET;
@@ -101,7 +103,7 @@ impl Shims {
             sockets: sockets.filter(fits),
             daemon: OnceLock::new(),
             at_once: Semaphore::new(AT_ONCE),
-            programs: Programs::new(),
+            programs,
         }))
     }
 
@@ -233,6 +235,30 @@ impl Shims {
             .map_err(|error| named(Error::new(Code::Unknown, error.to_string())))
     }
 
+    /// Removes the socket of a shim that has died.
+    pub fn remove_socket(&self, bundle: &Bundle) {
+        if let Some(at) = bundle.bootstrap()
+            && let Some(path) = at.address.strip_prefix("unix://").map(Path::new)
+            && path.parent().and_then(Path::to_str) == self.0.sockets.as_deref()
+            && is_dead(path)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Removes sockets at which nobody listens, but for those of bundles.
+    pub(super) fn remove_dead_sockets(&self, bundles: &[Bundle]) {
+        let known = bundles.iter().filter_map(Bundle::bootstrap);
+        let known: HashSet<String> = known.map(|at| at.address).collect();
+        let dir = self.0.sockets.as_deref().map(std::fs::read_dir);
+        for entry in dir.into_iter().flatten().flatten().flatten() {
+            let path = entry.path();
+            if !known.contains(&format!("unix://{}", path.display())) && is_dead(&path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
     fn daemon(&self) -> Result<&Daemon> {
         let daemon = self.0.daemon.get();
         daemon.ok_or_else(|| Error::new(Code::Unavailable, "the daemon does not listen yet"))
@@ -260,6 +286,12 @@ impl Shims {
         let _place = self.0.at_once.acquire().await;
         program::run(command, input, PROGRAM).await
     }
+}
+
+/// Whether nobody listens at a socket.
+fn is_dead(socket: &Path) -> bool {
+    UnixStream::connect(socket)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// A fifo that is read here, whether somebody writes to it or not.

@@ -661,7 +661,7 @@ async fn nobody_there_is_told_at_once() {
     assert_eq!(error.code(), Code::Unavailable);
     let text = error.to_string();
     assert!(
-        text.contains("127.0.0.1:1") && text.contains("onnection refused"),
+        text.contains("127.0.0.1:1") && text.contains("connection refused"),
         "{text}"
     );
 }

@@ -202,7 +202,7 @@ impl Shim {
     /// Takes over a process that the runtime has made, and copies its streams from now on.
     fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
         for warning in child.warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         process.pid = child.pid;
         process.kept = std::mem::take(&mut streams.kept);
@@ -216,7 +216,7 @@ impl Shim {
                     process.output = self.pump(from, output);
                     process.input = input.and_then(|input| self.pump(input, Some(to)));
                 }
-                Err(errno) => eprintln!("terminal: {errno}"),
+                Err(errno) => complain!("terminal: {errno}"),
             }
             process.console = Some(console);
         } else if let (Some(input), Some(pipe)) = (input, streams.pipe.take()) {
@@ -237,7 +237,7 @@ impl Shim {
                 Some(number)
             }
             Err(error) => {
-                eprintln!("standard streams: {error}");
+                complain!("standard streams: {error}");
                 None
             }
         }
@@ -422,7 +422,7 @@ impl Shim {
             deleted => deleted?,
         };
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         rootfs::unmount(&task.bundle.join("rootfs"))?;
         self.reap();
