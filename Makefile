@@ -47,7 +47,7 @@ BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
 # What building and testing needs of Debian: `package=file that shows it is there`.
 BUILD_NEEDS := gcc=/usr/bin/cc libc6-dev=/usr/include/stdio.h
 DEMO_NEEDS  := busybox-static=/bin/busybox
-TEST_NEEDS  := $(DEMO_NEEDS) procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
+TEST_NEEDS  := $(DEMO_NEEDS) docker-registry=/usr/bin/docker-registry openssl=/usr/bin/openssl procps=/bin/ps iproute2=/sbin/ip pkg-config=/usr/bin/pkg-config \
 	libseccomp-dev=/usr/include/seccomp.h uidmap=/usr/bin/newuidmap
 FUZZ_NEEDS  := g++=/usr/bin/c++
 CI_NEEDS    := $(TEST_NEEDS) $(FUZZ_NEEDS) binutils=/usr/bin/readelf ca-certificates=/etc/ssl/certs/ca-certificates.crt

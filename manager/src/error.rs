@@ -35,6 +35,8 @@ pub enum Code {
     PermissionDenied,
     /// What a shim says without a class.
     Unknown,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -57,6 +59,7 @@ impl Code {
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
             Self::Unknown => "unknown",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -125,6 +128,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// What is wrong, without the words of its class.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// The same error, said of something larger.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod config;
 pub mod error;
 pub mod image;
+pub mod layer;
 pub mod manager;
 pub mod mount;
 pub mod registry;

@@ -12,6 +12,7 @@ use clap::Parser;
 use knarr_manager::api;
 use knarr_manager::config::{self, Config};
 use knarr_manager::error::{Code, Error, Result};
+use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,6 +67,10 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: a worker has no arguments of its own, and no threads yet.
+    if worker::asked() {
+        return worker::main();
+    }
     match Arguments::parse()
         .into_config()
         .and_then(|config| run(&config))

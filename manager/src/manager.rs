@@ -11,7 +11,9 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
+use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
+use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs, Proxy};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
@@ -67,6 +69,8 @@ pub struct Manager {
     pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -77,11 +81,23 @@ pub struct Manager {
     pub pods: Pods,
     /// What happened.
     pub log: Log,
+    /// Connections to registries.
+    pub registry: Registry,
     database: Arc<Database>,
     uuid: String,
+    places: Places,
     snapshotters: BTreeMap<String, Snapshotter>,
     collector: Mutex<Collector>,
     ending: watch::Sender<bool>,
+}
+
+/// Where what is durable is, for people to look at.
+#[derive(Debug)]
+pub struct Places {
+    /// The directory of blobs.
+    pub content: String,
+    /// The file of records.
+    pub database: String,
 }
 
 /// A snapshotter, with what clients look up of it by name.
@@ -145,17 +161,29 @@ impl Manager {
         let programs = Programs::new(config.runtimes.clone());
         Ok(Self {
             pods: Pods::new(state, log.clone(), programs.clone()),
-            tasks: Tasks::new(state, containers.clone(), log.clone(), programs),
+            tasks: Tasks::new(
+                state,
+                containers.clone(),
+                content.clone(),
+                log.clone(),
+                programs,
+            ),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
             log,
+            registry: Registry::default(),
             database,
             content,
             mounts,
             uuid,
+            places: Places {
+                content: root.join("content").display().to_string(),
+                database: root.join("metadata.db").display().to_string(),
+            },
             snapshotters,
             collector: Mutex::new(collector),
             ending: watch::Sender::new(false),
@@ -166,6 +194,12 @@ impl Manager {
     #[must_use]
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// Where what is durable is.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The snapshotter of that name.

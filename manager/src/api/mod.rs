@@ -4,14 +4,16 @@
 mod containers;
 mod content;
 mod controller;
+mod credentials;
+mod diff;
 mod events;
 mod images;
 mod introspection;
 mod leases;
-mod missing;
 mod mounts;
 mod namespaces;
 mod pipe;
+mod plugins;
 mod sandboxes;
 mod snapshots;
 mod streaming;
@@ -124,6 +126,8 @@ impl From<Error> for Status {
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
             Code::Unknown => tonic::Code::Unknown,
+            // As containerd has it, which knows no code for this.
+            Code::Unauthenticated => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())

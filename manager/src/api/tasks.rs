@@ -11,15 +11,16 @@ use knarr_proto::services::tasks::v1::{
     ResizePtyRequest, ResumeTaskRequest, StartRequest, StartResponse, UpdateTaskRequest,
     WaitRequest, WaitResponse,
 };
-use knarr_proto::types::Metric;
+use knarr_proto::types::{Descriptor, Metric};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, namespace, timestamp};
+use super::{Api, lease, namespace, timestamp};
 use crate::error::{Code, Error};
 use crate::store::database::now;
 use crate::store::filter::Filters;
+use crate::store::schema;
 use crate::task::bundle::Bootstrap;
-use crate::task::{Order, Process};
+use crate::task::{Dump, Order, Process};
 
 fn process(id: String, state: shim::StateResponse) -> WireProcess {
     WireProcess {
@@ -44,10 +45,6 @@ impl Tasks for Api {
     ) -> Result<Response<CreateTaskResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        if request.checkpoint.is_some() {
-            let what = "going on from a checkpoint is not possible yet";
-            return Err(Error::new(Code::Unimplemented, what).into());
-        }
         let shim = match request.task_api_address {
             address if address.is_empty() => self.0.shim_for(&namespace, &request.container_id)?,
             address => Some(Bootstrap {
@@ -63,7 +60,12 @@ impl Tasks for Api {
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: request.terminal,
-            checkpoint: String::new(),
+            checkpoint: request.checkpoint.map(|blob| schema::Descriptor {
+                media_type: blob.media_type,
+                digest: blob.digest,
+                size: blob.size,
+                annotations: blob.annotations,
+            }),
             options: request.options.filter(|any| !any.type_url.is_empty()),
             runtime: request.runtime_path,
             shim,
@@ -239,10 +241,25 @@ impl Tasks for Api {
 
     async fn checkpoint(
         &self,
-        _: Request<CheckpointTaskRequest>,
+        request: Request<CheckpointTaskRequest>,
     ) -> Result<Response<CheckpointTaskResponse>, Status> {
-        let what = "checkpoints are not possible yet";
-        Err(Error::new(Code::Unimplemented, what).into())
+        let (namespace, lease) = (namespace(&request)?, lease(&request));
+        let request = request.into_inner();
+        let dump = Dump {
+            namespace,
+            id: request.container_id,
+            options: request.options.filter(|any| !any.type_url.is_empty()),
+            lease,
+        };
+        let blobs = self.0.tasks.checkpoint(dump).await?.into_iter();
+        let descriptors = blobs.map(|blob| Descriptor {
+            media_type: blob.media_type,
+            digest: blob.digest,
+            size: blob.size,
+            annotations: blob.annotations,
+        });
+        let descriptors = descriptors.collect();
+        Ok(Response::new(CheckpointTaskResponse { descriptors }))
     }
 
     async fn update(&self, request: Request<UpdateTaskRequest>) -> Result<Response<()>, Status> {

@@ -1,5 +1,8 @@
 //! Moving images: from where to where is said by the types of source and destination.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use knarr_proto::any;
 use knarr_proto::services::transfer::v1::TransferRequest;
 use knarr_proto::services::transfer::v1::transfer_server::Transfer;
@@ -9,6 +12,7 @@ use prost_types::Any;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::credentials::Asked;
 use super::pipe::{Sink, Source};
 use super::streaming::Channel;
 use super::{Api, lease, namespace, required, signed, unpack};
@@ -18,10 +22,15 @@ use crate::image::name::{Destination, Reference};
 use crate::image::platform::{Platform, Wanted};
 use crate::image::progress::{Listener, Progress, Reporter};
 use crate::image::{self, Context};
+use crate::registry::{self, Access, Client, Credentials, NoCredentials, Scheme};
+
+/// Where registries are configured, unless a client says otherwise.
+const HOST_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
 
 /// One end of a transfer.
 enum End {
     Store(wire::ImageStore),
+    Registry(wire::OciRegistry),
     Import(wire::ImageImportStream),
     Export(wire::ImageExportStream),
     Other,
@@ -31,6 +40,9 @@ impl End {
     fn new(any: &Any) -> Result<Self> {
         if any::is::<wire::ImageStore>(any) {
             return Ok(Self::Store(unpack(any)?));
+        }
+        if any::is::<wire::OciRegistry>(any) {
+            return Ok(Self::Registry(unpack(any)?));
         }
         if any::is::<wire::ImageImportStream>(any) {
             return Ok(Self::Import(unpack(any)?));
@@ -59,7 +71,7 @@ impl Transfer for Api {
                 (reporter, Some(tell(listener, channel)))
             }
         };
-        let manager = std::sync::Arc::clone(&self.0);
+        let manager = Arc::clone(&self.0);
         let done = Context::with_lease(
             manager,
             namespace,
@@ -68,6 +80,8 @@ impl Transfer for Api {
             async |context| match ends {
                 (End::Import(from), End::Store(to)) => self.import(&context, from, to).await,
                 (End::Store(from), End::Export(to)) => self.export(&context, from, to).await,
+                (End::Registry(from), End::Store(to)) => self.pull(&context, from, to).await,
+                (End::Store(from), End::Registry(to)) => self.push(&context, from, to).await,
                 (End::Store(from), End::Store(to)) => {
                     image::tag(&context, &from.name, &from_store(to)).await
                 }
@@ -101,6 +115,61 @@ impl Api {
         let source = Source::new(self.1.take(&context.namespace, &from.stream)?);
         let to = from_store(to);
         image::import::import(context, source, from.force_compress, &to).await
+    }
+
+    async fn pull(
+        &self,
+        context: &Context,
+        from: wire::OciRegistry,
+        to: wire::ImageStore,
+    ) -> Result<()> {
+        let (client, reference) = self.client(context, from)?;
+        let mut to = from_store(to);
+        if to.name.is_empty() && to.references.is_empty() {
+            to.name.clone_from(&reference);
+        }
+        image::pull::pull(context, client, &reference, &to).await
+    }
+
+    async fn push(
+        &self,
+        context: &Context,
+        from: wire::ImageStore,
+        to: wire::OciRegistry,
+    ) -> Result<()> {
+        let (client, reference) = self.client(context, to)?;
+        let from = from_store(from);
+        image::push::push(context, client, &reference, &from.name, from.platforms).await
+    }
+
+    /// A client of the registry, as the caller wants it to be spoken to, and the name of the image
+    /// there.
+    fn client(&self, context: &Context, wire: wire::OciRegistry) -> Result<(Client, String)> {
+        let reference: registry::Reference = registry::Reference::parse(&wire.reference)?;
+        let resolver = wire.resolver.unwrap_or_default();
+        let credentials: Arc<dyn Credentials> = match &*resolver.auth_stream {
+            "" => Arc::new(NoCredentials),
+            name => Arc::new(Asked::new(self.1.take(&context.namespace, name)?)),
+        };
+        let mut access = Access::new(credentials);
+        access.hosts.dirs = match &*resolver.host_dir {
+            "" => HOST_DIRS.map(PathBuf::from).into(),
+            dirs => dirs.split(':').map(PathBuf::from).collect(),
+        };
+        access.hosts.default_scheme = match &*resolver.default_scheme {
+            "" => None,
+            "http" => Some(Scheme::Http),
+            "https" => Some(Scheme::Https),
+            other => {
+                let what = format!("scheme {other:?} is none of http and https");
+                return Err(Error::invalid(what));
+            }
+        };
+        for (name, value) in &resolver.headers {
+            access.header(name, value)?;
+        }
+        let client = context.manager.registry.client(&reference, &access)?;
+        Ok((client, wire.reference))
     }
 
     async fn export(

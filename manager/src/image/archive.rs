@@ -4,7 +4,7 @@
 //! All here runs on a thread that may wait: the archive comes as fast as its sender likes.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::read::{GzEncoder, MultiGzDecoder};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use super::model::{self, Descriptor, Index, LARGEST_DOCUMENT, Manifest, media};
 use super::name::{self, IMAGE_NAME, REF_NAME};
 use super::platform::Platform;
 use crate::error::{Code, Error, Result};
+use crate::layer::tar::{Kind, Limits, Reader};
 use crate::manager;
 use crate::store::content::{Info, Order};
 use crate::store::digest::Digest;
@@ -25,7 +26,7 @@ use crate::store::name::Labels;
 const PIECE: usize = 256 * 1024;
 
 /// The most files of an archive.
-const MOST_FILES: usize = 100_000;
+const MOST_FILES: u64 = 100_000;
 
 /// The label of a layer with the digest that it has without compression.
 pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -73,10 +74,8 @@ pub fn receive(context: &Context, input: impl Read + Send, compress: bool) -> Re
         id: manager::new_uuid()?,
         count: 0,
     };
-    let mut input = plain(input)?;
-    let files = store.files(&mut input)?;
-    // What follows the archive's end is nothing; but its sender wants to get rid of it.
-    io::copy(&mut input, &mut io::sink()).map_err(broken)?;
+    let input = BufReader::with_capacity(PIECE, plain(input)?);
+    let files = store.files(input)?;
     let Files { layout, saved, .. } = &files;
     match (layout, saved) {
         (Some(layout), _) if layout.version != LAYOUT_VERSION => Err(Error::invalid(format!(
@@ -126,6 +125,9 @@ fn plain<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> 
     })
 }
 
+/// Takes the next bytes of something.
+type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
+
 enum Compression {
     None,
     Gzip,
@@ -166,65 +168,86 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Takes all files of the archive.
-    fn files(&mut self, input: &mut (dyn Read + Send)) -> Result<Files> {
+    /// Takes all files of the archive, to the end of what its sender has.
+    fn files(&mut self, input: impl BufRead) -> Result<Files> {
+        let of = |error: Error| error.context("the archive");
         let mut files = Files::default();
-        let mut archive = tar::Archive::new(input);
-        for entry in archive.entries().map_err(broken)? {
-            let mut entry = entry.map_err(broken)?;
-            if files.blobs.len() + files.links.len() > MOST_FILES {
-                let what = format!("the archive has more than {MOST_FILES} files");
-                return Err(Error::new(Code::ResourceExhausted, what));
+        let limits = Limits {
+            entries: MOST_FILES,
+            ..Limits::default()
+        };
+        let mut archive = Reader::new(input, limits);
+        while let Some(entry) = archive.next_entry().map_err(of)? {
+            let name = clean(&String::from_utf8_lossy(&entry.name));
+            let target = String::from_utf8_lossy(&entry.link);
+            match entry.kind {
+                Kind::File => {}
+                Kind::HardLink => {
+                    files.links.insert(name, clean(&target));
+                    continue;
+                }
+                Kind::Symlink => {
+                    let dir = name.rsplit_once('/').map_or("", |(dir, _)| dir);
+                    let target = clean(&format!("{dir}/{target}"));
+                    files.links.insert(name, target);
+                    continue;
+                }
+                _ => continue,
             }
-            let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
-            let kind = entry.header().entry_type();
-            if kind.is_symlink() || kind.is_hard_link() {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                let target = String::from_utf8_lossy(&target);
-                let dir = name.rsplit_once('/').map_or("", |(dir, _)| dir);
-                let target = match kind.is_hard_link() {
-                    true => clean(&target),
-                    false => clean(&format!("{dir}/{target}")),
-                };
-                files.links.insert(name, target);
-                continue;
-            }
-            if !(kind.is_file() || kind.is_contiguous()) {
-                continue;
-            }
-            let size = entry.size();
+            let size = entry.size;
             match &*name {
-                "oci-layout" => files.layout = Some(document(&name, &mut entry, size)?),
-                "manifest.json" => files.saved = Some(document(&name, &mut entry, size)?),
+                "oci-layout" => files.layout = Some(document(&name, &mut archive, size)?),
+                "manifest.json" => files.saved = Some(document(&name, &mut archive, size)?),
                 _ => {
-                    let digest = self.blob(&name, &mut entry, size)?;
+                    let digest = self.blob(&name, &mut archive, size)?;
                     files.blobs.insert(name, (digest, size));
                 }
             }
         }
+        archive.finish().map_err(of)?;
         Ok(files)
     }
 
     /// Stores one file of the archive. A path of an OCI layout says what its digest is.
-    fn blob(&mut self, name: &str, input: &mut dyn Read, size: u64) -> Result<Digest> {
+    fn blob(
+        &mut self,
+        name: &str,
+        archive: &mut Reader<impl BufRead>,
+        size: u64,
+    ) -> Result<Digest> {
         let expected = name
             .strip_prefix("blobs/")
             .and_then(|rest| rest.split_once('/'));
         let expected = expected.map(|(algorithm, hex)| format!("{algorithm}:{hex}"));
         let expected = expected.and_then(|text| text.parse::<Digest>().ok());
-        let stored = self.put(input, Some(size), expected, Labels::new());
+        let mut length = 0;
+        let all = |take: Take<'_>| {
+            archive.data(|bytes| {
+                length += bytes.len();
+                take(bytes)
+            })
+        };
+        let stored = self.put(Some(size), expected, Labels::new(), all);
+        let of = |error: Error| match error.code() {
+            Code::InvalidArgument if u64::try_from(length).is_ok_and(|length| length < size) => {
+                let what = format!("short read: expected {size} bytes but got {length}");
+                Error::invalid(what)
+            }
+            _ => error,
+        };
+        let stored = stored.map_err(of);
         let (digest, _) =
             stored.map_err(|error| error.context(format!("failed to ingest {name:?}")))?;
         Ok(digest)
     }
 
-    /// Stores bytes of which the length and the digest may be known.
+    /// Stores bytes of which the length and the digest may be known; `all` hands them out.
     fn put(
         &mut self,
-        input: &mut dyn Read,
         size: Option<u64>,
         expected: Option<Digest>,
         labels: Labels,
+        all: impl FnOnce(Take<'_>) -> Result<()>,
     ) -> Result<(Digest, u64)> {
         let (content, space) = (&self.context.manager.content, &self.context.namespace);
         self.count += 1;
@@ -243,26 +266,9 @@ impl Store<'_> {
             }
             (writer, _) => writer?,
         };
-        let copied = (|| {
-            let mut buffer = vec![0; PIECE];
-            loop {
-                match input.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => writer.write(&buffer[..length])?,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(broken(error)),
-                }
-            }
-            let length = writer.status().offset;
-            match size {
-                Some(size) if size != length => Err(Error::invalid(format!(
-                    "short read: expected {size} bytes but got {length}"
-                ))),
-                _ => Ok((writer.digest(), length)),
-            }
-        })();
-        let committed = copied.and_then(|(digest, length)| {
-            // With another algorithm than that of the ingest the digest is said by the commit.
+        let copied = all(&mut |bytes| writer.write(bytes));
+        let committed = copied.and_then(|()| {
+            let (digest, length) = (writer.digest(), writer.status().offset);
             match self.handle.block_on(writer.commit(length, None, labels)) {
                 Ok(Info { digest, .. }) => Ok((digest, length)),
                 Err(error) if error.code() == Code::AlreadyExists => Ok((digest, length)),
@@ -301,12 +307,9 @@ impl Store<'_> {
             manifests,
         };
         let bytes = model::to_json(&index)?;
-        let (digest, size) = self.put(
-            &mut &*bytes,
-            None,
-            None,
-            model::references(&index.manifests),
-        )?;
+        let (digest, size) = self.put(None, None, model::references(&index.manifests), |take| {
+            take(&bytes)
+        })?;
         Ok(Descriptor::new(media::INDEX, digest, size))
     }
 
@@ -334,7 +337,9 @@ impl Store<'_> {
             subject: None,
         };
         let bytes = model::to_json(&manifest)?;
-        let (digest, size) = self.put(&mut &*bytes, None, None, model::references(&children))?;
+        let (digest, size) = self.put(None, None, model::references(&children), |take| {
+            take(&bytes)
+        })?;
         let mut target = Descriptor::new(media::DOCKER_MANIFEST, digest, size);
         if !platform.os.is_empty() || !platform.architecture.is_empty() {
             target.platform = Some(platform);
@@ -363,7 +368,16 @@ impl Store<'_> {
                 let file = reader.into_file();
                 let mut packed = GzEncoder::new(file, flate2::Compression::default());
                 let labels = [(UNCOMPRESSED.to_owned(), digest.to_string())];
-                chosen = self.put(&mut packed, None, None, labels.into())?;
+                chosen = self.put(None, None, labels.into(), |take| {
+                    let mut buffer = vec![0; PIECE];
+                    loop {
+                        match packed.read(&mut buffer) {
+                            Ok(0) => return Ok(()),
+                            Ok(length) => take(&buffer[..length])?,
+                            Err(error) => return Err(Error::io("a layer", &error)),
+                        }
+                    }
+                })?;
                 media::DOCKER_LAYER_GZIP
             }
             Compression::None => media::DOCKER_LAYER,
@@ -392,7 +406,7 @@ impl Files {
 /// Reads a small file of the archive that is JSON.
 fn document<T: for<'de> Deserialize<'de>>(
     name: &str,
-    input: &mut dyn Read,
+    archive: &mut Reader<impl BufRead>,
     size: u64,
 ) -> Result<T> {
     if size > LARGEST_DOCUMENT {
@@ -400,8 +414,13 @@ fn document<T: for<'de> Deserialize<'de>>(
         return Err(Error::new(Code::ResourceExhausted, what));
     }
     let mut bytes = Vec::new();
-    input.take(size).read_to_end(&mut bytes).map_err(broken)?;
-    model::parse(&bytes).map_err(|error| error.context(name))
+    let mut take = |more: &[u8]| {
+        bytes.extend_from_slice(more);
+        Ok(())
+    };
+    let of = |error: Error| error.context(name);
+    archive.data(&mut take).map_err(of)?;
+    model::parse(&bytes).map_err(of)
 }
 
 #[cfg(test)]

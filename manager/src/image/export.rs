@@ -297,6 +297,7 @@ fn pad(output: &mut impl Write, size: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::tar::{Limits, Reader};
 
     #[test]
     fn long_names_and_large_files_have_room() {
@@ -305,13 +306,17 @@ mod tests {
         file(&mut bytes, &long, b"x", Kind::Blob).unwrap();
         file(&mut bytes, "short", b"yy", Kind::Document).unwrap();
         bytes.extend([0; 2 * BLOCK]);
-        let mut archive = tar::Archive::new(&*bytes);
+        let mut archive = Reader::new(&*bytes, Limits::default());
         let mut names = Vec::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let mut text = String::new();
-            entry.read_to_string(&mut text).unwrap();
-            names.push((entry.path().unwrap().display().to_string(), text));
+        while let Some(entry) = archive.next_entry().unwrap() {
+            let mut text = Vec::new();
+            let take = |bytes: &[u8]| {
+                text.extend_from_slice(bytes);
+                Ok(())
+            };
+            archive.data(take).unwrap();
+            let name = String::from_utf8(entry.name).unwrap();
+            names.push((name, String::from_utf8(text).unwrap()));
         }
         assert_eq!(
             names,

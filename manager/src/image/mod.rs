@@ -11,17 +11,25 @@
 //! archive.rs    reading archives: OCI layouts and what `docker save` writes
 //! import.rs     an archive into the stores
 //! export.rs     images into an archive
+//! unpack.rs     layers into snapshots
+//! fetch.rs      blobs from a registry, as they arrive
+//! pull.rs       an image from a registry
+//! push.rs       an image to a registry
 //! name.rs       which names an image gets that comes without, or with several
 //! progress.rs   telling how far it is
 //! ```
 
 pub mod archive;
 pub mod export;
+pub mod fetch;
 pub mod import;
 pub mod model;
 pub mod name;
 pub mod platform;
 pub mod progress;
+pub mod pull;
+pub mod push;
+pub mod unpack;
 pub mod walk;
 
 use std::sync::Arc;

@@ -244,7 +244,7 @@ pub enum Document {
     /// An index.
     Index(Index),
     /// A manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 impl Document {
@@ -263,7 +263,7 @@ impl Document {
         let of = |error: Error| error.context(format!("{} {target}", noun(kind)));
         let document = match media::is_index(kind) {
             true => Self::Index(parse(bytes).map_err(of)?),
-            false => Self::Manifest(parse(bytes).map_err(of)?),
+            false => Self::Manifest(Box::new(parse(bytes).map_err(of)?)),
         };
         let shape: Shape = parse(bytes).map_err(of)?;
         let wrong = |what: &str| Err(of(Error::invalid(format!("media-type: {what}"))));

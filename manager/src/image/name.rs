@@ -217,7 +217,10 @@ mod tests {
             ..prefix("base")
         };
         let whole = [(IMAGE_NAME, "example.com/a:1"), (REF_NAME, "1")];
-        assert_eq!(archived(&whole, &[any.clone()]), ["example.com/a:1"]);
+        assert_eq!(
+            archived(&whole, std::slice::from_ref(&any)),
+            ["example.com/a:1"]
+        );
         assert_eq!(archived(&whole, &[prefix("base")]), [""; 0]);
         assert_eq!(
             archived(&whole, &[prefix("example.com/a")]),
@@ -239,14 +242,17 @@ mod tests {
             ..prefix("pre")
         };
         assert_eq!(
-            archived(&[(REF_NAME, "v7")], &[digest.clone()]),
+            archived(&[(REF_NAME, "v7")], std::slice::from_ref(&digest)),
             ["pre:v7", "pre@DIGEST"]
         );
         let skip = Reference {
             skip_named_digest: true,
             ..digest
         };
-        assert_eq!(archived(&[(REF_NAME, "v7")], &[skip.clone()]), ["pre:v7"]);
+        assert_eq!(
+            archived(&[(REF_NAME, "v7")], std::slice::from_ref(&skip)),
+            ["pre:v7"]
+        );
         assert_eq!(archived(&[], &[skip]), ["pre@DIGEST"]);
     }
 

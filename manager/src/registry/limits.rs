@@ -53,7 +53,7 @@ impl Default for Limits {
             window: Duration::from_secs(60),
             slowest: 1024,
             attempts: 6,
-            progress: 1 << 20,
+            progress: 128 << 10,
             pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(60),
             redirects: 10,

@@ -8,19 +8,28 @@
 //! for one caller: it knows the caller's credentials and the tokens they brought.
 
 mod auth;
+mod blob;
+mod body;
+mod call;
 mod client;
+mod connect;
 mod descriptor;
+mod docker_config;
 mod fetch;
+mod headers;
 mod hosts;
 mod limits;
 mod push;
 mod reference;
+mod retry;
 
 pub use auth::{Credential, Credentials, Future, NoCredentials};
+pub use blob::Blob;
+pub use body::Source;
 pub use client::{Access, Client, Registry};
 pub use descriptor::{Descriptor, Platform, media_type};
-pub use fetch::Blob;
+pub use docker_config::DockerConfig;
 pub use hosts::{Capabilities, Host, Hosts, Scheme, Tls};
 pub use limits::Limits;
-pub use push::{Pushed, Source};
+pub use push::Pushed;
 pub use reference::Reference;

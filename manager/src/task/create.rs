@@ -9,11 +9,12 @@ use knarr_proto::prost_types::Any;
 use tokio::task::{AbortHandle, block_in_place};
 
 use super::bundle::{Bootstrap, Bundle};
+use super::checkpoint::{self, Scratch};
 use super::shim::{call, open_log};
 use super::table::{Key, Notes, Task};
 use super::{LONG, Tasks, complain, to_the_end};
 use crate::error::{Error, Result};
-use crate::store::schema::Typed;
+use crate::store::schema::{Descriptor, Typed};
 
 /// The longest line of a shim's log that is passed on in one piece, in bytes.
 const LONGEST_LINE: usize = 4096;
@@ -35,8 +36,8 @@ pub struct Order {
     pub stderr: String,
     /// Whether it gets a terminal.
     pub terminal: bool,
-    /// A directory with a checkpoint to go on from, or empty.
-    pub checkpoint: String,
+    /// A checkpoint to go on from.
+    pub checkpoint: Option<Descriptor>,
     /// Options of the runtime; those of the container otherwise.
     pub options: Option<Any>,
     /// The shim's program, in place of the one of the container's runtime; or empty.
@@ -132,6 +133,14 @@ impl Tasks {
         own: Option<Any>,
         notes: Arc<Notes>,
     ) -> Result<Arc<Task>> {
+        let checkpoint = match &order.checkpoint {
+            Some(blob) => {
+                let to = bundle.path.join("checkpoint");
+                let content = &self.0.content;
+                Some(checkpoint::unpack(content, &bundle.namespace, blob, to).await?)
+            }
+            None => None,
+        };
         let log = read_log(bundle);
         let failed = |error: Error| error.context("failed to start shim");
         let shim = match order.shim {
@@ -148,7 +157,7 @@ impl Tasks {
             stdin: order.stdin,
             stdout: order.stdout,
             stderr: order.stderr,
-            checkpoint: order.checkpoint,
+            checkpoint: checkpoint.as_ref().map_or(String::new(), Scratch::path),
             parent_checkpoint: String::new(),
             options: order.options.or(own),
         };

@@ -11,6 +11,7 @@
 //! | `end.rs` | how a task ends: deleted, or with its shim |
 //! | `restore.rs` | finding the tasks of an earlier run of the daemon |
 //! | `events.rs` | what shims tell, on its way to the log |
+//! | `checkpoint.rs` | what CRIU writes of a task, as content |
 //! | `calls.rs` | everything else that a task can be asked |
 //! | `pod.rs` | sandboxes that shims hold |
 //!
@@ -19,6 +20,7 @@
 
 pub mod bundle;
 mod calls;
+mod checkpoint;
 mod create;
 mod end;
 mod events;
@@ -41,6 +43,7 @@ use knarr_proto::containerd::task::v2::StateResponse;
 use tokio::sync::OnceCell;
 
 pub use calls::Process;
+pub use checkpoint::Dump;
 pub use create::Order;
 pub use pod::{PodOrder, Pods};
 pub use runtime::Programs;
@@ -49,6 +52,7 @@ pub use table::{Exit, Task};
 
 use crate::error::{Error, Result};
 use crate::store::containers::Containers;
+use crate::store::content::Content;
 use crate::store::events::Log;
 use table::Table;
 
@@ -75,6 +79,7 @@ pub struct Tasks(Arc<Inner>);
 struct Inner {
     shims: Shims,
     containers: Containers,
+    content: Content,
     log: Log,
     table: Table,
     /// Hashes of the last events of the run before, which shims may tell again.
@@ -86,10 +91,17 @@ struct Inner {
 impl Tasks {
     /// Tasks with bundles below the directory `state`, whose runtimes have these programs.
     #[must_use]
-    pub fn new(state: &Path, containers: Containers, log: Log, programs: Programs) -> Self {
+    pub fn new(
+        state: &Path,
+        containers: Containers,
+        content: Content,
+        log: Log,
+        programs: Programs,
+    ) -> Self {
         Self(Arc::new(Inner {
             shims: Shims::new(state, KIND, programs),
             containers,
+            content,
             log,
             table: Table::default(),
             before: Mutex::default(),
