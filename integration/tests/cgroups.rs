@@ -589,51 +589,78 @@ fn events_tell_of_a_kill_however_often_figures_are_asked_for() {
     events.wait().ok();
 }
 
-/// A cgroup namespace begins somewhere; the container's user namespace has to own it to see that.
+/// A cgroup namespace begins somewhere; the container's user namespace has to own it to see that. On version 2
+/// the container's own cgroup is shown instead, and no more.
 #[test]
-fn cgroup_mount_in_a_namespace_of_others_is_refused() {
+fn cgroup_mount_in_a_namespace_of_others() {
     let sb = Sandbox::new();
     let base = sb.sleeper("base", |_| {});
-    let bundle = sb.sh_bundle("ls /sys/fs/cgroup", |c| {
-        user_namespace(c);
-        let path = process::namespace_path(base.pid, "cgroup");
-        drop_namespace(c, "cgroup");
-        push(
-            c,
-            "/linux/namespaces",
-            json!({"type": "cgroup", "path": path}),
-        );
-        push(
-            c,
-            "/mounts",
-            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+    let bundle = sb.sh_bundle(
+        "cat /sys/fs/cgroup/cgroup.procs; ls -d /sys/fs/cgroup/*/; mkdir /sys/fs/cgroup/x",
+        |c| {
+            user_namespace(c);
+            let path = process::namespace_path(base.pid, "cgroup");
+            drop_namespace(c, "cgroup");
+            push(
+                c,
+                "/linux/namespaces",
+                json!({"type": "cgroup", "path": path}),
+            );
+            push(
+                c,
+                "/mounts",
+                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "ro"]}),
-        );
-    });
+            );
+        },
+    );
     let before = sb.look();
-    let out = sb
-        .run(&bundle)
-        .fails_with("belongs to another user namespace");
+    let out = sb.run(&bundle);
+    if cgroup::unified() {
+        // The shell and cat; no cgroup below.
+        assert_eq!(out.stdout.lines().count(), 2, "{out:?}");
+        assert!(out.stderr.contains("No such file"), "{out:?}");
+        assert!(out.stderr.contains("Read-only file system"), "{out:?}");
+        sb.same_as(&before);
+        return;
+    }
+    let out = out.fails_with("belongs to another user namespace");
     assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
     sb.same_as(&before);
 }
 
-/// The same of version 2 is in `unified`.
+/// With either version, and with systemd where it makes the cgroups.
 #[test]
 fn a_read_only_tree_is_refused() {
-    needs_v1!("pids");
-    let sb = Sandbox::new();
-    let bundle = sb.bundle(|c| c["linux"]["resources"]["pids"] = json!({"limit": 9}));
-    let before = sb.look();
-    let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
-        mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
-    let create = ["create", "--bundle", bundle.arg(), "ro"];
-    let out = sb
-        .elsewhere(read_only, &[], &create)
-        .fails_with("read-only");
-    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
-    sb.rt(&["state", "ro"]).fails_with("does not exist");
-    sb.same_as(&before);
+    for driver in [cgroup::Driver::Cgroupfs, cgroup::Driver::Systemd] {
+        if driver == cgroup::Driver::Systemd && driver.missing().is_some() {
+            continue;
+        }
+        let sb = Sandbox::with(driver);
+        let bundle = sb.sh_bundle("exec sleep 600", |c| {
+            c["linux"]["resources"]["pids"] = json!({"limit": 9});
+        });
+        let before = sb.look();
+        let read_only = "while read -r _ at kind _; do case $kind in cgroup*) \
+            mount -o remount,bind,ro $at || exit ;; esac; done </proc/self/mounts";
+        let create = ["create", "--bundle", bundle.arg(), "ro"];
+        let out = sb
+            .elsewhere(read_only, &[], &create)
+            .fails_with("read-only");
+        assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+        sb.rt(&["state", "ro"]).fails_with("does not exist");
+        sb.same_as(&before);
+        sb.started("ro", &bundle);
+        for command in [
+            &["update", "--pids-limit", "20", "ro"][..],
+            &["pause", "ro"],
+        ] {
+            sb.elsewhere(read_only, &[], command)
+                .fails_with("read-only");
+        }
+        assert_eq!(sb.status("ro"), "running");
+        sb.finish("ro");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Every step fails once, and kills its process once: nothing is left, and the next command works.
+//! Where exec stops half-way, nothing of the host is in reach.
 //!
 //! The points are found by reading the runtime's sources for `fault!`; one that
 //! no scenario reaches fails the test.
@@ -6,6 +7,7 @@
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -480,4 +482,140 @@ fn every_step_of_delete_fails() {
         }
         scene.works_again(&point);
     }
+}
+
+/// An exec of `true` in the container `c` that has stopped at the point named: its first process and the other one.
+fn stopped(sb: &Sandbox, point: &str) -> (runtime::Running, u32) {
+    let mut command = sb.command(&["exec", "c", "/bin/true"]);
+    command.env("KNARR_FAULT", format!("{point}:stop"));
+    let exec = sb.spawn(command);
+    let mut child = 0;
+    let there = process::eventually(Duration::from_secs(20), || {
+        child = process::descendants(exec.pid()).pop().unwrap_or(0);
+        let stops = if inside(point) { child } else { exec.pid() };
+        stat(stops).is_some_and(|state| state == 'T')
+    });
+    assert!(there, "{point}: nobody stops");
+    (exec, child)
+}
+
+/// The state of a process, as proc_pid_stat(5) has it.
+fn stat(pid: u32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Lets both processes of an exec go on, and insists that it succeeds.
+#[track_caller]
+fn goes_on(exec: runtime::Running, child: u32) {
+    for pid in [child, exec.pid()] {
+        process::kill(pid, 18);
+    }
+    assert_eq!(exec.wait().code, 0);
+}
+
+/// The descriptors of a process that are that file.
+fn descriptors_of(pid: u32, file: &Path) -> Vec<String> {
+    let wanted = fs::metadata(file).unwrap();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    entries
+        .filter(|entry| {
+            fs::metadata(entry.path())
+                .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn the_runtimes_program_is_closed_before_exec_goes_on() {
+    runtime::use_faults();
+    let sb = Sandbox::new();
+    sb.sleeper("c", |_| {});
+    // Whoever holds the clone that the runtime was executed from can make it writable.
+    let (exec, _) = stopped(&sb, "exec.planned");
+    let held = descriptors_of(exec.pid(), runtime::path());
+    goes_on(exec, 0);
+    if held.is_empty() {
+        knarr_integration::skip!("mounts cannot be cloned here: it runs from a copy in memory");
+    }
+    // From here on the other process may go where the container's programs are.
+    let (exec, child) = stopped(&sb, "exec.attach");
+    assert_ne!(child, 0, "the process of exec is there");
+    assert!(descriptors_of(exec.pid(), runtime::path()).is_empty());
+    // It does not go on before the runtime, which has stopped, says so.
+    let mut left = Vec::new();
+    process::eventually(Duration::from_secs(20), || {
+        left = descriptors_of(child, runtime::path());
+        left.is_empty()
+    });
+    assert!(left.is_empty(), "the process of exec keeps {left:?}");
+    goes_on(exec, child);
+}
+
+/// Which descriptors of other processes a container's process can name or open.
+const REACHED: &str = "for fd in /proc/[0-9]*/fd/*; do \
+    case $fd in /proc/$$/*|/proc/1/*) continue;; esac; \
+    link=$(readlink $fd) && echo \"$fd is $link\"; \
+    (: <$fd) 2>/dev/null && echo \"$fd opens\"; done; \
+    for dir in /proc/[0-9]*; do case $dir in /proc/$$|/proc/1) continue;; esac; \
+    for name in root cwd exe; do readlink $dir/$name && echo \"$dir/$name\"; done; done; echo end";
+
+#[test]
+fn a_process_of_exec_is_closed_to_the_container_until_its_program_runs() {
+    runtime::use_faults();
+    let sb = Sandbox::new();
+    let container = sb.sleeper("c", |_| {});
+    // The search finds what it looks for in a process that is open.
+    let open = sb.spawn(sb.command(&["exec", "c", "/bin/sleep", "600"]));
+    let mut seen = String::new();
+    process::eventually(Duration::from_secs(20), || {
+        seen = sb.rt(&["exec", "c", "/bin/sh", "-c", REACHED]).ok().stdout;
+        seen.contains("/fd/0 is ") && seen.contains("/exe")
+    });
+    assert!(seen.contains("/fd/0 is "), "{seen}");
+    for pid in process::descendants(open.pid()) {
+        process::kill(pid, 9);
+    }
+    open.wait();
+    for point in [
+        "exec.attach",
+        "exec.init.join",
+        "exec.init.privileged",
+        "exec.init.program",
+        "exec.init.executing",
+    ] {
+        let (exec, child) = stopped(&sb, point);
+        let look = sb.rt(&["exec", "c", "/bin/sh", "-c", REACHED]).ok();
+        assert_eq!(look.text(), "end", "{point}");
+        // Nor does its program find more than its standard streams.
+        for entry in fs::read_dir(format!("/proc/{child}/fd")).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let info = fs::read_to_string(format!("/proc/{child}/fdinfo/{name}")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+            let kept = flags & rustix::fs::OFlags::CLOEXEC.bits() == 0;
+            assert!(!kept || name.parse::<u32>().unwrap() < 3, "{point}: {name}");
+        }
+        goes_on(exec, child);
+    }
+    assert!(process::alive(container.pid));
+}
+
+#[test]
+fn a_signal_ends_an_exec_whose_container_was_paused_meanwhile() {
+    runtime::use_faults();
+    let sb = Sandbox::new();
+    let container = sb.sleeper("c", |_| {});
+    // Its process is in the cgroup by now, and has done nothing yet.
+    let (exec, child) = stopped(&sb, "exec.attach");
+    sb.rt(&["pause", "c"]).ok();
+    process::kill(exec.pid(), 18);
+    process::kill(exec.pid(), 2);
+    let out = exec.wait_at_most(Duration::from_secs(20));
+    sb.rt(&["resume", "c"]).ok();
+    assert_eq!(out.expect("it waits for the frozen process").code, 130);
+    let ended = process::eventually(Duration::from_secs(20), || !process::alive(child));
+    assert!(ended, "the process of exec is left");
+    assert!(process::alive(container.pid));
 }

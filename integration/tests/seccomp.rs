@@ -303,6 +303,23 @@ fn docker() -> Value {
     config["linux"]["seccomp"].clone()
 }
 
+/// Neither what sets the container up nor the filters, exec's compiled in there, need more of its memory.
+#[test]
+fn dockers_profile_fits_into_a_megabyte() {
+    let sb = Sandbox::new();
+    if !cgroup::unified() && !cgroup::v1_controller("memory") {
+        knarr_integration::skip!("no memory controller");
+    }
+    let small = sb.sleeper("small", |c| {
+        c["linux"]["seccomp"] = docker();
+        c["linux"]["resources"]["memory"] = json!({"limit": 1 << 20, "swap": 1 << 20});
+    });
+    for _ in 0..3 {
+        sb.rt(&["exec", "small", "/bin/true"]).ok();
+    }
+    assert!(process::alive(small.pid));
+}
+
 #[test]
 fn unknown_words_error() {
     let sb = Sandbox::new();

@@ -26,7 +26,6 @@ both_drivers! {
     figures_have_pressure_and_limits
     an_oom_kill_is_an_event
     a_frozen_place_is_refused
-    a_read_only_tree_is_refused
 }
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -545,28 +544,6 @@ fn a_frozen_place_is_refused(sb: &Sandbox) {
     assert!(!cgroup::dir("", &bundle.cgroup).exists());
     assert!(process::alive(first.pid));
     sb.create("thawed", &bundle).ok();
-}
-
-fn a_read_only_tree_is_refused(sb: &Sandbox) {
-    let bundle = sb.sh_bundle("exec sleep 600", |c| {
-        c["linux"]["resources"]["pids"] = json!({"limit": 9});
-    });
-    let before = sb.look();
-    let read_only = "mount -o remount,bind,ro /sys/fs/cgroup";
-    let create = ["create", "--bundle", bundle.arg(), "ro"];
-    let out = sb
-        .elsewhere(read_only, &[], &create)
-        .fails_with("read-only");
-    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
-    sb.rt(&["state", "ro"]).fails_with("does not exist");
-    sb.same_as(&before);
-    sb.started("ro", &bundle);
-    sb.elsewhere(read_only, &[], &["update", "--pids-limit", "20", "ro"])
-        .fails_with("read-only");
-    sb.elsewhere(read_only, &[], &["pause", "ro"])
-        .fails_with("read-only");
-    assert_eq!(sb.status("ro"), "running");
-    sb.finish("ro");
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub enum Code {
     DeadlineExceeded,
     /// The caller may not do this.
     PermissionDenied,
+    /// What a shim says without a class.
+    Unknown,
+    /// A registry does not know the caller, or not as one who may do this.
+    Unauthenticated,
     /// What should not happen.
     Internal,
 }
@@ -54,6 +58,8 @@ impl Code {
             Self::Cancelled => "context canceled",
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::PermissionDenied => "permission denied",
+            Self::Unknown => "unknown",
+            Self::Unauthenticated => "authorization failed",
             Self::Internal => "internal",
         }
     }
@@ -100,6 +106,11 @@ impl Error {
         Self::new(Code::Internal, what)
     }
 
+    /// It took too long to do `what`.
+    pub fn late(what: impl Into<String>) -> Self {
+        Self::new(Code::DeadlineExceeded, what)
+    }
+
     /// A failed system call on `what`.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let code = match error.kind() {
@@ -119,6 +130,12 @@ impl Error {
         self.code
     }
 
+    /// What is wrong, without the words of its class.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error, said of something larger.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
@@ -130,7 +147,13 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            Code::Internal => f.write_str(&self.message),
+            Code::Internal | Code::Unknown => f.write_str(&self.message),
+            // Some texts have the words in them already.
+            code if self.message.ends_with(code.words()) => f.write_str(&self.message),
+            // Said where the reason comes after, as clients know it.
+            Code::Unauthenticated if self.message.contains(self.code.words()) => {
+                f.write_str(&self.message)
+            }
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use knarr_manager::api;
-use knarr_manager::error::{Error, Result};
+use knarr_manager::config::{self, Config};
+use knarr_manager::error::{Code, Error, Result};
+use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,24 +29,52 @@ const WORKERS: usize = 2;
 #[derive(Debug, Parser)]
 #[command(name = "knarrd", version)]
 struct Arguments {
-    /// Directory for images, snapshots and records.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/knarrd")]
-    root: PathBuf,
-    /// Directory for what need not survive a restart of the machine.
-    #[arg(long, value_name = "DIR", default_value = "/run/knarrd")]
-    state: PathBuf,
-    /// Socket that clients connect to.
-    #[arg(
-        long,
-        short,
-        value_name = "SOCKET",
-        default_value = "/run/knarrd/knarrd.sock"
-    )]
-    address: PathBuf,
+    /// Configuration file [default: /etc/knarrd/config.toml, if it is there].
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for images, snapshots and records [default: /var/lib/knarrd].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Directory for what need not survive a restart of the machine [default: /run/knarrd].
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Socket that clients connect to [default: /run/knarrd/knarrd.sock].
+    #[arg(long, short, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What the file says, but for what the command line does.
+    fn into_config(self) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => match Config::read(Path::new(config::DEFAULT)) {
+                Err(error) if error.code() == Code::NotFound => Config::default(),
+                read => read?,
+            },
+        };
+        for (value, place) in [
+            (self.root, &mut config.root),
+            (self.state, &mut config.state),
+            (self.address, &mut config.address),
+        ] {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        Ok(config)
+    }
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    // Before anything else: a worker has no arguments of its own, and no threads yet.
+    if worker::asked() {
+        return worker::main();
+    }
+    match Arguments::parse()
+        .into_config()
+        .and_then(|config| run(&config))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("knarrd: {error}");
@@ -53,20 +83,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    // First of all: only one process gets past this.
-    let manager = Arc::new(Manager::open(&arguments.root, &arguments.state)?);
-    let listener = listen(&arguments.address)?;
+fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(|error| Error::io("the threads", &error))?;
-    let served = runtime.block_on(serve(manager, listener));
+    let entered = runtime.enter();
+    // First of all: only one process gets past this.
+    let manager = Arc::new(Manager::open(config)?);
+    drop(entered);
+    let events = ttrpc_address(&config.address);
+    let listeners = [listen(&config.address)?, listen(&events)?];
+    knarr_manager::task::raise_descriptor_limit();
+    let served = runtime.block_on(serve(manager, listeners, &config.address));
     // Streams of clients that do not let go end here.
     runtime.shutdown_timeout(GRACE);
-    let _ = fs::remove_file(&arguments.address);
+    for socket in [&config.address, &events] {
+        let _ = fs::remove_file(socket);
+    }
     served
+}
+
+/// The socket that shims tell events at.
+fn ttrpc_address(address: &Path) -> PathBuf {
+    let mut path = address.as_os_str().to_owned();
+    path.push(".ttrpc");
+    path.into()
 }
 
 /// A socket at `path` that only the user of this process can connect to.
@@ -87,12 +130,20 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(manager: Arc<Manager>, listener: UnixListener) -> Result<()> {
+async fn serve(
+    manager: Arc<Manager>,
+    [listener, events]: [UnixListener; 2],
+    address: &Path,
+) -> Result<()> {
     let broken = |error| Error::io("the socket", &error);
     let listener = tokio::net::UnixListener::from_std(listener).map_err(broken)?;
     let signals = |error| Error::io("signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    // Before anybody can ask for a task.
+    manager.tasks.begin(address)?;
+    manager.pods.begin(address);
+    manager.tasks.listen(events)?;
     let routes = api::routes(Arc::clone(&manager)).await?;
     let tidy = Arc::clone(&manager);
     tokio::spawn(async move { tidy.keep_tidy().await });

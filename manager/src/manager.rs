@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
+use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
-use crate::snapshot::{Driver, Local, Native, Overlayfs};
+use crate::layer::{Layers, Limits};
+use crate::mount::Mounts;
+use crate::registry::Registry;
+use crate::snapshot::{Driver, Local, Native, Overlayfs, Proxy};
 use crate::store::containers::Containers;
 use crate::store::content::Content;
 use crate::store::database::Database;
@@ -19,6 +23,9 @@ use crate::store::gc::{Collector, Removed};
 use crate::store::images::Images;
 use crate::store::leases::Leases;
 use crate::store::namespaces::Namespaces;
+use crate::store::sandboxes::Sandboxes;
+use crate::task::bundle::Bootstrap;
+use crate::task::{Pods, Programs, Tasks};
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
@@ -30,12 +37,14 @@ const COLLECTOR_PAUSE: u32 = 49;
 const COLLECTOR_CHANGES: u64 = 100;
 
 /// Opens a driver below a directory.
-type Open = fn(&Path) -> Result<Box<dyn Driver>>;
+type Open = fn(&Path, &Config) -> Result<Box<dyn Driver>>;
 
 /// The snapshotters, each with the directory that it has below the root.
 const SNAPSHOTTERS: [(&str, Open); 2] = [
-    ("overlayfs", |dir| Ok(Box::new(Overlayfs::open(dir)?))),
-    ("native", |dir| Ok(Box::new(Native::open(dir)?))),
+    ("overlayfs", |dir, config| {
+        Ok(Box::new(Overlayfs::open(dir, config.overlayfs.volatile)?))
+    }),
+    ("native", |dir, _| Ok(Box::new(Native::open(dir)?))),
 ];
 
 /// One manager, with the directory that everything durable is below.
@@ -45,7 +54,8 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
-/// STATE/                        what need not survive a restart of the machine
+/// STATE/                        what need not survive a restart of the machine: bundles of tasks
+/// STATE/mounts/                 what is mounted for clients
 /// ```
 #[derive(Debug)]
 pub struct Manager {
@@ -55,52 +65,111 @@ pub struct Manager {
     pub images: Images,
     /// Containers.
     pub containers: Containers,
+    /// Sandboxes.
+    pub sandboxes: Sandboxes,
     /// Blobs.
     pub content: Content,
+    /// Layers.
+    pub layers: Layers,
+    /// What is mounted for clients.
+    pub mounts: Mounts,
     /// Leases.
     pub leases: Leases,
+    /// Running containers.
+    pub tasks: Tasks,
+    /// Sandboxes that shims hold.
+    pub pods: Pods,
     /// What happened.
     pub log: Log,
+    /// Connections to registries.
+    pub registry: Registry,
     database: Arc<Database>,
-    root: PathBuf,
     uuid: String,
-    snapshotters: BTreeMap<&'static str, Local>,
+    snapshotters: BTreeMap<String, Snapshotter>,
     collector: Mutex<Collector>,
     ending: watch::Sender<bool>,
 }
 
+/// A snapshotter, with what clients look up of it by name.
+#[derive(Debug)]
+struct Snapshotter {
+    snapshots: Local,
+    exports: BTreeMap<String, String>,
+}
+
 impl Manager {
-    /// Opens what is below the directories, and makes them where they are not there.
+    /// Opens what is below the directories, and makes them where they are not there. To be called
+    /// where tasks can be started: programs of the configuration are connected to from there.
     ///
     /// # Errors
-    /// `Unavailable` where another process has them; where the disk fails.
-    pub fn open(root: &Path, state: &Path) -> Result<Self> {
+    /// `Unavailable` where another process has them; `InvalidArgument` for a configuration that
+    /// contradicts itself; where the disk fails.
+    pub fn open(config: &Config) -> Result<Self> {
+        let (root, state) = (&*config.root, &*config.state);
         for dir in [root, state] {
             make_dirs(dir)?;
         }
         let database = Arc::new(Database::open(&root.join("metadata.db"))?);
         let content = Content::open(&root.join("content"), Arc::clone(&database))?;
+        let mounts = Mounts::open(&state.join("mounts"), Arc::clone(&database))?;
         let mut snapshotters = BTreeMap::new();
         for (name, open) in SNAPSHOTTERS {
             let dir = root.join("snapshots").join(name);
-            let driver = open(&dir)?;
-            snapshotters.insert(name, Local::new(Arc::clone(&database), driver));
+            let driver = open(&dir, config)?;
+            let snapshotter = Snapshotter {
+                snapshots: Local::new(Arc::clone(&database), driver),
+                exports: [("root".to_owned(), dir.display().to_string())].into(),
+            };
+            snapshotters.insert(name.to_owned(), snapshotter);
+        }
+        let uuid = uuid(&root.join("uuid"))?;
+        for (name, proxy) in &config.proxy_plugins {
+            let ProxyKind::Snapshot = proxy.kind;
+            let snapshotter = Snapshotter {
+                snapshots: Local::far(Arc::clone(&database), Proxy::new(name, &uuid, proxy)?),
+                exports: proxy.exports.clone(),
+            };
+            if snapshotters.insert(name.clone(), snapshotter).is_some() {
+                return Err(Error::invalid(format!(
+                    "proxy_plugins.{name}: a snapshotter of this name is there already"
+                )));
+            }
         }
         let collector = Collector::new(
             Arc::clone(&database),
             content.clone(),
-            snapshotters.values().cloned().collect(),
+            snapshotters
+                .values()
+                .map(|snapshotter| snapshotter.snapshots.clone())
+                .collect(),
+            mounts.clone(),
         );
+        let (containers, log) = (
+            Containers::new(Arc::clone(&database)),
+            Log::new(Arc::clone(&database)),
+        );
+        let programs = Programs::new(config.runtimes.clone());
         Ok(Self {
+            pods: Pods::new(state, log.clone(), programs.clone()),
+            tasks: Tasks::new(
+                state,
+                containers.clone(),
+                content.clone(),
+                log.clone(),
+                programs,
+            ),
             namespaces: Namespaces::new(Arc::clone(&database)),
             images: Images::new(Arc::clone(&database)),
-            containers: Containers::new(Arc::clone(&database)),
+            containers,
+            sandboxes: Sandboxes::new(Arc::clone(&database)),
+            layers: Layers::new("/proc/self/exe", Limits::default()),
             leases: Leases::new(Arc::clone(&database)),
-            log: Log::new(Arc::clone(&database)),
+            log,
+            registry: Registry::default(),
             database,
             content,
-            root: root.to_owned(),
-            uuid: uuid(&root.join("uuid"))?,
+            mounts,
+            uuid,
             snapshotters,
             collector: Mutex::new(collector),
             ending: watch::Sender::new(false),
@@ -122,13 +191,27 @@ impl Manager {
             return Err(Error::invalid("snapshotter argument missing"));
         }
         let found = self.snapshotters.get(name);
+        let found = found.map(|snapshotter| &snapshotter.snapshots);
         found.ok_or_else(|| Error::invalid(format!("snapshotter not loaded: {name}")))
     }
 
-    /// The snapshotters' names, each with the directory that it works in.
-    pub fn snapshotters(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let names = self.snapshotters.keys();
-        names.map(|name| (*name, self.root.join("snapshots").join(name)))
+    /// The snapshotters' names, each with what clients look up of it by name.
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&str, BTreeMap<String, String>, &Local)> {
+        let all = self.snapshotters.iter();
+        all.map(|(name, snapshotter)| {
+            let Snapshotter { snapshots, exports } = snapshotter;
+            (&**name, exports.clone(), snapshots)
+        })
+    }
+
+    /// The shim that a container's task is to be made in: the one of its sandbox, if it has one that
+    /// runs.
+    ///
+    /// # Errors
+    /// `NotFound` without the container.
+    pub fn shim_for(&self, namespace: &str, id: &str) -> Result<Option<Bootstrap>> {
+        let sandbox = self.containers.get(namespace, id)?.container.sandbox;
+        Ok(self.pods.address(namespace, &sandbox).ok())
     }
 
     /// Removes what nobody refers to as of now; waits for a collection that is under way.
@@ -142,6 +225,9 @@ impl Manager {
     /// Collects now and then, until the daemon ends: soon after it began, soon after something was
     /// removed, and after many other changes. It takes a fiftieth of the time at most.
     pub async fn keep_tidy(&self) {
+        if let Err(error) = self.mounts.recover().await {
+            eprintln!("knarrd: mounts of an earlier start: {error}");
+        }
         let mut untidy = self.database.untidy();
         let mut news = self.database.newest_event();
         tokio::time::sleep(COLLECTOR_START).await;
@@ -204,7 +290,10 @@ fn uuid(path: &Path) -> Result<String> {
 }
 
 /// A random UUID. RFC 9562, version 4.
-fn new_uuid() -> Result<String> {
+///
+/// # Errors
+/// Where the kernel's file can't be read.
+pub fn new_uuid() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     Ok(text.trim().to_owned())
@@ -217,7 +306,12 @@ mod tests {
     #[tokio::test]
     async fn its_name_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Manager::open(&dir.path().join("root"), &dir.path().join("state")).unwrap();
+        let config = Config {
+            root: dir.path().join("root"),
+            state: dir.path().join("state"),
+            ..Config::default()
+        };
+        let open = || Manager::open(&config).unwrap();
         let first = open().uuid().to_owned();
         assert_eq!(first.len(), 36);
         assert_eq!(open().uuid(), first);

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
+mod support;
+
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,64 +27,11 @@ use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
 use knarr_proto::services::version::v1::version_client::VersionClient;
 use knarr_proto::types::Descriptor;
 use rustix::process::{Pid, Signal};
+use support::{Chance, Daemon, command, in_namespace};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-
-/// A daemon that is killed when the test ends.
-struct Daemon {
-    child: Child,
-    socket: PathBuf,
-}
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_knarrd"));
-    command.arg("--root").arg(dir.join("root"));
-    command.arg("--state").arg(dir.join("state"));
-    command.arg("--address").arg(dir.join("socket"));
-    command
-}
-
-impl Daemon {
-    fn start(dir: &Path) -> Self {
-        let socket = dir.join("socket");
-        let child = command(dir).spawn().unwrap();
-        Self { child, socket }
-    }
-
-    async fn connect(&mut self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
-        let start = Instant::now();
-        loop {
-            match endpoint.connect().await {
-                Ok(channel) => return channel,
-                Err(error) => assert!(start.elapsed() < Duration::from_secs(60), "{error}"),
-            }
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the daemon ended: {ended:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn in_namespace<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let metadata = request.metadata_mut();
-    metadata.insert("containerd-namespace", "test".parse().unwrap());
-    request
-}
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// Messages as they are on the wire.
 #[derive(Clone, Copy)]
@@ -167,53 +114,6 @@ fn methods() -> Vec<String> {
         }
     }
     paths
-}
-
-/// Numbers that look like chance and are the same each time.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
-
-    /// Something of a message's shape: fields of numbers, texts and further messages.
-    fn message(&mut self, depth: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for _ in 0..self.below(5) {
-            let field = u8::try_from(self.below(11) + 1).unwrap() << 3;
-            if self.below(3) == 0 {
-                bytes.extend([field, self.byte(), 1]);
-                continue;
-            }
-            let texts = [
-                "",
-                "a",
-                "labels",
-                "labels.x",
-                "overlayfs",
-                "/a/b",
-                "\0",
-                "sha256:",
-            ];
-            let inner = match self.below(3) {
-                0 if depth > 0 => self.message(depth - 1),
-                1 => (0..self.below(20)).map(|_| self.byte()).collect(),
-                _ => texts[usize::try_from(self.below(8)).unwrap()].into(),
-            };
-            let inner = &inner[..inner.len().min(127)];
-            bytes.extend([field | 2, u8::try_from(inner.len()).unwrap()]);
-            bytes.extend(inner);
-        }
-        bytes
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,10 @@ pub(crate) fn point(name: &str) -> crate::error::Result<()> {
             // The first process of a pid namespace cannot kill itself so.
             std::process::abort()
         }
+        Some(":stop") => {
+            let _ = kill_process(getpid(), Signal::STOP);
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -21,6 +21,14 @@
 //! | `events.rs` | telling the daemon what happens |
 //! | `poll.rs` | epoll and its tokens |
 
+/// Writes a line to the log, which nobody may read any more: that must not end the shim.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod args;
 mod cleanup;
 mod events;

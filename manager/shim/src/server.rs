@@ -148,7 +148,7 @@ impl Server {
                     };
                     self.clients.insert(self.next, client);
                 }
-                Err(error) => eprintln!("a client is turned away: {error}"),
+                Err(error) => complain!("a client is turned away: {error}"),
             }
         }
     }

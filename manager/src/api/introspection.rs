@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 
+use knarr_proto::any;
 use knarr_proto::services::introspection::v1::introspection_server::Introspection;
 use knarr_proto::services::introspection::v1::{
     Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
 };
-use knarr_proto::types::Platform;
+use knarr_proto::types::{Platform, RuntimeRequest};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
@@ -17,12 +18,14 @@ use crate::manager::Manager;
 use crate::store::filter::{Fields, Filters};
 
 /// The parts that every manager has: type and name.
-const PARTS: [(&str, &str); 15] = [
+const PARTS: [(&str, &str); 18] = [
     ("io.containerd.content.v1", "content"),
     ("io.containerd.event.v1", "exchange"),
     ("io.containerd.gc.v1", "scheduler"),
     ("io.containerd.lease.v1", "manager"),
     ("io.containerd.metadata.v1", "bolt"),
+    ("io.containerd.shim.v1", "manager"),
+    ("io.containerd.service.v1", "tasks-service"),
     ("io.containerd.grpc.v1", "containers"),
     ("io.containerd.grpc.v1", "content"),
     ("io.containerd.grpc.v1", "events"),
@@ -32,8 +35,12 @@ const PARTS: [(&str, &str); 15] = [
     ("io.containerd.grpc.v1", "leases"),
     ("io.containerd.grpc.v1", "namespaces"),
     ("io.containerd.grpc.v1", "snapshots"),
+    ("io.containerd.grpc.v1", "tasks"),
     ("io.containerd.grpc.v1", "version"),
 ];
+
+/// The part that can tell of runtimes.
+const RUNTIME: (&str, &str) = ("io.containerd.runtime.v2", "task");
 
 impl Fields for Plugin {
     fn field(&self, path: &[&str]) -> Option<String> {
@@ -53,13 +60,21 @@ fn plugins(manager: &Manager) -> Vec<Plugin> {
         id: id.to_owned(),
         ..Plugin::default()
     };
-    let snapshotters = manager.snapshotters().map(|(name, root)| Plugin {
+    let snapshotters = manager
+        .snapshotters()
+        .map(|(name, exports, snapshots)| Plugin {
+            platforms: vec![platform()],
+            capabilities: snapshots.capabilities(),
+            exports,
+            ..plugin("io.containerd.snapshotter.v1", name)
+        });
+    let runtime = Plugin {
         platforms: vec![platform()],
-        exports: BTreeMap::from([("root".to_owned(), root.display().to_string())]),
-        ..plugin("io.containerd.snapshotter.v1", name)
-    });
+        exports: BTreeMap::from([("log-uri-schemes".to_owned(), "fifo,binary,file".to_owned())]),
+        ..plugin(RUNTIME.0, RUNTIME.1)
+    };
     let parts = PARTS.into_iter().map(|(kind, id)| plugin(kind, id));
-    snapshotters.chain(parts).collect()
+    snapshotters.chain([runtime]).chain(parts).collect()
 }
 
 /// The platform that this program is for, in Go's words.
@@ -116,13 +131,23 @@ impl Introspection for Api {
         let plugin = plugins.find(|plugin| plugin.r#type == kind && plugin.id == id);
         let name = format!("plugin {kind}.{id}");
         let plugin = plugin.ok_or_else(|| Error::not_found(name.clone()))?;
-        if options.is_some() {
-            let what = format!("{name} takes no options");
-            return Err(Error::new(Code::Unimplemented, what).into());
-        }
+        let extra = match options {
+            Some(options) if (&*kind, &*id) == RUNTIME => {
+                let wrong = |error| Error::invalid(format!("options: {error}"));
+                let request: RuntimeRequest = any::unpack(&options).map_err(wrong)?;
+                let shims = self.0.tasks.shims();
+                let info = shims.info(&request.runtime_path, request.options.as_ref());
+                Some(any::pack(&info.await?))
+            }
+            Some(_) => {
+                let what = format!("{name} takes no options");
+                return Err(Error::new(Code::Unimplemented, what).into());
+            }
+            None => None,
+        };
         Ok(Response::new(PluginInfoResponse {
             plugin: Some(plugin),
-            extra: None,
+            extra,
         }))
     }
 }

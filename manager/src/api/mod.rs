@@ -3,19 +3,29 @@
 
 mod containers;
 mod content;
+mod controller;
+mod credentials;
+mod diff;
 mod events;
 mod images;
 mod introspection;
 mod leases;
-mod missing;
+mod mounts;
 mod namespaces;
+mod pipe;
+mod sandboxes;
 mod snapshots;
+mod streaming;
+mod tasks;
+mod transfer;
 mod version;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use knarr_proto::any;
+use knarr_proto::prost::{Message, Name};
 use knarr_proto::services::{
     containers::v1::containers_server::ContainersServer,
     content::v1::content_server::ContentServer, diff::v1::diff_server::DiffServer,
@@ -46,9 +56,9 @@ const LARGEST: usize = 16 << 20;
 /// How many records go into one message of a stream.
 const PAGE: usize = 100;
 
-/// All services, as one manager sees them.
+/// All services, as one manager sees them, and the streams that clients have opened for them.
 #[derive(Debug, Clone)]
-struct Api(Arc<Manager>);
+struct Api(Arc<Manager>, streaming::Streams);
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
@@ -58,7 +68,7 @@ type Answers<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + S
 /// # Errors
 /// Where the descriptors of the API can't be read.
 pub async fn routes(manager: Arc<Manager>) -> Result<Routes> {
-    let api = Api(manager);
+    let api = Api(manager, streaming::Streams::default());
     let mut routes = RoutesBuilder::default();
     let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(knarr_proto::FILE_DESCRIPTOR_SET);
@@ -114,6 +124,9 @@ impl From<Error> for Status {
             Code::Cancelled => tonic::Code::Cancelled,
             Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
             Code::PermissionDenied => tonic::Code::PermissionDenied,
+            Code::Unknown => tonic::Code::Unknown,
+            // As containerd has it, which knows no code for this.
+            Code::Unauthenticated => tonic::Code::Unknown,
             Code::Internal => tonic::Code::Internal,
         };
         Self::new(code, error.to_string())
@@ -143,6 +156,11 @@ fn header(metadata: &MetadataMap, name: &str) -> Option<String> {
 /// A part of a request that has to be there.
 fn required<T>(part: Option<T>, name: &str) -> Result<T> {
     part.ok_or_else(|| Error::invalid(format!("{name} is missing in the request")))
+}
+
+/// A message of that type.
+fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M> {
+    any::unpack(any).map_err(|error| Error::invalid(error.to_string()))
 }
 
 fn paths(mask: Option<FieldMask>) -> Vec<String> {

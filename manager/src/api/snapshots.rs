@@ -11,7 +11,6 @@ use knarr_proto::types;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Answers, Api, lease, namespace, pages, paths, required, signed, timestamp};
-use crate::error::{Code, Error};
 use crate::snapshot::{Mount, Named};
 use crate::store::filter::Filters;
 use crate::store::mask;
@@ -82,8 +81,8 @@ impl Snapshots for Api {
     ) -> Result<Response<MountsResponse>, Status> {
         let namespace = namespace(&request)?;
         let MountsRequest { snapshotter, key } = request.into_inner();
-        let mounts = self.0.snapshotter(&snapshotter)?.mounts(&namespace, &key)?;
-        let mounts = mounts_to_wire(mounts);
+        let snapshots = self.0.snapshotter(&snapshotter)?;
+        let mounts = mounts_to_wire(snapshots.mounts(&namespace, &key).await?);
         Ok(Response::new(MountsResponse { mounts }))
     }
 
@@ -100,12 +99,8 @@ impl Snapshots for Api {
             parent,
         } = request.into_inner();
         let snapshots = self.0.snapshotter(&snapshotter)?;
-        if !parent.is_empty() && snapshots.stat(&namespace, &key)?.snapshot.parent != parent {
-            let what = format!("a commit of {key} upon another parent than it was prepared with");
-            return Err(Error::new(Code::Unimplemented, what).into());
-        }
         let lease = lease.as_deref();
-        let committed = snapshots.commit(&namespace, &name, &key, labels, lease);
+        let committed = snapshots.commit_upon(&namespace, &name, &key, &parent, labels, lease);
         committed.await?;
         Ok(Response::new(()))
     }

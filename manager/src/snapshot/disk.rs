@@ -52,6 +52,12 @@ pub(super) fn own_alike(from: &Path, to: &Path) -> Result<()> {
     rustix::fs::chmod(to, mode).map_err(failed(to))
 }
 
+/// Whether a directory has the mode it was made with, and root for an owner.
+pub(super) fn is_as_made(path: &Path, mode: u32) -> Result<bool> {
+    let found = fs::symlink_metadata(path).map_err(|error| Error::io(path.display(), &error))?;
+    Ok((found.uid(), found.gid(), found.mode() & 0o7777) == (0, 0, mode))
+}
+
 /// The entries of a directory whose names are numbers.
 pub(super) fn numbers(path: &Path) -> Result<Vec<u64>> {
     let broken = |error| Error::io(path.display(), &error);

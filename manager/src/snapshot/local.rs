@@ -1,17 +1,24 @@
 //! Snapshots whose records are in the database and whose directories a driver makes.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_proto::events as told;
 
-use super::{Driver, Mount};
-use crate::error::{Error, Result};
+use super::backend::{Backend, Known, Layer};
+use super::{Driver, Mount, Proxy};
+use crate::error::{Code, Error, Result};
 use crate::store::database::{Database, Look, Write, now};
 use crate::store::filter::{Fields, Filters, entry};
 use crate::store::name::{Labels, check_labels};
-use crate::store::schema::{CHILDREN, SNAPSHOTS, Snapshot, SnapshotKind, Usage, decode};
+use crate::store::schema::{
+    CHILDREN, NAMESPACES, SNAPSHOTS, Snapshot, SnapshotKind, Usage, decode,
+};
 use crate::store::{events, leases, namespaces};
+
+/// The label of a snapshot to be made that says how the client will call it once it is committed.
+const TARGET: &str = "containerd.io/snapshot.ref";
 
 /// A snapshot with its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,20 +56,45 @@ pub struct Local(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     database: Arc<Database>,
-    driver: Box<dyn Driver>,
+    backend: Backend,
     /// Directories whose records are on their way: the cleaner leaves these alone.
     arriving: Mutex<HashSet<u64>>,
+    /// Whether another program is being cleaned up at.
+    tidying: AtomicBool,
 }
 
 impl Local {
     /// The snapshots of `driver`.
     #[must_use]
     pub fn new(database: Arc<Database>, driver: Box<dyn Driver>) -> Self {
+        Self::with(database, Backend::Here(Arc::from(driver)))
+    }
+
+    /// The snapshots that another program makes; the records of them are kept here all the same.
+    #[must_use]
+    pub fn far(database: Arc<Database>, proxy: Proxy) -> Self {
+        Self::with(database, Backend::There(proxy))
+    }
+
+    fn with(database: Arc<Database>, backend: Backend) -> Self {
         Self(Arc::new(Inner {
             database,
-            driver,
+            backend,
             arriving: Mutex::default(),
+            tidying: AtomicBool::default(),
         }))
+    }
+
+    /// The name that clients choose it by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.backend.name()
+    }
+
+    /// What clients may ask of these snapshots beyond what all can do: `rebase`.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<String> {
+        self.0.backend.capabilities()
     }
 
     /// What is known of a snapshot.
@@ -71,7 +103,7 @@ impl Local {
     /// `NotFound`.
     pub fn stat(&self, namespace: &str, key: &str) -> Result<Named> {
         let database = &self.0.database;
-        database.read(|read| get(read, namespace, self.0.driver.name(), key))
+        database.read(|read| get(read, namespace, self.name(), key))
     }
 
     /// The snapshots that filters take, each given to `row`.
@@ -84,7 +116,7 @@ impl Local {
         filters: &Filters,
         mut row: impl FnMut(Named),
     ) -> Result<()> {
-        let name = self.0.driver.name();
+        let name = self.name();
         self.0.database.read(|read| {
             read.rows(
                 SNAPSHOTS,
@@ -109,16 +141,17 @@ impl Local {
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` for a committed one.
-    pub fn mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
-        let driver = &self.0.driver;
+    pub async fn mounts(&self, namespace: &str, key: &str) -> Result<Vec<Mount>> {
+        let name = self.name();
         let (snapshot, parents) = self.0.database.read(|read| {
-            let Named { snapshot, .. } = get(read, namespace, driver.name(), key)?;
-            let parents = chain(read, namespace, driver.name(), &snapshot.parent)?;
+            let Named { snapshot, .. } = get(read, namespace, name, key)?;
+            let parents = chain(read, namespace, name, &snapshot.parent)?;
             Ok((snapshot, parents))
         })?;
         match snapshot.kind() {
-            kind @ (SnapshotKind::Active | SnapshotKind::View) => {
-                Ok(driver.mounts(snapshot.id, kind, &parents))
+            SnapshotKind::Active | SnapshotKind::View => {
+                let mounts = self.0.backend.mounts(namespace, &snapshot, &parents);
+                mounts.await
             }
             _ => Err(Error::precondition(format!("snapshot {key} is committed"))),
         }
@@ -134,7 +167,7 @@ impl Local {
             Some(usage) => Ok(usage),
             // Nobody writes to what is only looked at.
             None if snapshot.kind() == SnapshotKind::View => Ok(Usage::default()),
-            None => self.blocking(move |driver| driver.usage(snapshot.id)).await,
+            None => self.0.backend.usage(namespace, &snapshot).await,
         }
     }
 
@@ -157,53 +190,93 @@ impl Local {
             return Err(Error::invalid("the key of a snapshot is empty"));
         }
         check_labels(&labels)?;
-        let name = self.0.driver.name();
+        let name = self.name().to_owned();
         // Looked at before a directory is made, and again when its record is.
         let parents = self.0.database.read(|read| {
-            absent(read, namespace, name, key)?;
-            chain(read, namespace, name, parent)
+            absent(read, namespace, &name, key)?;
+            chain(read, namespace, &name, parent)
         })?;
         let id = self.0.database.next_id();
-        self.0.arriving().insert(id);
-        let arrival = Arrival(Arc::clone(&self.0), id);
-        let made = parents.clone();
-        self.blocking(move |driver| driver.create(id, kind, &made))
-            .await?;
+        let arrival = Arrival::of(&self.0, id);
+        let time = now();
+        let mut snapshot = Snapshot {
+            id,
+            parent: parent.to_owned(),
+            kind: kind.into(),
+            labels,
+            created: time,
+            updated: time,
+            ..Snapshot::default()
+        };
+        snapshot.remote = self.0.backend.remote(id, key);
+        let made = self.0.backend.create(namespace, &snapshot, &parents).await;
+        let mounts = match made {
+            Ok(mounts) => mounts,
+            Err(error) => {
+                if error.code() == Code::AlreadyExists {
+                    self.adopt(namespace, &snapshot, &parents, lease).await?;
+                }
+                return Err(error);
+            }
+        };
         let lease = lease.map(str::to_owned);
         let (space, key, parent) = (namespace.to_owned(), key.to_owned(), parent.to_owned());
-        let expected = parents.clone();
+        let new = snapshot.clone();
         let job = move |write: &Write| {
-            absent(write, &space, name, &key)?;
-            if chain(write, &space, name, &parent)? != expected {
+            absent(write, &space, &name, &key)?;
+            if chain(write, &space, &name, &parent)? != parents {
                 return Err(not_here(&parent));
             }
             namespaces::ensure(write, &space)?;
-            let time = now();
-            let snapshot = Snapshot {
-                id,
-                parent: parent.clone(),
-                kind: kind.into(),
-                labels: labels.clone(),
-                created: time,
-                updated: time,
-                usage: None,
-            };
-            put(write, &space, name, &key, &snapshot)?;
+            put(write, &space, &name, &key, &new)?;
             let event = told::SnapshotPrepare {
                 key: key.clone(),
                 parent: parent.clone(),
-                snapshotter: name.to_owned(),
+                snapshotter: name.clone(),
             };
             events::tell(write, &space, "/snapshot/prepare", &event);
-            leases::keep(write, &space, lease.as_deref(), &resource(name), &key)
+            leases::keep(write, &space, lease.as_deref(), &resource(&name), &key)
         };
         let stored = self.0.database.write(job).await;
         drop(arrival);
         if let Err(error) = stored {
-            self.discard(id);
+            self.discard(namespace, snapshot);
             return Err(error);
         }
-        Ok(self.0.driver.mounts(id, kind, &parents))
+        Ok(mounts)
+    }
+
+    /// Keeps a record of a layer that a snapshotter elsewhere has already, under the name that the
+    /// client will look for.
+    async fn adopt(
+        &self,
+        namespace: &str,
+        wanted: &Snapshot,
+        parents: &[Layer],
+        lease: Option<&str>,
+    ) -> Result<()> {
+        let Some(target) = wanted.labels.get(TARGET) else {
+            return Ok(());
+        };
+        let parent = parents.first().map_or("", |parent| &*parent.remote);
+        let found = self.0.backend.find(namespace, target, parent).await?;
+        let Some(remote) = found else { return Ok(()) };
+        let row = Snapshot {
+            kind: SnapshotKind::Committed.into(),
+            remote,
+            ..wanted.clone()
+        };
+        let lease = lease.map(str::to_owned);
+        let [name, space, target] = [self.name(), namespace, target].map(str::to_owned);
+        let job = move |write: &Write| {
+            if absent(write, &space, &name, &target).is_ok() {
+                chain(write, &space, &name, &row.parent)?;
+                namespaces::ensure(write, &space)?;
+                put(write, &space, &name, &target, &row)?;
+            }
+            leases::keep(write, &space, lease.as_deref(), &resource(&name), &target)
+        };
+        self.0.database.write(job).await
     }
 
     /// Fixes a snapshot that was written to, under the name `name`; its key is free again.
@@ -218,36 +291,81 @@ impl Local {
         labels: Labels,
         lease: Option<&str>,
     ) -> Result<()> {
+        self.commit_upon(namespace, name, key, "", labels, lease)
+            .await
+    }
+
+    /// The same, and where `parent` is not empty, what was prepared upon nothing gets that parent: so
+    /// layers can be unpacked side by side.
+    ///
+    /// # Errors
+    /// Those of [`Local::commit`]; `NotFound` without the parent; `FailedPrecondition` for a parent
+    /// that is not committed, or is another than the one that the snapshot has; `Unimplemented`
+    /// where the driver can't do it.
+    pub async fn commit_upon(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+        lease: Option<&str>,
+    ) -> Result<()> {
         if name.is_empty() {
             return Err(Error::invalid("the name of a snapshot is empty"));
         }
         check_labels(&labels)?;
-        let driver = self.0.driver.name();
+        let driver = self.name().to_owned();
         let Named { snapshot, .. } = self.stat(namespace, key)?;
+        if snapshot.kind() != SnapshotKind::Active {
+            return Err(Error::precondition(format!("snapshot {key} is not active")));
+        }
         let id = snapshot.id;
-        let usage = self.blocking(move |driver| driver.usage(id)).await?;
+        let below = self.0.database.read(|read| {
+            absent(read, namespace, &driver, name)?;
+            match parent.is_empty() || !snapshot.parent.is_empty() {
+                true => Ok(None),
+                false => get(read, namespace, &driver, parent).map(|below| Some(below.snapshot)),
+            }
+        })?;
+        let committed = self
+            .0
+            .backend
+            .commit(namespace, &snapshot, below.as_ref(), name, &labels)
+            .await?;
         let lease = lease.map(str::to_owned);
-        let (space, name, key) = (namespace.to_owned(), name.to_owned(), key.to_owned());
+        let [space, name, key, parent] = [namespace, name, key, parent].map(str::to_owned);
         let job = move |write: &Write| {
-            let Named { mut snapshot, .. } = get(write, &space, driver, &key)?;
+            let Named { mut snapshot, .. } = get(write, &space, &driver, &key)?;
             if snapshot.kind() != SnapshotKind::Active || snapshot.id != id {
                 return Err(Error::precondition(format!("snapshot {key} is not active")));
             }
-            absent(write, &space, driver, &name)?;
-            remove(write, &space, driver, &key, &snapshot.parent)?;
+            absent(write, &space, &driver, &name)?;
+            remove(write, &space, &driver, &key, &snapshot.parent)?;
+            if !parent.is_empty() && snapshot.parent != parent {
+                if !snapshot.parent.is_empty() {
+                    return Err(Error::precondition(format!(
+                        "snapshot {key} was prepared upon {}, and not upon {parent}",
+                        snapshot.parent
+                    )));
+                }
+                chain(write, &space, &driver, &parent)?;
+                snapshot.parent.clone_from(&parent);
+            }
             snapshot.kind = SnapshotKind::Committed.into();
             snapshot.labels.clone_from(&labels);
-            snapshot.usage = Some(usage);
+            snapshot.usage = committed.usage;
+            snapshot.remote.clone_from(&committed.remote);
             snapshot.updated = now();
-            put(write, &space, driver, &name, &snapshot)?;
+            put(write, &space, &driver, &name, &snapshot)?;
             let event = told::SnapshotCommit {
                 key: key.clone(),
                 name: name.clone(),
-                snapshotter: driver.to_owned(),
+                snapshotter: driver.clone(),
             };
             events::tell(write, &space, "/snapshot/commit", &event);
-            leases::release(write, &space, lease.as_deref(), &resource(driver), &key)?;
-            leases::keep(write, &space, lease.as_deref(), &resource(driver), &name)
+            leases::release(write, &space, lease.as_deref(), &resource(&driver), &key)?;
+            leases::keep(write, &space, lease.as_deref(), &resource(&driver), &name)
         };
         self.0.database.write(job).await
     }
@@ -257,20 +375,20 @@ impl Local {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` while it is a parent.
     pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
-        let driver = self.0.driver.name();
+        let driver = self.name().to_owned();
         let (space, key) = (namespace.to_owned(), key.to_owned());
         let job = move |write: &Write| {
-            let Named { snapshot, .. } = get(write, &space, driver, &key)?;
-            if has_children(write, &space, driver, &key)? {
+            let Named { snapshot, .. } = get(write, &space, &driver, &key)?;
+            if has_children(write, &space, &driver, &key)? {
                 return Err(Error::precondition(format!(
                     "cannot remove snapshot {key} with child"
                 )));
             }
-            Self::forget(write, &space, driver, &key, &snapshot.parent)?;
-            Ok(snapshot.id)
+            Self::forget(write, &space, &driver, &key, &snapshot.parent)?;
+            Ok(snapshot)
         };
-        let id = self.0.database.write(job).await?;
-        self.discard(id);
+        let snapshot = self.0.database.write(job).await?;
+        self.discard(namespace, snapshot);
         Ok(())
     }
 
@@ -284,43 +402,69 @@ impl Local {
         key: &str,
         mut change: impl FnMut(&mut Labels) -> Result<()> + Send + 'static,
     ) -> Result<Named> {
-        let driver = self.0.driver.name();
+        let driver = self.name().to_owned();
         let (space, key) = (namespace.to_owned(), key.to_owned());
         let job = move |write: &Write| {
-            let mut named = get(write, &space, driver, &key)?;
+            let mut named = get(write, &space, &driver, &key)?;
             change(&mut named.snapshot.labels)?;
             check_labels(&named.snapshot.labels)?;
             named.snapshot.updated = now();
-            write.put(SNAPSHOTS, (&*space, driver, &*key), &named.snapshot)?;
+            write.put(SNAPSHOTS, (&*space, &*driver, &*key), &named.snapshot)?;
             Ok(named)
         };
         self.0.database.write(job).await
     }
 
-    /// Removes the directories that no record names: what a crash, or a removal that did not end,
-    /// has left.
+    /// Removes what no record names: what a crash, or a removal that did not end, has left.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// Where the disk fails, or the program that makes these snapshots.
     pub async fn clean_up(&self) -> Result<()> {
         let this = self.clone();
-        self.blocking(move |driver| {
-            // The directories first: one that gets its record in between is known below.
-            let ids = driver.ids()?;
-            let mut known = this.0.arriving().clone();
+        let known = move || {
+            let mut known = Known {
+                ids: this.0.arriving().clone(),
+                ..Known::default()
+            };
             this.0.database.read(|read| {
                 read.rows(SNAPSHOTS, ("", "", ""), |(_, name, key), bytes| {
-                    if name == driver.name() {
+                    if name == this.name() {
                         let row: Snapshot = decode(bytes, || format!("snapshot {key}"))?;
-                        known.insert(row.id);
+                        known.ids.insert(row.id);
+                        known.remotes.insert(row.remote);
                     }
+                    Ok(true)
+                })?;
+                read.rows(NAMESPACES, "", |space, _| {
+                    known.namespaces.insert(space.to_owned());
                     Ok(true)
                 })
             })?;
-            let left = ids.into_iter().filter(|id| !known.contains(id));
-            left.map(|id| driver.remove(id)).fold(Ok(()), Result::and)
-        })
-        .await
+            Ok(known)
+        };
+        self.0.backend.clean_up(known).await
+    }
+
+    /// The same for the collector, which does not wait for another program: that may hang.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn tidy(&self) -> Result<()> {
+        if let Backend::Here(_) = self.0.backend {
+            return self.clean_up().await;
+        }
+        let this = self.clone();
+        if this.0.tidying.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        tokio::spawn(async move {
+            let done = this.clean_up().await;
+            this.0.tidying.store(false, Ordering::Release);
+            if let Err(error) = done {
+                eprintln!("knarrd: {error}: what it keeps for nobody stays for now");
+            }
+        });
+        Ok(())
     }
 
     /// Removes a record; the directory goes with the next [`Local::clean_up`].
@@ -342,19 +486,9 @@ impl Local {
     }
 
     /// Removes a directory when there is time; the cleaner does it where this fails.
-    fn discard(&self, id: u64) {
-        let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || inner.driver.remove(id));
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&dyn Driver) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || work(&*inner.driver))
-            .await
-            .map_err(|_| Error::internal("work on a snapshot panicked"))?
+    fn discard(&self, namespace: &str, snapshot: Snapshot) {
+        let (inner, space) = (Arc::clone(&self.0), namespace.to_owned());
+        tokio::spawn(async move { inner.backend.remove(&space, &snapshot).await });
     }
 }
 
@@ -364,7 +498,15 @@ impl Inner {
     }
 }
 
+/// A directory whose record is on its way.
 struct Arrival(Arc<Inner>, u64);
+
+impl Arrival {
+    fn of(inner: &Arc<Inner>, id: u64) -> Self {
+        inner.arriving().insert(id);
+        Self(Arc::clone(inner), id)
+    }
+}
 
 impl Drop for Arrival {
     fn drop(&mut self) {
@@ -394,9 +536,9 @@ fn absent(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<
     }
 }
 
-/// The numbers of a committed snapshot and its ancestors, from `key` on.
-fn chain(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<Vec<u64>> {
-    let mut ids = Vec::new();
+/// A committed snapshot and its ancestors, from `key` on.
+fn chain(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
     let mut next = key.to_owned();
     while !next.is_empty() {
         let Named { key, snapshot } = get(look, namespace, driver, &next)?;
@@ -405,10 +547,13 @@ fn chain(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<V
                 "parent snapshot {key} is not committed"
             )));
         }
-        ids.push(snapshot.id);
+        layers.push(Layer {
+            id: snapshot.id,
+            remote: snapshot.remote,
+        });
         next = snapshot.parent;
     }
-    Ok(ids)
+    Ok(layers)
 }
 
 fn has_children(look: &impl Look, namespace: &str, driver: &str, key: &str) -> Result<bool> {

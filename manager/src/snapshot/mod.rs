@@ -6,22 +6,26 @@
 //! ```
 //!
 //! [`Local`] keeps the records and the rules; a [`Driver`] makes the directories and says how they
-//! are mounted. A snapshot's directory has its number for a name: it is there before its record and
+//! are mounted, or a [`Proxy`] asks another program to. A snapshot's directory has its number for a name: it is there before its record and
 //! goes after it, so that what a crash leaves is a directory without a record, which
 //! [`Local::clean_up`] removes.
 
+mod backend;
 mod disk;
 mod local;
 mod native;
 mod overlayfs;
+mod proxy;
 #[cfg(test)]
 mod testsuite;
 
 pub use local::{Local, Named};
 pub use native::Native;
 pub use overlayfs::Overlayfs;
+pub use proxy::Proxy;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::store::name::Labels;
 use crate::store::schema::{SnapshotKind, Usage};
 
 /// A mount that a client makes to see a snapshot: mount(8), without the place.
@@ -41,14 +45,28 @@ pub trait Driver: std::fmt::Debug + Send + Sync + 'static {
     /// The name that clients choose it by.
     fn name(&self) -> &'static str;
 
+    /// What it can do beyond what all can, in the words of the API.
+    fn capabilities(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Makes the directory of a new snapshot.
     ///
     /// # Errors
     /// Where the disk fails; then nothing is left.
-    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Result<()>;
+    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64], labels: &Labels) -> Result<()>;
+
+    /// Puts an active snapshot that has no parent upon `parent`.
+    ///
+    /// # Errors
+    /// `Unimplemented` where a snapshot is more than what it changes; where the disk fails.
+    fn rebase(&self, _id: u64, _parent: u64) -> Result<()> {
+        let what = format!("a commit of {} upon another parent", self.name());
+        Err(Error::new(Code::Unimplemented, what))
+    }
 
     /// How a snapshot is mounted.
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Vec<Mount>;
+    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], labels: &Labels) -> Vec<Mount>;
 
     /// What a snapshot takes on the disk beyond its parent.
     ///
@@ -67,4 +85,15 @@ pub trait Driver: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where the disk fails.
     fn ids(&self) -> Result<Vec<u64>>;
+}
+
+/// The labels of a snapshot that are meant for whoever makes it.
+fn inherited(labels: &Labels) -> Labels {
+    let meant = |key: &str| {
+        key.starts_with("containerd.io/snapshot/") || key == "containerd.io/snapshot.ref"
+    };
+    let labels = labels.iter().filter(|(key, _)| meant(key));
+    labels
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }

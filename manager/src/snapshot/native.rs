@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Driver, Mount, disk};
 use crate::error::Result;
+use crate::store::name::Labels;
 use crate::store::schema::{SnapshotKind, Usage};
 
 /// Trees below one directory.
@@ -34,7 +35,7 @@ impl Driver for Native {
         "native"
     }
 
-    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Result<()> {
+    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Result<()> {
         let tree = self.tree(id);
         // One that is only looked at shows its parent.
         let made = match parents.first() {
@@ -47,7 +48,7 @@ impl Driver for Native {
         made
     }
 
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Vec<Mount> {
+    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Vec<Mount> {
         let (shown, access) = match (kind, parents) {
             (SnapshotKind::Active, _) => (id, "rw"),
             (_, [parent, ..]) => (*parent, "ro"),

@@ -9,23 +9,26 @@ use std::path::{Path, PathBuf};
 
 use super::{Driver, Mount, disk};
 use crate::error::Result;
+use crate::store::name::Labels;
 use crate::store::schema::{SnapshotKind, Usage};
 
 /// Layers below one directory.
 #[derive(Debug)]
 pub struct Overlayfs {
     dir: PathBuf,
+    volatile: bool,
 }
 
 impl Overlayfs {
-    /// Layers below `dir`, which is made where it is not there.
+    /// Layers below `dir`, which is made where it is not there. Where they may be `volatile`, those
+    /// that are written to are mounted without regard to power cuts.
     ///
     /// # Errors
     /// Where it can't be made.
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub fn open(dir: &Path, volatile: bool) -> Result<Self> {
         disk::make_dirs(dir, 0o700)?;
         let dir = dir.to_owned();
-        Ok(Self { dir })
+        Ok(Self { dir, volatile })
     }
 
     fn layer(&self, id: u64) -> String {
@@ -42,7 +45,11 @@ impl Driver for Overlayfs {
         "overlayfs"
     }
 
-    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Result<()> {
+    fn capabilities(&self) -> &'static [&'static str] {
+        &["rebase"]
+    }
+
+    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Result<()> {
         let dir = self.dir.join(id.to_string());
         let made = (|| {
             disk::make_dir(&dir, 0o700)?;
@@ -61,7 +68,16 @@ impl Driver for Overlayfs {
         made
     }
 
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64]) -> Vec<Mount> {
+    fn rebase(&self, id: u64, parent: u64) -> Result<()> {
+        // The root directory belongs to whom it belongs below, unless the layer has said something.
+        let own = self.layer(id);
+        match disk::is_as_made(Path::new(&own), 0o755)? {
+            true => disk::own_alike(Path::new(&self.layer(parent)), Path::new(&own)),
+            false => Ok(()),
+        }
+    }
+
+    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Vec<Mount> {
         let bind = |id, access: &str| {
             vec![Mount {
                 kind: "bind".to_owned(),
@@ -85,6 +101,9 @@ impl Driver for Overlayfs {
         let lower: Vec<String> = parents.iter().map(|parent| self.layer(*parent)).collect();
         options.push(format!("lowerdir={}", lower.join(":")));
         options.push("index=off".to_owned());
+        if self.volatile && kind == SnapshotKind::Active {
+            options.push("volatile".to_owned());
+        }
         vec![Mount {
             kind: "overlay".to_owned(),
             source: "overlay".to_owned(),

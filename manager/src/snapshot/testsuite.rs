@@ -107,7 +107,7 @@ async fn layers_add_up(place: &Place) {
             ". ./b ./d ./d/z 2\n751 7 8\n",
             "{key}"
         );
-        assert_eq!(it.mounts(SPACE, key).unwrap(), mounts);
+        assert_eq!(it.mounts(SPACE, key).await.unwrap(), mounts);
     }
     let below = it
         .prepare(SPACE, "v1", "one", View, Labels::new(), None)
@@ -117,7 +117,53 @@ async fn layers_add_up(place: &Place) {
         inside(&below, "find . | sort | tr '\n' ' '"),
         ". ./a ./b ./d ./d/x "
     );
-    inside(&it.mounts(SPACE, "v").unwrap(), "! touch new 2>/dev/null");
+    inside(
+        &it.mounts(SPACE, "v").await.unwrap(),
+        "! touch new 2>/dev/null",
+    );
+}
+
+/// Layers that were unpacked side by side are joined when they are committed.
+async fn layers_are_joined_at_commit(place: &Place) {
+    let it = place.open();
+    let join = |name: &'static str, key: &'static str, parent: &'static str| {
+        it.commit_upon(SPACE, name, key, parent, Labels::new(), None)
+    };
+    let scripts = [
+        ("c", "echo 3 > three; mkdir d; echo 3 > d/z"),
+        ("b", "echo 2 > two; mkdir d; echo 2 > d/y"),
+        ("a", "echo 1 > one; chmod 751 .; chown 7:8 ."),
+    ];
+    for (key, script) in scripts {
+        inside(&active(&it, key, "").await, script);
+    }
+    if it.capabilities().is_empty() {
+        join("A", "a", "").await.unwrap();
+        let error = join("B", "b", "A").await.unwrap_err();
+        return assert_eq!(error.code(), Code::Unimplemented, "{error}");
+    }
+    let error = join("A", "a", "none").await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    let error = join("A", "a", "b").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    join("A", "a", "").await.unwrap();
+    join("B", "b", "A").await.unwrap();
+    assert_eq!(it.stat(SPACE, "B").unwrap().snapshot.parent, "A");
+    let error = join("B", "c", "A").await.unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyExists, "{error}");
+    join("C", "c", "B").await.unwrap();
+    active(&it, "x", "A").await;
+    let error = join("X", "x", "B").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    join("X", "x", "A").await.unwrap();
+    let view = it.prepare(SPACE, "v", "C", View, Labels::new(), None);
+    let look = "find . | sort | tr '\n' ' '; stat -c '%a %u %g' .";
+    assert_eq!(
+        inside(&view.await.unwrap(), look),
+        ". ./d ./d/y ./d/z ./one ./three ./two 751 7 8\n"
+    );
+    let error = it.remove(SPACE, "A").await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
 }
 
 async fn the_rules_hold(place: &Place) {
@@ -135,8 +181,8 @@ async fn the_rules_hold(place: &Place) {
     it.commit(SPACE, "A", "a", Labels::new(), None)
         .await
         .unwrap();
-    assert_eq!(code(it.mounts(SPACE, "A")), Code::FailedPrecondition);
-    assert_eq!(code(it.mounts(SPACE, "a")), Code::NotFound);
+    assert_eq!(code(it.mounts(SPACE, "A").await), Code::FailedPrecondition);
+    assert_eq!(code(it.mounts(SPACE, "a").await), Code::NotFound);
     active(&it, "a", "A").await;
     let again = it
         .commit(SPACE, "A", "a", Labels::new(), None)
@@ -222,7 +268,10 @@ async fn what_a_crash_leaves_is_removed(place: &Place) {
     let it = place.open();
     it.clean_up().await.unwrap();
     assert_eq!(place.directories(), 2);
-    assert_eq!(inside(&it.mounts(SPACE, "a").unwrap(), "cat a"), "1\n");
+    assert_eq!(
+        inside(&it.mounts(SPACE, "a").await.unwrap(), "cat a"),
+        "1\n"
+    );
     // Numbers are not given twice.
     active(&it, "b", "one").await;
     assert_eq!(place.directories(), 3);
@@ -253,7 +302,7 @@ macro_rules! suite {
         mod overlayfs {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $test() {
-                run(stringify!($test), |dir| Box::new(Overlayfs::open(dir).unwrap()), async |place| super::$test(&place).await).await;
+                run(stringify!($test), |dir| Box::new(Overlayfs::open(dir, false).unwrap()), async |place| super::$test(&place).await).await;
             })*
         }
         mod native {
@@ -267,6 +316,7 @@ macro_rules! suite {
 
 suite!(
     layers_add_up,
+    layers_are_joined_at_commit,
     the_rules_hold,
     records_tell,
     what_a_crash_leaves_is_removed,

@@ -82,6 +82,20 @@ impl Log {
         }
     }
 
+    /// Gives the last `count` events to `row`, the oldest first.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub fn last(&self, count: u64, mut row: impl FnMut(Event)) -> Result<()> {
+        let before = self.0.newest_event().borrow().saturating_sub(count);
+        self.0.read(|read| {
+            read.rows(EVENTS, before.saturating_add(1), |number, bytes| {
+                row(decode(bytes, || format!("event {number}"))?);
+                Ok(true)
+            })
+        })
+    }
+
     /// Removes the oldest events where there are too many.
     ///
     /// # Errors

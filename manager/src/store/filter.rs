@@ -95,6 +95,7 @@ fn parse(text: &str) -> Result<Vec<Selector>> {
     }
     loop {
         selectors.push(scanner.selector()?);
+        scanner.space();
         if scanner.at == text.len() {
             return Ok(selectors);
         }
@@ -114,7 +115,14 @@ impl<'a> Scanner<'a> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
+    /// Passes over space, which may be between any two parts of a filter.
+    fn space(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
     fn eat(&mut self, what: &str) -> bool {
+        self.space();
         let found = self.rest().starts_with(what);
         if found {
             self.at += what.len();
@@ -157,6 +165,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn field(&mut self) -> Result<String> {
+        self.space();
         if self.rest().starts_with('"') {
             return self.quoted('"');
         }
@@ -173,6 +182,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn value(&mut self, quotes: &[char]) -> Result<String> {
+        self.space();
         if let Some(quote) = self.rest().chars().next().filter(|c| quotes.contains(c)) {
             return self.quoted(quote);
         }

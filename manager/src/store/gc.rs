@@ -19,7 +19,7 @@
 //! each time with regard to what was noted until then, so that no reference is ever left that leads
 //! nowhere.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prost_types::Timestamp;
@@ -28,11 +28,12 @@ use super::content::{self, Content};
 use super::database::{Database, Look, Notes, Write, now};
 use super::name::Labels;
 use super::schema::{
-    BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest, LEASE_RESOURCES, LEASES,
-    Lease, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
+    Activation, BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest,
+    LEASE_RESOURCES, LEASES, Lease, MOUNTS, SANDBOXES, SNAPSHOTS, Sandbox, Snapshot, decode,
 };
 use super::{images, leases};
 use crate::error::{Code, Error, Result};
+use crate::mount::{self, Mounts};
 use crate::snapshot::Local;
 
 /// How many rows are removed at once: other changes wait as long as that takes.
@@ -60,6 +61,8 @@ pub struct Removed {
     pub leases: usize,
     /// Blobs that nobody went on writing.
     pub ingests: usize,
+    /// Mounts.
+    pub mounts: usize,
 }
 
 /// An object that can refer or be referred to. Its namespace comes first.
@@ -71,6 +74,7 @@ enum Object {
     Container(String, String),
     Ingest(String, String),
     Lease(String, String),
+    Mount(String, String),
 }
 
 /// Removes what nobody refers to.
@@ -79,16 +83,23 @@ pub struct Collector {
     database: Arc<Database>,
     content: Content,
     snapshots: Vec<Local>,
+    mounts: Mounts,
 }
 
 impl Collector {
-    /// A collector of these blobs and snapshots.
+    /// A collector of these blobs, snapshots and mounts.
     #[must_use]
-    pub fn new(database: Arc<Database>, content: Content, snapshots: Vec<Local>) -> Self {
+    pub fn new(
+        database: Arc<Database>,
+        content: Content,
+        snapshots: Vec<Local>,
+        mounts: Mounts,
+    ) -> Self {
         Self {
             database,
             content,
             snapshots,
+            mounts,
         }
     }
 
@@ -134,10 +145,13 @@ impl Collector {
             removed.images += some.images;
             removed.leases += some.leases;
             removed.ingests += some.ingests;
+            removed.mounts += some.mounts;
         }
+        // A mount may be of a snapshot.
+        self.mounts.clean_up().await?;
         self.content.clean_up().await?;
         for snapshots in &self.snapshots {
-            snapshots.clean_up().await?;
+            snapshots.tidy().await?;
         }
         Ok(removed)
     }
@@ -165,6 +179,9 @@ fn remove(write: &Write, object: &Object, removed: &mut Removed) -> Result<()> {
         Object::Lease(space, id) => {
             removed.leases += usize::from(leases::remove(write, space, id)?);
         }
+        Object::Mount(space, name) => {
+            removed.mounts += usize::from(mount::remove(write, space, name)?);
+        }
         Object::Container(..) => {}
     }
     Ok(())
@@ -188,14 +205,13 @@ impl Marked {
             ..Self::default()
         };
         let mut roots = Vec::new();
-        let mut snapshots = BTreeMap::new();
+        let mut snapshots = HashMap::new();
         this.all(read, &mut roots, &mut snapshots)?;
         for root in roots {
             this.follow(read, root)?;
         }
         this.leases(read)?;
-        // A child has a larger number than its parent.
-        this.candidates.extend(snapshots.into_values());
+        this.candidates.extend(parents_first(snapshots));
         let live = &this.live;
         this.candidates.retain(|object| !live.contains(object));
         Ok(this)
@@ -206,7 +222,7 @@ impl Marked {
         &mut self,
         read: &impl Look,
         roots: &mut Vec<Object>,
-        snapshots: &mut BTreeMap<u64, Object>,
+        snapshots: &mut HashMap<Object, Option<Object>>,
     ) -> Result<()> {
         read.rows(IMAGES, ("", ""), |(space, name), bytes| {
             let row: Image = decode(bytes, || format!("image {name}"))?;
@@ -243,6 +259,13 @@ impl Marked {
             }
             Ok(true)
         })?;
+        read.rows(MOUNTS, ("", ""), |(space, name), bytes| {
+            let row: Activation = decode(bytes, || format!("mount {name}"))?;
+            let object = Object::Mount(space.to_owned(), name.to_owned());
+            self.referred_by(space, &row.labels, &object);
+            self.candidates.push(object);
+            Ok(true)
+        })?;
         read.rows(BLOBS, ("", ""), |(space, digest), bytes| {
             let row: Blob = decode(bytes, || format!("content {digest}"))?;
             let object = Object::Blob(space.to_owned(), digest.to_owned());
@@ -260,7 +283,11 @@ impl Marked {
             match row.labels.contains_key(ROOT) {
                 true => roots.push(object),
                 false => {
-                    snapshots.insert(row.id, object);
+                    let parent = Some(row.parent).filter(|parent| !parent.is_empty());
+                    let parent = parent.map(|parent| {
+                        Object::Snapshot(space.to_owned(), driver.to_owned(), parent)
+                    });
+                    snapshots.insert(object, parent);
                 }
             }
             Ok(true)
@@ -300,6 +327,7 @@ impl Marked {
             "content" => Object::Blob(space, id),
             "ingests" => Object::Ingest(space, id),
             "images" => Object::Image(space, id),
+            mount::RESOURCE => Object::Mount(space, id),
             kind => match kind.strip_prefix("snapshots/") {
                 Some(driver) => Object::Snapshot(space, driver.to_owned(), id),
                 None => return Ok(()),
@@ -344,6 +372,8 @@ impl Marked {
                 self.renew(write, Object::Image(space.to_owned(), name.to_owned()))?;
             } else if let Some((space, id)) = row.key_in(CONTAINERS) {
                 self.renew(write, Object::Container(space.to_owned(), id.to_owned()))?;
+            } else if let Some((space, name)) = row.key_in(MOUNTS) {
+                self.renew(write, Object::Mount(space.to_owned(), name.to_owned()))?;
             } else if let Some((space, reference)) = row.key_in(INGESTS) {
                 self.renew(
                     write,
@@ -400,6 +430,34 @@ impl Marked {
             }
         }
     }
+}
+
+/// Snapshots, each with its parent, in an order in which a parent comes before its children.
+fn parents_first(snapshots: HashMap<Object, Option<Object>>) -> Vec<Object> {
+    let mut depths: HashMap<&Object, usize> = HashMap::new();
+    for mut object in snapshots.keys() {
+        let mut path = Vec::new();
+        let mut depth = loop {
+            if let Some(known) = depths.get(object) {
+                break *known;
+            }
+            path.push(object);
+            match snapshots.get(object) {
+                Some(Some(parent)) if path.len() <= snapshots.len() => object = parent,
+                _ => break 0,
+            }
+        };
+        for object in path.into_iter().rev() {
+            depth += 1;
+            depths.insert(object, depth);
+        }
+    }
+    let mut order: Vec<(usize, Object)> = snapshots
+        .keys()
+        .map(|object| (depths.get(object).copied().unwrap_or(0), object.clone()))
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, object)| object).collect()
 }
 
 /// Whether a label says that the time of an object is over. A time that is none keeps it.
@@ -481,290 +539,14 @@ fn refers_to(look: &impl Look, object: &Object, found: &mut Vec<Object>) -> Resu
                 }
             }
         }
+        Object::Mount(space, name) => {
+            let row: Option<Activation> = look.get(MOUNTS, (&**space, &**name))?;
+            found.extend(references(space, &row.unwrap_or_default().labels));
+        }
         Object::Ingest(..) | Object::Lease(..) => {}
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Instant;
-
-    use super::super::content::{Info, Order};
-    use super::super::digest::{Algorithm, Digest};
-    use super::super::images::Images;
-    use super::super::leases::{Leases, Resource};
-    use super::super::schema::{Descriptor, SnapshotKind};
-    use super::*;
-    use crate::snapshot::Native;
-
-    const SPACE: &str = "default";
-
-    #[derive(Clone)]
-    struct All {
-        content: Content,
-        images: Images,
-        leases: Leases,
-        snapshots: Local,
-        collector: Collector,
-    }
-
-    impl All {
-        fn open(dir: &Path) -> Self {
-            let database = Arc::new(Database::open(&dir.join("db")).unwrap());
-            let content = Content::open(dir, Arc::clone(&database)).unwrap();
-            let driver = Box::new(Native::open(&dir.join("snapshots")).unwrap());
-            let snapshots = Local::new(Arc::clone(&database), driver);
-            let all = vec![snapshots.clone()];
-            Self {
-                images: Images::new(Arc::clone(&database)),
-                leases: Leases::new(Arc::clone(&database)),
-                collector: Collector::new(database, content.clone(), all),
-                content,
-                snapshots,
-            }
-        }
-
-        async fn blob(&self, bytes: &str, labels: &[(&str, &str)], lease: Option<&str>) -> Digest {
-            let order = Order {
-                reference: bytes.to_owned(),
-                lease: lease.map(str::to_owned),
-                ..Order::default()
-            };
-            let mut writer = self.content.write(SPACE, order).await.unwrap();
-            writer.write(bytes.as_bytes()).unwrap();
-            let Info { digest, .. } = writer.commit(0, None, map(labels)).await.unwrap();
-            digest
-        }
-
-        async fn image(&self, name: &str, digest: &Digest, labels: &[(&str, &str)]) {
-            let target = Descriptor {
-                media_type: "application/octet-stream".to_owned(),
-                digest: digest.to_string(),
-                size: 1,
-                annotations: Labels::new(),
-            };
-            let made = self.images.create(SPACE, name, target, map(labels)).await;
-            made.unwrap();
-        }
-
-        async fn snapshot(&self, key: &str, parent: &str, labels: &[(&str, &str)]) {
-            let prepared = self.snapshots.prepare(
-                SPACE,
-                "work",
-                parent,
-                SnapshotKind::Active,
-                Labels::new(),
-                None,
-            );
-            prepared.await.unwrap();
-            let committed = self.snapshots.commit(SPACE, key, "work", map(labels), None);
-            committed.await.unwrap();
-        }
-
-        fn has(&self, digest: &Digest) -> bool {
-            let row = self.content.info(SPACE, digest).is_ok();
-            let file = self.content.read(SPACE, digest).is_ok();
-            assert_eq!(row, file, "{digest}");
-            row
-        }
-    }
-
-    fn map(labels: &[(&str, &str)]) -> Labels {
-        let labels = labels.iter();
-        labels
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    fn files(dir: &Path) -> usize {
-        std::fs::read_dir(dir.join("blobs/sha256")).unwrap().count()
-    }
-
-    #[tokio::test]
-    async fn what_an_image_refers_to_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let all = All::open(dir.path());
-        let layer = all.blob("layer", &[], None).await;
-        all.snapshot("below", "", &[]).await;
-        all.snapshot("top", "below", &[]).await;
-        all.snapshot("stray", "below", &[]).await;
-        let manifest = all
-            .blob(
-                "manifest",
-                &[
-                    ("containerd.io/gc.ref.content.0", layer.as_str()),
-                    ("containerd.io/gc.ref.snapshot.native", "top"),
-                ],
-                None,
-            )
-            .await;
-        let about = all
-            .blob(
-                "about",
-                &[("containerd.io/gc.bref.content", manifest.as_str())],
-                None,
-            )
-            .await;
-        let root = all.blob("root", &[(ROOT, "x")], None).await;
-        let stray = all.blob("stray", &[], None).await;
-        all.image("i", &manifest, &[]).await;
-        let removed = all.collector.collect().await.unwrap();
-        let expected = Removed {
-            blobs: 1,
-            snapshots: 1,
-            ..Removed::default()
-        };
-        assert_eq!(removed, expected);
-        for kept in [&layer, &manifest, &about, &root] {
-            assert!(all.has(kept), "{kept}");
-        }
-        assert!(!all.has(&stray));
-        assert_eq!(files(dir.path()), 4);
-        all.images.delete(SPACE, "i", None).await.unwrap();
-        let removed = all.collector.collect().await.unwrap();
-        let expected = Removed {
-            blobs: 3,
-            snapshots: 2,
-            ..Removed::default()
-        };
-        assert_eq!(removed, expected);
-        assert!(all.has(&root));
-        assert_eq!(files(dir.path()), 1);
-        assert_eq!(all.collector.collect().await.unwrap(), Removed::default());
-    }
-
-    #[tokio::test]
-    async fn a_lease_keeps_until_it_ends() {
-        let dir = tempfile::tempdir().unwrap();
-        let all = All::open(dir.path());
-        let past = [(EXPIRE, "2001-02-03T04:05:06Z")];
-        for (id, labels) in [("deep", &[][..]), ("flat", &[(FLAT, "x")]), ("over", &past)] {
-            all.leases.create(SPACE, id, map(labels)).await.unwrap();
-        }
-        let below = all.blob("below", &[], None).await;
-        let refers = [("containerd.io/gc.ref.content", below.as_str())];
-        let top = all.blob("top", &refers, Some("deep")).await;
-        let over = all.blob("over", &[], Some("over")).await;
-        let removed = all.collector.collect().await.unwrap();
-        let expected = Removed {
-            blobs: 1,
-            leases: 1,
-            ..Removed::default()
-        };
-        assert_eq!(removed, expected);
-        assert!(all.has(&top) && all.has(&below) && !all.has(&over));
-        let resource = Resource {
-            kind: "content".to_owned(),
-            id: top.to_string(),
-        };
-        all.leases.add(SPACE, "flat", resource).await.unwrap();
-        all.leases.delete(SPACE, "deep").await.unwrap();
-        all.collector.collect().await.unwrap();
-        assert!(all.has(&top) && !all.has(&below));
-        all.leases.delete(SPACE, "flat").await.unwrap();
-        all.collector.collect().await.unwrap();
-        assert!(!all.has(&top));
-    }
-
-    #[tokio::test]
-    async fn what_a_crash_left_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let all = All::open(dir.path());
-        let digest = Algorithm::Sha256.digest(b"lost");
-        let blobs = dir.path().join("blobs/sha256");
-        std::fs::write(blobs.join(digest.hex()), "lost").unwrap();
-        std::fs::write(dir.path().join("ingest/4711"), "lost").unwrap();
-        // Half a blob that somebody will go on with.
-        let order = Order {
-            reference: "half".to_owned(),
-            ..Order::default()
-        };
-        let mut writer = all.content.write(SPACE, order).await.unwrap();
-        writer.write(b"half").unwrap();
-        drop(writer);
-        all.collector.collect().await.unwrap();
-        assert_eq!(files(dir.path()), 0);
-        assert_eq!(all.content.status(SPACE, "half").unwrap().offset, 4);
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("ingest"))
-                .unwrap()
-                .count(),
-            1
-        );
-    }
-
-    /// Clients make images while one collection follows the other: nothing of theirs may go.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn nothing_is_lost_while_clients_work() {
-        let dir = tempfile::tempdir().unwrap();
-        let all = All::open(dir.path());
-        let done = Arc::new(AtomicBool::new(false));
-        let collect = {
-            let (all, done) = (all.clone(), Arc::clone(&done));
-            tokio::spawn(async move {
-                let mut removed = 0;
-                while !done.load(Ordering::Relaxed) {
-                    removed += all.collector.collect().await.unwrap().blobs;
-                }
-                removed
-            })
-        };
-        let clients = (0..4).map(|client| {
-            let all = all.clone();
-            tokio::spawn(async move {
-                for round in 0..25 {
-                    let name = format!("{client}-{round}");
-                    all.leases
-                        .create(SPACE, &name, Labels::new())
-                        .await
-                        .unwrap();
-                    let layer = all.blob(&format!("layer {name}"), &[], Some(&name)).await;
-                    let refers = [("containerd.io/gc.ref.content.0", layer.as_str())];
-                    let top = all.blob(&format!("top {name}"), &refers, Some(&name)).await;
-                    let stray = all.blob(&format!("stray {name}"), &[], Some(&name)).await;
-                    all.image(&name, &top, &[]).await;
-                    all.leases.delete(SPACE, &name).await.unwrap();
-                    assert!(all.has(&top) && all.has(&layer), "{name}");
-                    drop(stray);
-                    if round % 2 == 0 {
-                        all.images.delete(SPACE, &name, None).await.unwrap();
-                    }
-                }
-            })
-        });
-        for client in clients.collect::<Vec<_>>() {
-            client.await.unwrap();
-        }
-        done.store(true, Ordering::Relaxed);
-        let removed = collect.await.unwrap();
-        let rest = all.collector.collect().await.unwrap();
-        // Of each 13 + 12 rounds a stray one, and the two of an image that went.
-        assert_eq!(removed + rest.blobs, 4 * (25 + 2 * 13));
-        let mut left = 0;
-        let everything = super::super::filter::Filters::default();
-        all.content
-            .list(SPACE, &everything, |info| {
-                assert!(all.has(&info.digest));
-                left += 1;
-            })
-            .unwrap();
-        assert_eq!(left, 4 * 2 * 12);
-        assert_eq!(files(dir.path()), left);
-    }
-
-    #[tokio::test]
-    async fn one_collection_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let all = All::open(dir.path());
-        let start = Instant::now();
-        let (one, other) = tokio::join!(all.collector.collect(), all.collector.collect());
-        assert!(
-            one.is_ok() != other.is_ok(),
-            "{one:?} {other:?} {:?}",
-            start.elapsed()
-        );
-    }
-}
+mod tests;

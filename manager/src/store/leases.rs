@@ -7,7 +7,7 @@ use super::filter::{Fields, Filters, entry};
 use super::name::{Labels, check_labels};
 use super::namespaces;
 use super::schema::{LEASE_RESOURCES, LEASES, Lease};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A lease with its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +112,7 @@ impl Leases {
     /// Lets a lease keep something more. It need not be there yet.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `InvalidArgument` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
     pub async fn add(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
@@ -124,7 +124,7 @@ impl Leases {
     /// Lets a lease keep something no longer. It need not have kept it.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `InvalidArgument` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
     pub async fn remove(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
@@ -142,7 +142,10 @@ impl Leases {
     pub fn resources(&self, namespace: &str, id: &str) -> Result<Vec<Resource>> {
         self.0.read(|read| {
             exists(read, namespace, id)?;
-            resources(read, namespace, id)
+            let mut found = resources(read, namespace, id)?;
+            // Clients can neither add nor remove others.
+            found.retain(|resource| check_kind(resource).is_ok());
+            Ok(found)
         })
     }
 }
@@ -174,9 +177,10 @@ fn check_kind(resource: &Resource) -> Result<()> {
         {
             Ok(())
         }
-        kind => Err(Error::invalid(format!(
-            "resource type {kind:?}: it is none of content, ingests, images, snapshots/NAME"
-        ))),
+        kind => Err(Error::new(
+            Code::Unimplemented,
+            format!("resource type {kind} not supported yet"),
+        )),
     }
 }
 

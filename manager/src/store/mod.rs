@@ -15,4 +15,5 @@ pub mod leases;
 pub mod mask;
 pub mod name;
 pub mod namespaces;
+pub mod sandboxes;
 pub mod schema;

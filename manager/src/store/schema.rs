@@ -14,6 +14,7 @@
 //! snapshots        namespace, snapshotter, key  Snapshot
 //! children         namespace, snapshotter,      nothing      which snapshots are built upon which
 //!                  parent, key
+//! mounts           namespace, name              Activation   what is mounted for clients
 //! events           sequence number              Event        the log, oldest first
 //! ```
 //!
@@ -30,7 +31,7 @@ use super::name::Labels;
 use crate::error::{Code, Error, Result};
 
 /// The version that this program writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 pub(crate) type Bytes = &'static [u8];
 type One = &'static str;
@@ -39,7 +40,7 @@ type Three = (&'static str, &'static str, &'static str);
 type Four = (&'static str, &'static str, &'static str, &'static str);
 
 pub(super) const META: TableDefinition<'_, One, Bytes> = TableDefinition::new("meta");
-pub(super) const NAMESPACES: TableDefinition<'_, One, Bytes> = TableDefinition::new("namespaces");
+pub(crate) const NAMESPACES: TableDefinition<'_, One, Bytes> = TableDefinition::new("namespaces");
 pub(super) const IMAGES: TableDefinition<'_, Two, Bytes> = TableDefinition::new("images");
 pub(super) const CONTAINERS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("containers");
 pub(super) const SANDBOXES: TableDefinition<'_, Two, Bytes> = TableDefinition::new("sandboxes");
@@ -50,6 +51,7 @@ pub(super) const BLOBS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("
 pub(super) const INGESTS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("ingests");
 pub(crate) const SNAPSHOTS: TableDefinition<'_, Three, Bytes> = TableDefinition::new("snapshots");
 pub(crate) const CHILDREN: TableDefinition<'_, Four, ()> = TableDefinition::new("children");
+pub(crate) const MOUNTS: TableDefinition<'_, Two, Bytes> = TableDefinition::new("mounts");
 pub(super) const EVENTS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("events");
 
 /// A value of a protobuf `Any`: the name of its type and its bytes.
@@ -255,6 +257,9 @@ pub struct Snapshot {
     /// What it takes on the disk beyond its parent, known once it is committed.
     #[prost(message, optional, tag = "7")]
     pub usage: Option<Usage>,
+    /// What it is called by the program that makes it, where that is another.
+    #[prost(string, tag = "8")]
+    pub remote: String,
 }
 
 /// What something takes on a disk.
@@ -279,6 +284,60 @@ pub enum SnapshotKind {
     Active = 2,
     /// Fixed; others are built upon it.
     Committed = 3,
+}
+
+/// What is mounted for a client.
+#[derive(Clone, PartialEq, Message)]
+pub struct Activation {
+    /// The name of its directory.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What the daemon has mounted, in order.
+    #[prost(message, repeated, tag = "2")]
+    pub active: Vec<ActiveMount>,
+    /// What is left for the client.
+    #[prost(message, repeated, tag = "3")]
+    pub system: Vec<Mount>,
+    /// Labels.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: Labels,
+    /// When it was made.
+    #[prost(int64, tag = "5")]
+    pub created: i64,
+}
+
+/// A mount that was made.
+#[derive(Clone, PartialEq, Message)]
+pub struct ActiveMount {
+    /// What is mounted.
+    #[prost(message, required, tag = "1")]
+    pub mount: Mount,
+    /// Where.
+    #[prost(string, tag = "2")]
+    pub point: String,
+    /// When.
+    #[prost(int64, tag = "3")]
+    pub mounted: i64,
+    /// The device behind it, where it is one and no mount.
+    #[prost(string, tag = "4")]
+    pub device: String,
+}
+
+/// A mount as clients describe it: mount(8).
+#[derive(Clone, PartialEq, Message)]
+pub struct Mount {
+    /// The type of the file system, or `bind`.
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    /// What is mounted.
+    #[prost(string, tag = "2")]
+    pub source: String,
+    /// A place below where the whole is mounted.
+    #[prost(string, tag = "3")]
+    pub target: String,
+    /// Options.
+    #[prost(string, repeated, tag = "4")]
+    pub options: Vec<String>,
 }
 
 /// Something that happened.

@@ -8,8 +8,9 @@
 //! | `server.rs` | a server's side: requests out of bytes, answers into bytes |
 //! | `services.rs` | the services: traits with a method for each of theirs, and typed clients |
 //! | `client.rs` | the client, on tokio (feature `ttrpc-client`) |
+//! | `serve.rs` | the server, on tokio (feature `ttrpc-server`) |
 //!
-//! All but the client is without input and output of its own, so that a single-threaded
+//! All but these two is without input and output of its own, so that a single-threaded
 //! program around epoll and an asynchronous one use it alike. A server reads:
 //!
 //! ```no_run
@@ -45,12 +46,16 @@
 #[cfg(feature = "ttrpc-client")]
 mod client;
 pub mod frame;
+#[cfg(feature = "ttrpc-server")]
+mod serve;
 mod server;
 pub mod services;
 mod status;
 
 #[cfg(feature = "ttrpc-client")]
 pub use client::{Client, Error, Options};
+#[cfg(feature = "ttrpc-server")]
+pub use serve::serve;
 pub use server::{Call, Received, Receiver, Reply, answer, reply};
 pub use status::{Code, Status};
 

@@ -313,7 +313,8 @@ impl Builder<'_> {
         record.namespaces = namespaces.all();
         record.private_pid = namespaces.make & flags::NEWPID != 0;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-        let layout = rootfs::plan(spec, &self.bundle.path)?;
+        record.filter = filter.as_ref().and_then(Program::to_text);
+        let mut layout = rootfs::plan(spec, &self.bundle.path)?;
         record.rootfs = layout.rootfs.display().to_string();
         let procfs = ProcFs::open()?;
         let attributes = match &spec.process {
@@ -324,10 +325,11 @@ impl Builder<'_> {
                     make_cwd: true,
                     keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
                     reachable: self.is_reachable(&namespaces, filter.as_ref()),
+                    memory_policy: linux.memory_policy.as_ref(),
+                    personality: linux.personality.as_ref(),
                 };
                 // The validation has told of the same already.
-                let (attributes, _) =
-                    Attributes::plan(process, spec.linux.as_ref(), &around, &procfs)?;
+                let (attributes, _) = Attributes::plan(process, &around, &procfs)?;
                 Some(attributes)
             }
             None => None,
@@ -395,6 +397,9 @@ impl Builder<'_> {
         self.store.write_first(CONFIG, &self.bundle.text)?;
         fault!("create.config");
 
+        if layout.cgroup_namespace && namespaces.make & flags::NEWCGROUP == 0 {
+            layout.cgroup_directory = cgroup.record().unified_directory();
+        }
         let sources = HostSources::open(&layout)?;
         fault!("create.sources");
         let (ours, theirs) = channel::pair()?;
@@ -442,10 +447,7 @@ impl Builder<'_> {
         drop(theirs);
         fault!("create.clone");
         if helper {
-            let init = receive_init(&ours, pidfd.as_fd())?;
-            let helper = std::mem::replace(&mut pidfd, init);
-            wait::reap(helper.as_fd())?;
-            pid = wait::pid_of(pidfd.as_fd())?;
+            (pid, pidfd) = receive_init(&ours, pidfd)?;
         }
         let pidfd = &*undo.init.insert(pidfd);
         let pidfd = pidfd.as_fd();
@@ -458,18 +460,7 @@ impl Builder<'_> {
                 .map_err(|error| ours.last_word_or(error))?;
         }
         fault!("create.attach");
-        if cgroup::owner_changes(spec) {
-            let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
-            match cgroup.delegate(namespaces.host_uid(uid)) {
-                // Only root gives files away. The specification asks for it (SHOULD), and most do without.
-                Err(error) if error.errno() == Some(Errno::PERM) && self.host.rootless() => {
-                    let what =
-                        format!("process.user.uid: user {uid} does not get the cgroup: {error}");
-                    self.warnings.push(what);
-                }
-                result => result?,
-            }
-        }
+        self.give_away(cgroup.as_ref(), &namespaces)?;
         record.cgroup = cgroup.record();
         self.warnings.append(&mut cgroup.warnings());
         fault!("create.delegate");
@@ -487,14 +478,7 @@ impl Builder<'_> {
                 .map_err(|error| ours.last_word_or(error))?;
         }
         if let Some(plan) = rdt {
-            let resctrl = Resctrl::find(&procfs)?;
-            record.rdt = Some(resctrl.planned(&plan));
-            self.store.write(STATE, &record.to_json()?)?;
-            let made = resctrl.prepare(&plan)?;
-            record.rdt = Some(made.clone());
-            let (resctrl, made) = undo.rdt.insert((resctrl, made));
-            resctrl
-                .enter(made, process)
+            self.enter_resctrl(&plan, &procfs, process, record, &mut undo.rdt)
                 .map_err(|error| ours.last_word_or(error))?;
         }
         if !devices.is_empty() {
@@ -528,6 +512,42 @@ impl Builder<'_> {
         let pidfd = undo.init.take();
         let pidfd = pidfd.ok_or_else(|| channel::unexpected("init is not there"))?;
         Ok((pidfd, ours, console))
+    }
+
+    /// Gives the cgroup to the container's user where the specification has it so.
+    fn give_away(&mut self, cgroup: &dyn cgroup::Manager, namespaces: &Namespaces) -> Result<()> {
+        if !cgroup::owner_changes(self.spec) {
+            return Ok(());
+        }
+        let process = self.spec.process.as_ref();
+        let uid = process.map_or(0, |process| process.user.uid);
+        match cgroup.delegate(namespaces.host_uid(uid)) {
+            // Only root gives files away. The specification asks for it (SHOULD), and most do without.
+            Err(error) if error.errno() == Some(Errno::PERM) && self.host.rootless() => {
+                let what = format!("process.user.uid: user {uid} does not get the cgroup: {error}");
+                self.warnings.push(what);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Puts init into its resctrl group. The group is on record before it is made.
+    fn enter_resctrl(
+        &self,
+        plan: &intel_rdt::Rdt,
+        procfs: &ProcFs,
+        process: Pid,
+        record: &mut Record,
+        undo: &mut Option<(Resctrl, intel_rdt::Made)>,
+    ) -> Result<()> {
+        let resctrl = Resctrl::find(procfs)?;
+        record.rdt = Some(resctrl.planned(plan));
+        self.store.write(STATE, &record.to_json()?)?;
+        let made = resctrl.prepare(plan)?;
+        record.rdt = Some(made.clone());
+        let (resctrl, made) = undo.insert((resctrl, made));
+        resctrl.enter(made, process)
     }
 
     /// Whether init must let a runtime without privileges look into it before the program runs.
@@ -638,6 +658,7 @@ pub(super) fn record(
         namespaces: 0,
         private_pid: false,
         cgroup: cgroup::Record::default(),
+        filter: None,
         rdt: None,
         poststart: spec
             .hooks
@@ -650,8 +671,22 @@ pub(super) fn record(
     }
 }
 
-/// Waits for init from the helper that makes it; a helper that fails is gone afterwards.
-pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Takes init from the helper that makes it. Afterwards the helper is gone, and so is init where this fails.
+pub(super) fn receive_init(channel: &Channel, helper: OwnedFd) -> Result<(i32, OwnedFd)> {
+    let init = wait_for_init(channel, helper.as_fd()).inspect_err(|_| {
+        wait::kill_and_reap(helper.as_fd());
+    })?;
+    let known = wait::reap(helper.as_fd()).and_then(|_| wait::pid_of(init.as_fd()));
+    match known {
+        Ok(pid) => Ok((pid, init)),
+        Err(error) => {
+            wait::kill_and_reap(init.as_fd());
+            Err(error)
+        }
+    }
+}
+
+fn wait_for_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<OwnedFd> {
     use rustix::event::{PollFd, PollFlags};
     // Init has the helper's end of the socket, too, and waits: were the helper killed before it has
     // spoken, nobody would.
@@ -668,14 +703,12 @@ pub(super) fn receive_init(channel: &Channel, helper: BorrowedFd<'_>) -> Result<
             Ok(false) => {}
         }
     }
-    let error = match channel.receive() {
-        Ok(Some(Message::Init(pidfd))) => return Ok(pidfd),
-        Ok(Some(Message::Failed(error))) | Err(error) => error,
-        Ok(Some(_)) => channel::unexpected("another message than Init"),
-        Ok(None) => return Err(died(helper)),
-    };
-    wait::kill_and_reap(helper);
-    Err(error)
+    match channel.receive()? {
+        Some(Message::Init(pidfd)) => Ok(pidfd),
+        Some(Message::Failed(error)) => Err(error),
+        Some(_) => Err(channel::unexpected("another message than Init")),
+        None => Err(died(helper)),
+    }
 }
 
 /// Takes the seccomp listener out of a process and passes it to whom the configuration names.

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior, setsid};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::create::{KEEP_GROUPS, died, hand_over_listener, receive_init, write_pid_file};
 use super::options::ExecOptions;
@@ -12,7 +14,7 @@ use super::record::Record;
 use super::run::wait_in_foreground;
 use super::state::Status;
 use super::store::CONFIG;
-use super::{Child, Container, config_of, open_init, wait};
+use super::{Child, Container, config_of, open_init, part_of, wait};
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -23,8 +25,9 @@ use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
 use crate::rootfs::RootFd;
-use crate::seccomp;
-use crate::spec::Text;
+use crate::seccomp::{self, Program};
+use crate::spec::config::Process;
+use crate::spec::linux::{MemoryPolicy, Personality};
 use crate::spec::seccomp::Seccomp;
 use crate::spec::validate;
 use crate::sys::clone::{Side, clone_process, flags};
@@ -45,7 +48,7 @@ impl Container {
         } else {
             Some(Signals::block().context(|| "signalfd()")?)
         };
-        let (pidfd, child) = self.spawn(options)?;
+        let (pidfd, child) = self.spawn(options, signals.as_ref())?;
         let code = match &signals {
             Some(signals) => wait_in_foreground(pidfd.as_fd(), signals, child.console.as_ref())?,
             None => 0,
@@ -64,10 +67,14 @@ impl Container {
     /// # Errors
     /// As [`Container::exec`].
     pub fn exec_child(&self, options: &ExecOptions<'_>) -> Result<Child> {
-        self.spawn(options).map(|(_, child)| child)
+        self.spawn(options, None).map(|(_, child)| child)
     }
 
-    fn spawn(&self, options: &ExecOptions<'_>) -> Result<(OwnedFd, Child)> {
+    fn spawn(
+        &self,
+        options: &ExecOptions<'_>,
+        signals: Option<&Signals>,
+    ) -> Result<(OwnedFd, Child)> {
         protect::require()?;
         proc::require_one_thread()?;
         let (store, record) = self.open()?;
@@ -89,8 +96,13 @@ impl Container {
             ));
         }
         let text = store.read(CONFIG)?.unwrap_or_default();
-        let spec = config_of(&self.id, &text)?;
-        let process = options.merge(spec.process.as_ref())?;
+        let stored: Stored<'_> = part_of(&self.id, &text)?;
+        let linux = stored.linux.unwrap_or_default();
+        let whole = match (&record.filter, linux.seccomp) {
+            (None, Some(_)) => Some(config_of(&self.id, &text)?),
+            _ => None,
+        };
+        let process = options.merge(stored.process.as_ref())?;
         let host = Host::new();
         let context = validate::Context {
             host: Some(&host),
@@ -98,18 +110,22 @@ impl Container {
         };
         let findings = validate::refuse_errors(validate::validate_process(&process, &context))?;
         check_console(process.terminal, options)?;
-        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let profile = whole
+            .as_ref()
+            .and_then(|spec| spec.linux.as_ref()?.seccomp.as_ref());
         let procfs = ProcFs::open()?;
         let around = Surroundings {
             session_keyring: Some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
-            keep_groups: spec.annotations.contains_key(&Text::from(KEEP_GROUPS)),
+            keep_groups: record.annotations.contains_key(KEEP_GROUPS),
             // Known with the filter.
             reachable: false,
+            memory_policy: linux.memory_policy.as_ref(),
+            personality: linux.personality.as_ref(),
         };
         // The validation has told of the same already.
-        let (attributes, _) = Attributes::plan(&process, spec.linux.as_ref(), &around, &procfs)?;
+        let (attributes, _) = Attributes::plan(&process, &around, &procfs)?;
         let affinity = process
             .exec_cpu_affinity
             .as_ref()
@@ -127,6 +143,7 @@ impl Container {
             procfs,
             root: open_root(record.pid)?,
             options,
+            signals,
             host: &host,
             warnings: findings.iter().map(ToString::to_string).collect(),
             in_user_namespace: false,
@@ -145,6 +162,23 @@ impl Container {
         };
         Ok((pidfd, child))
     }
+}
+
+/// What an exec takes from the stored configuration; the rest, most of it, is skipped.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
+struct Stored<'a> {
+    process: Option<Process<'a>>,
+    linux: Option<StoredLinux<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
+struct StoredLinux<'a> {
+    memory_policy: Option<MemoryPolicy<'a>>,
+    personality: Option<Personality<'a>>,
+    /// Compiled in the record, but for a profile with a listener.
+    seccomp: Option<IgnoredAny>,
 }
 
 /// Refuses terminals that nobody would get, and sockets that would get none.
@@ -177,10 +211,13 @@ struct Exec<'a> {
     attributes: Attributes<'a>,
     affinity: Affinity,
     oom_score_adj: Option<OomScoreAdj>,
+    /// The profile, where the record has no filter.
     profile: Option<&'a Seccomp<'a>>,
     procfs: ProcFs,
     root: OwnedFd,
     options: &'a ExecOptions<'a>,
+    /// Those that are blocked meanwhile.
+    signals: Option<&'a Signals>,
     host: &'a Host,
     warnings: Vec<String>,
     /// Whether this is the process that a helper made in the user namespace.
@@ -244,10 +281,7 @@ impl Exec<'_> {
         // be made to execute us, and mount_setattr(2) reaches what somebody holds open.
         protect::let_go();
         if helper {
-            let process = receive_init(&ours, pidfd.as_fd())?;
-            let helper = std::mem::replace(&mut pidfd, process);
-            wait::reap(helper.as_fd())?;
-            pid = wait::pid_of(pidfd.as_fd())?;
+            (pid, pidfd) = receive_init(&ours, pidfd)?;
         }
         let placed = match placed {
             true => Ok(()),
@@ -293,6 +327,10 @@ impl Exec<'_> {
         let mut kept = None;
         let mut executing = false;
         loop {
+            if let (Some(signals), false) = (self.signals, executing) {
+                // A container that is paused now never answers, and a signal must end that.
+                channel.wait_beside(signals)?;
+            }
             match channel.receive()? {
                 Some(Message::Warning(text)) => self.warnings.push(text),
                 Some(Message::Console(master)) => {
@@ -397,7 +435,15 @@ impl Exec<'_> {
         setsid().context(|| "setsid()")?;
         fault!("exec.init.session");
         // While the runtime moves the process, where the kernel does not do that at birth.
-        let filter = self.profile.map(seccomp::compile).transpose()?;
+        let filter = match &self.record.filter {
+            Some(text) => Some(Program::from_text(text).ok_or_else(|| {
+                Error::new(
+                    Kind::State,
+                    "the filter in the container's state is damaged",
+                )
+            })?),
+            None => self.profile.map(seccomp::compile).transpose()?,
+        };
         // As init of create, but only for the listener: there are others who could look in.
         self.attributes.reachable =
             self.host.euid() != 0 && filter.as_ref().is_some_and(|filter| filter.notify);

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Signal;
+use serde::Deserialize;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::intel_rdt::Resctrl;
@@ -390,6 +391,11 @@ fn state_of(record: &Record, status: Status, pid: i32) -> State {
 
 /// Parses the stored configuration of a container.
 fn config_of<'a>(id: &str, text: &'a [u8]) -> Result<Spec<'a>> {
+    part_of(id, text)
+}
+
+/// Parses what `T` has of the stored configuration of a container.
+fn part_of<'a, T: Deserialize<'a>>(id: &str, text: &'a [u8]) -> Result<T> {
     crate::spec::parse::parse(&format!("{id}/{CONFIG}"), text)
         .map_err(|error| error.with_kind(Kind::State))
         .context(|| "stored configuration")

@@ -46,6 +46,9 @@ pub(crate) struct Record {
     pub private_pid: bool,
     /// The cgroup.
     pub cgroup: crate::cgroup::Record,
+    /// The filter of system calls as an exec loads it; not kept where there is none or it has a listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
     /// The resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::intel_rdt::Made>,
@@ -70,8 +73,15 @@ impl Record {
                 ),
             )
         };
-        let Versioned { version } =
-            serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        let read: std::result::Result<Record, _> = serde_json::from_slice(json);
+        // The version first of all: where it is another, so may everything be.
+        let version = match &read {
+            Ok(record) => record.version,
+            Err(_) => match serde_json::from_slice(json) {
+                Ok(Versioned { version }) => version,
+                Err(error) => return Err(damaged(&error)),
+            },
+        };
         if version != VERSION {
             return Err(Error::new(
                 Kind::State,
@@ -80,7 +90,7 @@ impl Record {
                 ),
             ));
         }
-        let record: Record = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
+        let record = read.map_err(|error| damaged(&error))?;
         if record.id != id {
             return Err(damaged(&format_args!("it is that of {:?}", record.id)));
         }

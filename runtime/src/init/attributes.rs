@@ -35,7 +35,7 @@ use crate::process::{keyring, user};
 use crate::rootfs::{Leaf, Links, RootFd};
 use crate::seccomp::Program as Filter;
 use crate::spec::config::Process;
-use crate::spec::linux::Linux;
+use crate::spec::linux;
 use crate::sys::exec;
 
 /// A process as it shall be.
@@ -73,6 +73,10 @@ pub(crate) struct Surroundings<'a> {
     pub keep_groups: bool,
     /// Whether the process lets a runtime without privileges look into it until execve.
     pub reachable: bool,
+    /// `linux.memoryPolicy`.
+    pub memory_policy: Option<&'a linux::MemoryPolicy<'a>>,
+    /// `linux.personality`.
+    pub personality: Option<&'a linux::Personality<'a>>,
 }
 
 impl<'a> Attributes<'a> {
@@ -82,7 +86,6 @@ impl<'a> Attributes<'a> {
     /// `InvalidConfig` with the field, `Unsupported` for what the host lacks.
     pub fn plan(
         process: &'a Process<'a>,
-        linux: Option<&'a Linux<'a>>,
         around: &Surroundings<'a>,
         procfs: &ProcFs,
     ) -> Result<(Attributes<'a>, Vec<String>)> {
@@ -129,14 +132,8 @@ impl<'a> Attributes<'a> {
                 .as_ref()
                 .map(io_priority::plan)
                 .transpose()?,
-            memory_policy: linux
-                .and_then(|linux| linux.memory_policy.as_ref())
-                .map(memory_policy::plan)
-                .transpose()?,
-            personality: linux
-                .and_then(|linux| linux.personality.as_ref())
-                .map(personality::plan)
-                .transpose()?,
+            memory_policy: around.memory_policy.map(memory_policy::plan).transpose()?,
+            personality: around.personality.map(personality::plan).transpose()?,
             labels,
             session_keyring: around.session_keyring,
             reachable: around.reachable,

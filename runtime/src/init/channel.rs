@@ -40,6 +40,7 @@ use rustix::net::{
 };
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::signal::Signals;
 
 /// The largest message; an error text longer than that is cut.
 const MAX_MESSAGE: usize = 16 << 10;
@@ -183,6 +184,27 @@ impl Channel {
             (b'F', None) => Message::Failed(Error::from_bytes(body)),
             _ => return Err(unexpected("a message of no known kind")),
         }))
+    }
+
+    /// Waits until there is a message, or the other side is gone. Signals that come first do what they
+    /// do to any program.
+    pub fn wait_beside(&self, signals: &Signals) -> Result<()> {
+        let mut fds = [
+            PollFd::new(&self.0, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
+        retry(|| poll(&mut fds, None)).context(|| "poll(the other side of the set-up, signals)")?;
+        while fds[0].revents().is_empty() {
+            signals.let_through();
+            // One that the caller had blocked stays.
+            let now = Some(&Timespec::default());
+            if retry(|| poll(&mut fds, now)).context(|| "poll(signals)")? > 0 {
+                return Ok(());
+            }
+            retry(|| poll(&mut fds, None))
+                .context(|| "poll(the other side of the set-up, signals)")?;
+        }
+        Ok(())
     }
 
     /// Lets the other side go on. Where it has ended instead, its last word is the error.

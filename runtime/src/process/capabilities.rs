@@ -13,7 +13,7 @@ use rustix::thread::{
 
 use crate::error::{Context, Result};
 use crate::spec::config;
-use crate::spec::names::CAPABILITIES;
+use crate::spec::names::{CAPABILITIES, capability_number};
 
 const SETPCAP: u64 = 1 << 8;
 /// CAP_SYS_ADMIN, which loading a system call filter takes without no_new_privs.
@@ -22,10 +22,7 @@ pub const SYS_ADMIN: u64 = 1 << 21;
 /// The mask of one capability, by its name.
 #[must_use]
 pub fn mask(name: &str) -> Option<u64> {
-    CAPABILITIES
-        .iter()
-        .position(|&known| known == name)
-        .map(|bit| 1 << bit)
+    capability_number(name).map(|bit| 1 << bit)
 }
 
 /// The five sets, a bit for each capability.

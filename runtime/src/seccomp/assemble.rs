@@ -29,12 +29,30 @@ pub(super) const AND: u16 = 0x54;
 pub(super) const RET: u16 = 0x06;
 
 /// Where a jump goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
     /// The filter ends with this value.
     Return(u32),
     /// An instruction, counted from the end of the program.
-    At(usize),
+    At(u32),
+}
+
+impl Target {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        match self {
+            Target::Return(value) => u64::from(value),
+            Target::At(at) => 1 << 32 | u64::from(at),
+        }
+    }
+}
+
+// Compared thousands of times, in a program that is built for size.
+impl PartialEq for Target {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
 }
 
 /// A program under construction; its first element is its last instruction.
@@ -42,7 +60,7 @@ pub(super) enum Target {
 pub(super) struct Assembler {
     code: Vec<sock_filter>,
     /// The nearest place that stands for a target.
-    near: Vec<(Target, usize)>,
+    near: Vec<(Target, u32)>,
 }
 
 impl Assembler {
@@ -66,7 +84,17 @@ impl Assembler {
             jf: 0,
             k,
         });
-        Target::At(self.code.len() - 1)
+        self.last()
+    }
+
+    /// The instruction placed last.
+    fn last(&self) -> Target {
+        Target::At(self.len() - 1)
+    }
+
+    /// How many instructions there are; far fewer than fit.
+    fn len(&self) -> u32 {
+        u32::try_from(self.code.len()).unwrap_or(u32::MAX)
     }
 
     /// Places a conditional jump, unless both ways lead to the same place.
@@ -80,17 +108,17 @@ impl Assembler {
                 continue;
             };
             self.code.push(sock_filter { code, jt, jf, k });
-            return Target::At(self.code.len() - 1);
+            return self.last();
         }
     }
 
     /// Makes `target` the instruction that whatever is placed next goes on to.
     pub fn continue_at(&mut self, target: Target) {
         match target {
-            Target::At(at) if at + 1 == self.code.len() => {}
+            Target::At(at) if at + 1 == self.len() => {}
             Target::At(at) => {
-                let distance = self.code.len() - at - 1;
-                self.push(JA, u32::try_from(distance).unwrap_or(u32::MAX));
+                let distance = self.len() - at - 1;
+                self.push(JA, distance);
             }
             Target::Return(value) => {
                 self.push(RET, value);
@@ -107,14 +135,14 @@ impl Assembler {
             (None, Target::Return(_)) => None,
         };
         if let Some(place) = place
-            && let Ok(offset) = u8::try_from(self.code.len() - place - 1)
+            && let Ok(offset) = u8::try_from(self.len() - place - 1)
         {
             return Some(offset);
         }
-        let stand_in = self.code.len();
+        let stand_in = self.len();
         match target {
             Target::Return(value) => self.push(RET, value),
-            Target::At(at) => self.push(JA, u32::try_from(stand_in - at - 1).unwrap_or(u32::MAX)),
+            Target::At(at) => self.push(JA, stand_in - at - 1),
         };
         match known.and_then(|index| self.near.get_mut(index)) {
             Some(entry) => entry.1 = stand_in,

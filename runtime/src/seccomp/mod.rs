@@ -30,6 +30,7 @@ mod compile;
 pub mod interpret;
 pub mod listener;
 mod profile;
+mod stored;
 mod table;
 mod tree;
 

@@ -5,7 +5,7 @@
 use super::assemble::{Assembler, JEQ, JGE, Target};
 
 /// A run of system call numbers with one outcome; it ends where the next begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Range {
     /// The first number.
     pub start: u32,

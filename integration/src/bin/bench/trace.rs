@@ -1,13 +1,11 @@
-//! Counts what one call does: system calls, new tasks, execs under strace(1), memory under busybox's
-//! time(1). Both disturb, so nothing is timed here.
+//! Counts what one call does: system calls, new tasks, execs under strace(1), memory through `launch`.
+//! Both disturb, so nothing is timed here.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use knarr_integration::{process, runtime};
+use knarr_integration::{process, runtime, without};
 
 use crate::measure::limit;
 
@@ -87,36 +85,22 @@ fn parse(text: &str) -> Counts {
 }
 
 /// The largest peak resident set, in KiB, of the runtime and of what it waited for.
-///
-/// The kernel hands a process the peak of the program that forked it, so the one that forks must be
-/// smaller than any runtime: busybox, not this program.
 pub fn memory(command: &Command, log: &Path) -> Option<u64> {
-    let mut timed = Command::new("/bin/busybox");
-    timed
-        .args([OsStr::new("time"), OsStr::new("-v"), OsStr::new("-o")])
+    let mut measured = Command::new(without::launcher());
+    measured
+        .arg("measured")
         .arg(log)
         .arg(command.get_program())
         .args(command.get_args());
-    silence(&mut timed);
-    let mut child = timed.spawn().ok()?;
+    silence(&mut measured);
+    let mut child = measured.spawn().ok()?;
     if !process::ended_within(child.id(), limit()) {
         let _ = child.kill();
         let _ = child.wait();
         return None;
     }
-    let status = child.wait().ok()?;
-    if !status.success() || status.signal().is_some() {
-        return None;
-    }
-    let text = fs::read_to_string(log).ok()?;
-    text.lines()
-        .find_map(|line| {
-            line.trim()
-                .strip_prefix("Maximum resident set size (kbytes):")
-        })
-        .and_then(|value| value.trim().parse().ok())
-        // This time(1) takes the kernel's KiB for pages.
-        .map(|value: u64| value / (rustix::param::page_size() as u64 / 1024))
+    let ended = child.wait().ok()?.success();
+    ended.then(|| fs::read_to_string(log).ok()?.parse().ok())?
 }
 
 fn silence(command: &mut Command) {

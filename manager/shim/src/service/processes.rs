@@ -191,7 +191,7 @@ impl Shim {
     /// Takes over a process that the runtime has made, and copies its streams from now on.
     pub(super) fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
         for warning in child.warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         process.pid = child.pid;
         process.kept = std::mem::take(&mut streams.kept);
@@ -205,7 +205,7 @@ impl Shim {
                     process.output = self.pump(from, output);
                     process.input = input.and_then(|input| self.pump(input, Some(to)));
                 }
-                Err(errno) => eprintln!("terminal: {errno}"),
+                Err(errno) => complain!("terminal: {errno}"),
             }
             process.console = Some(console);
         } else if let (Some(input), Some(pipe)) = (input, streams.pipe.take()) {
@@ -226,7 +226,7 @@ impl Shim {
                 Some(number)
             }
             Err(error) => {
-                eprintln!("standard streams: {error}");
+                complain!("standard streams: {error}");
                 None
             }
         }
@@ -411,7 +411,7 @@ impl Shim {
             deleted => deleted?,
         };
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         rootfs::unmount(&task.bundle.join("rootfs"))?;
         self.reap();

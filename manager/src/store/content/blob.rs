@@ -90,6 +90,17 @@ impl Writer {
         self.hasher.clone().finish()
     }
 
+    /// The file that is written to, for those who read with positions of their own what is there.
+    ///
+    /// # Errors
+    /// Where there are too many files open.
+    pub fn file(&self) -> Result<File> {
+        let what = || format!("content of {:?}", self.order.reference);
+        self.file
+            .try_clone()
+            .map_err(|error| Error::io(what(), &error))
+    }
+
     /// Adds bytes at the end.
     ///
     /// # Errors

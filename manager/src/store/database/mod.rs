@@ -35,7 +35,7 @@ use tokio::sync::{oneshot, watch};
 pub use transaction::{Look, Read, Write};
 
 use super::schema::{
-    BLOBS, CHILDREN, CONTAINERS, EVENTS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, META,
+    BLOBS, CHILDREN, CONTAINERS, EVENTS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, META, MOUNTS,
     NAMESPACES, SANDBOXES, SNAPSHOTS, VERSION,
 };
 use crate::error::{Code, Error, Result};
@@ -420,7 +420,8 @@ fn open(path: &Path) -> Result<redb::Database> {
     };
     match version {
         VERSION => Ok(database),
-        0 => make_tables(&database).map_err(fault).map(|()| database),
+        // Up to now, each version has had the tables of the one before and further ones.
+        older if older < VERSION => make_tables(&database).map_err(fault).map(|()| database),
         newer => Err(Error::precondition(format!(
             "{} has version {newer} and this program knows {VERSION} at most: install the newer program again",
             path.display()
@@ -441,7 +442,9 @@ fn file(path: &Path) -> Result<File> {
 
 fn make_tables(database: &redb::Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
-    for table in [IMAGES, CONTAINERS, SANDBOXES, LEASES, BLOBS, INGESTS] {
+    for table in [
+        IMAGES, CONTAINERS, SANDBOXES, LEASES, BLOBS, INGESTS, MOUNTS,
+    ] {
         write.open_table(table)?;
     }
     write.open_table(NAMESPACES)?;
@@ -632,6 +635,33 @@ mod tests {
                 Ok(database) => assert_eq!(stored(&database, "a").as_deref(), Some("1"), "{keep}"),
                 Err(error) => assert!(error.to_string().contains("db"), "{keep}: {error}"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_schema_is_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let database = Database::open(&path).unwrap();
+        store(&database, "a", "1").await;
+        drop(database);
+        // The first version had no mounts.
+        let raw = redb::Database::open(&path).unwrap();
+        let write = raw.begin_write().unwrap();
+        write.delete_table(MOUNTS).unwrap();
+        let mut meta = write.open_table(META).unwrap();
+        let first = 1u32.to_le_bytes();
+        meta.insert(VERSION_KEY, first.as_slice()).unwrap();
+        drop(meta);
+        write.commit().unwrap();
+        drop(raw);
+        for _ in 0..2 {
+            let database = Database::open(&path).unwrap();
+            assert_eq!(stored(&database, "a").as_deref(), Some("1"));
+            let empty = |_: (&str, &str), _: &[u8]| Ok(true);
+            database
+                .read(|read| read.rows(MOUNTS, ("", ""), empty))
+                .unwrap();
         }
     }
 

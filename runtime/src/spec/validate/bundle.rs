@@ -489,7 +489,8 @@ mod tests {
         );
         symlink("config.json", directory.path().join("config.json")).unwrap();
         let found = check_bundle(directory.path(), false);
-        assert!(found[0].message.contains("symbolic links"), "{found:?}");
+        // Each C library words ELOOP in its own way.
+        assert!(found[0].message.contains("symbolic link"), "{found:?}");
     }
 
     #[test]
