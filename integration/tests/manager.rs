@@ -68,8 +68,8 @@ fn records_are_kept_as_containerd_keeps_them() {
     it.same(&["containers", "info", "c1"])
         .fails_with("not found");
     it.same(&["namespaces", "rm", "web"]);
-    it.on("knarrd", &["-n", "web", "containers", "rm", "c1"], None);
-    it.on("containerd", &["-n", "web", "containers", "rm", "c1"], None);
+    let _ = it.on("knarrd", &["-n", "web", "containers", "rm", "c1"], None);
+    let _ = it.on("containerd", &["-n", "web", "containers", "rm", "c1"], None);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What the daemon consists of and where it runs.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 
 use knarr_proto::any;
