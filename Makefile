@@ -110,17 +110,18 @@ test: build-needs test-needs knarr shim knarrd conformance
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
 # Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
-VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
+VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian,shim::oom,shim::limits,shim::checkpoint
+VM_SHIM := shim=newest::figures,newest::a_killed,newest::nothing_is_left shim_calls=sandbox,killed,options,checkpoint
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) $(VM_SHIM) lib:knarr-runtime=cgroup \
 	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
 # Emulated, not every call of the runtime can be one that it is killed at, and not every configuration be run.
 vm-test: export KNARR_KILL_STEP ?= 12
 vm-test: export KNARR_DIFFER_STEP ?= 6
-vm-test: build-needs test-needs vm-needs knarr
-	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
+vm-test: build-needs test-needs vm-needs knarr shim
+	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) integration/vm/run $(VM_TESTS)
 
 vm-test-newer: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run --suite forky $(VM_NEWER_TESTS)
@@ -222,7 +223,9 @@ ci-needs: build-needs
 	$(call needs,$(CI_NEEDS))
 
 # For scripts: where the programs are.
-.PHONY: print-knarr print-conformance
+.PHONY: print-knarr print-shim print-conformance
+print-shim:
+	@echo $(SHIM)
 print-knarr:
 	@echo $(KNARR)
 print-conformance:

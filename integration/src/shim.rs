@@ -145,6 +145,12 @@ impl Station {
             .collect()
     }
 
+    /// How many were told of anything.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.events.lock().unwrap().len()
+    }
+
     /// The topics alone.
     #[must_use]
     pub fn topics(&self, id: &str) -> Vec<String> {

@@ -449,6 +449,19 @@ fn ends_are_told_once() {
     let _watch = it.pen.watch("knarrd");
     let events = it.events();
     it.run(&["-d"], "killed", "sleep 1000").ok();
+    let exec = [
+        "task",
+        "exec",
+        "-d",
+        "--exec-id",
+        "e",
+        "killed",
+        "/bin/sleep",
+        "1000",
+    ];
+    it.ctr(&exec).ok();
+    // What a shim has not told yet goes with it.
+    process::eventually(PATIENCE, || topics(&events, "killed").len() == 4);
     let shim = it.pids("containerd-shim-knarr-v2 .*-id killed ");
     it.pen.run(&["kill", "-KILL", &shim[0]]).ok();
     it.becomes("killed", None);
@@ -458,7 +471,16 @@ fn ends_are_told_once() {
         "/tasks/exit",
         "/tasks/delete",
     ];
-    hears(&events, "killed", &all);
+    let with_exec = [
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exec-added",
+        "/tasks/exec-started",
+        "/tasks/exit",
+        "/tasks/exit",
+        "/tasks/delete",
+    ];
+    hears(&events, "killed", &with_exec);
     it.ctr(&["container", "rm", "killed"]).ok();
     it.run(&["--rm"], "killed", "exit 3").exits(3);
 

@@ -240,7 +240,12 @@ fn compare(path: &str, ours: &Value, theirs: &Value, wrong: &mut Vec<String>) {
             if one.len() != other.len() {
                 wrong.push(format!("{path}: {one:?}, but {other:?}"));
             }
-            for (one, other) in one.iter().zip(other) {
+            let sorted = |list: &[Value]| {
+                let mut list = list.to_vec();
+                list.sort_by_key(|one| one["pagesize"].to_string());
+                list
+            };
+            for (one, other) in sorted(one).iter().zip(&sorted(other)) {
                 compare(path, one, other, wrong);
             }
         }

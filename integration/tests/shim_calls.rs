@@ -10,11 +10,11 @@ use knarr_integration::cgroup::Driver;
 use knarr_integration::shim::{Shim, Station};
 use knarr_integration::{cgroup, containerd, process, skip};
 use knarr_proto::any;
-use knarr_proto::containerd::runc::v1::Options;
+use knarr_proto::containerd::runc::v1::{CheckpointOptions, Options};
 use knarr_proto::containerd::runtime::bootstrap::v1::Extension;
 use knarr_proto::containerd::runtime::sandbox::v1 as sandbox;
 use knarr_proto::containerd::task::v2 as task;
-use knarr_proto::events::{TaskDelete, TaskExit, TaskStart};
+use knarr_proto::events::{TaskCheckpointed, TaskDelete, TaskExit, TaskStart};
 use knarr_proto::prost::Message;
 use knarr_proto::runtimeoptions::v1::Options as Table;
 use knarr_proto::ttrpc::{Code, Status};
@@ -553,6 +553,9 @@ fn execs_cost_one_fork_and_leave_nothing() {
                 "{last} {process}"
             );
             last = process;
+            // How many events wait depends on this machine; here they do not wait.
+            let told = || station.count() >= 2 + 3 * (number + 1);
+            assert!(process::eventually(Duration::from_secs(10), told));
         };
         (0..100).for_each(&mut probe);
         let before = Held::by(pid);
@@ -604,4 +607,57 @@ impl Held {
                 .count(),
         }
     }
+}
+
+/// Saved by one shim, and restored by another.
+#[test]
+fn checkpoint_and_restore() {
+    on(|station| {
+        if station.pen.run(&["criu", "check"]).code != 0 {
+            skip!("criu is missing or does not work on this kernel");
+        }
+        let log = station.pen.path("count.log");
+        let streams = task::CreateTaskRequest {
+            stdout: format!("file://{}", log.display()),
+            ..task::CreateTaskRequest::default()
+        };
+        let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.1; done";
+        let shim = started(station, "first", script, streams.clone());
+        let counted = || -> u64 {
+            let text = std::fs::read_to_string(&log).unwrap();
+            text.lines().last().map_or(0, |line| line.parse().unwrap())
+        };
+        assert!(process::eventually(Duration::from_secs(30), || counted() > 3));
+        let images = station.pen.path("images").display().to_string();
+        let request = task::CheckpointTaskRequest {
+            id: "first".to_owned(),
+            path: images.clone(),
+            options: Some(any::pack(&CheckpointOptions {
+                exit: true,
+                ..CheckpointOptions::default()
+            })),
+        };
+        shim.call::<()>("Checkpoint", &request).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        let _: TaskCheckpointed = station.told("first", "/tasks/checkpointed");
+        shim.delete("").unwrap();
+        ended(station, &shim, "first");
+        let last = counted();
+
+        let bundle = station.bundle("second", script, |_| {});
+        let shim = station.shim("second", &bundle);
+        let request = task::CreateTaskRequest {
+            checkpoint: images,
+            ..streams
+        };
+        assert_eq!(shim.create(request).unwrap(), 0);
+        assert!(shim.start("").unwrap() > 0);
+        assert!(process::eventually(Duration::from_secs(30), || counted() > last));
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text.matches("\n1\n").count(), 0, "begun anew");
+        shim.kill(9).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        shim.delete("").unwrap();
+        ended(station, &shim, "second");
+    });
 }

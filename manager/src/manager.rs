@@ -85,9 +85,19 @@ pub struct Manager {
     pub registry: Registry,
     database: Arc<Database>,
     uuid: String,
+    places: Places,
     snapshotters: BTreeMap<String, Snapshotter>,
     collector: Mutex<Collector>,
     ending: watch::Sender<bool>,
+}
+
+/// Where what is durable is, for people to look at.
+#[derive(Debug)]
+pub struct Places {
+    /// The directory of blobs.
+    pub content: String,
+    /// The file of records.
+    pub database: String,
 }
 
 /// A snapshotter, with what clients look up of it by name.
@@ -170,6 +180,10 @@ impl Manager {
             content,
             mounts,
             uuid,
+            places: Places {
+                content: root.join("content").display().to_string(),
+                database: root.join("metadata.db").display().to_string(),
+            },
             snapshotters,
             collector: Mutex::new(collector),
             ending: watch::Sender::new(false),
@@ -180,6 +194,12 @@ impl Manager {
     #[must_use]
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// Where what is durable is.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The snapshotter of that name.

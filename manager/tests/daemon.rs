@@ -9,9 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use knarr_manager::store::digest::Algorithm;
-use knarr_proto::prost::Message as _;
-use knarr_proto::prost::bytes::{Buf as _, BufMut as _};
-use knarr_proto::prost_types::FileDescriptorSet;
 use knarr_proto::services::content::v1::content_client::ContentClient;
 use knarr_proto::services::content::v1::{
     InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest,
@@ -27,94 +24,10 @@ use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
 use knarr_proto::services::version::v1::version_client::VersionClient;
 use knarr_proto::types::Descriptor;
 use rustix::process::{Pid, Signal};
+use support::wire::{call, methods};
 use support::{Chance, Daemon, command, in_namespace};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-
-/// Messages as they are on the wire.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = usize;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = usize;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<usize>, Status> {
-        let length = buffer.remaining();
-        buffer.advance(length);
-        Ok(Some(length))
-    }
-}
-
-/// Calls a method with one message; reads its answers for a moment.
-async fn call(channel: &Channel, path: &str, message: Vec<u8>) -> Code {
-    let mut client = tonic::client::Grpc::new(channel.clone());
-    client.ready().await.unwrap();
-    let path = path.parse::<PathAndQuery>().unwrap();
-    let request = in_namespace(tokio_stream::iter([message]));
-    let answers = client.streaming(request, path, Raw).await;
-    let mut answers = match answers {
-        Ok(answers) => answers.into_inner(),
-        Err(status) => return status.code(),
-    };
-    let all = async {
-        loop {
-            match answers.message().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Code::Ok,
-                Err(status) => return status.code(),
-            }
-        }
-    };
-    // Some go on for ever.
-    let limit = Duration::from_millis(200);
-    tokio::time::timeout(limit, all).await.unwrap_or(Code::Ok)
-}
-
-/// The paths of all methods of the API.
-fn methods() -> Vec<String> {
-    let files = FileDescriptorSet::decode(knarr_proto::FILE_DESCRIPTOR_SET).unwrap();
-    let mut paths = Vec::new();
-    for file in &files.file {
-        let package = file.package();
-        if !package.starts_with("containerd.services.") || package.contains(".ttrpc.") {
-            continue;
-        }
-        for service in &file.service {
-            for method in &service.method {
-                paths.push(format!("/{package}.{}/{}", service.name(), method.name()));
-            }
-        }
-    }
-    paths
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_ends_it() {

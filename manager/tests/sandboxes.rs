@@ -1,6 +1,7 @@
 //! Sandboxes that our shim holds, through the daemon's API.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
+#![allow(clippy::needless_update, reason = "some requests have further fields")]
 
 mod support;
 

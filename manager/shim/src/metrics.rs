@@ -158,7 +158,11 @@ fn unified(stats: &Stats) -> v2::Metrics {
     v2::Metrics {
         pids: Some(v2::PidsStat {
             current: stats.pids.current,
-            limit: stats.pids.limit,
+            // As the file's other limits are told, and not as version 1's.
+            limit: match stats.pids.limit {
+                0 => u64::MAX,
+                limit => limit,
+            },
         }),
         cpu: Some(v2::CpuStat {
             usage_usec: micros(stats.cpu.usage.total),

@@ -1,5 +1,6 @@
 //! The task service: every call's meaning.
 
+mod checkpoint;
 mod processes;
 mod sandbox;
 
@@ -32,9 +33,11 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::events::Events;
 use crate::poll::{Poll, Token};
 use crate::pump::{Flow, Pump};
-use crate::stdio::{self, Paths, Streams};
+use crate::stdio::{self, Owner, Paths, Streams};
 use crate::task::{self, Process, Task, Waiter};
 use crate::{metrics, options, rootfs};
+pub use checkpoint::Saved;
+use processes::{create_options, paths};
 use sandbox::Sandbox;
 
 type Answer<T> = Result<Reply<T>, Status>;
@@ -99,10 +102,6 @@ impl services::Task for Shim {
             let message = format!("task {id}: already exists");
             return Err(Status::new(Code::AlreadyExists, message));
         }
-        if !request.checkpoint.is_empty() {
-            let message = "restoring a checkpoint is not implemented";
-            return Err(Status::new(Code::Unimplemented, message));
-        }
         let task = self.mount_and_make(&request, PathBuf::from(&request.bundle))?;
         let pid = task.init.pid();
         self.tasks.insert(id.clone(), task);
@@ -116,7 +115,7 @@ impl services::Task for Shim {
                 stderr: request.stderr,
                 terminal: request.terminal,
             }),
-            checkpoint: String::new(),
+            checkpoint: request.checkpoint,
             pid,
         };
         self.events.publish(&self.poll, "/tasks/create", &event);
@@ -132,9 +131,14 @@ impl services::Task for Shim {
             let message = "cannot start a container that has stopped";
             return Err(Status::new(Code::FailedPrecondition, message));
         }
-        task.container
-            .start()
-            .map_err(|error| refused("start", error))?;
+        match task.saved {
+            None => task
+                .container
+                .start()
+                .map_err(|error| refused("start", error))?,
+            Some(_) => self.restore(&request.id)?,
+        }
+        let task = self.task(&request.id)?;
         task.init.started = true;
         let pid = task.init.pid();
         let container_id = request.id;
@@ -220,9 +224,15 @@ impl services::Task for Shim {
         Ok(().into())
     }
 
-    fn checkpoint(&mut self, _: &Call, _: CheckpointTaskRequest) -> Answer<()> {
-        let message = "checkpoint is not implemented";
-        Err(Status::new(Code::Unimplemented, message))
+    fn checkpoint(&mut self, _: &Call, request: CheckpointTaskRequest) -> Answer<()> {
+        self.save(&request)?;
+        let event = told::TaskCheckpointed {
+            container_id: request.id,
+            checkpoint: request.path,
+        };
+        self.events
+            .publish(&self.poll, "/tasks/checkpointed", &event);
+        Ok(().into())
     }
 
     fn kill(&mut self, _: &Call, request: KillRequest) -> Answer<()> {

@@ -13,6 +13,7 @@ mod leases;
 mod mounts;
 mod namespaces;
 mod pipe;
+mod plugins;
 mod sandboxes;
 mod snapshots;
 mod streaming;

@@ -4,6 +4,10 @@
 //! (image specification, config.md, "Layer ChainID"), so that images share what they have in common.
 
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::Poll;
+
+use tokio::sync::{Semaphore, oneshot};
 
 use super::Context;
 use super::archive::UNCOMPRESSED;
@@ -13,7 +17,7 @@ use super::progress::Progress;
 use super::walk;
 use crate::error::{Code, Error, Result};
 use crate::manager;
-use crate::snapshot::Local;
+use crate::snapshot::{Local, Mount};
 use crate::store::digest::{Algorithm, Digest};
 use crate::store::name::Labels;
 use crate::store::schema::SnapshotKind;
@@ -145,6 +149,9 @@ pub fn done(context: &Context, snapshots: &Local, steps: &[Step]) -> usize {
 /// Makes the snapshots of an image that are not there. `parent` is what news of its layers names as
 /// their parent; without it there is no news.
 ///
+/// Where snapshots can be given their parents at commit, layers are unpacked side by side, each upon
+/// nothing. One that turns out to need what is below it is unpacked anew when that is there.
+///
 /// # Errors
 /// `InvalidArgument` for layers that can't be unpacked; `FailedPrecondition` for one that is not
 /// what the configuration says; what the sources of the layers fail with.
@@ -153,71 +160,176 @@ pub async fn unpack(
     snapshots: &Local,
     config: &Descriptor,
     steps: &[Step],
-    layers: &impl Layers,
+    layers: &(impl Layers + Sync),
     parent: Option<&str>,
 ) -> Result<()> {
-    let first = done(context, snapshots, steps);
-    let mut below = first
-        .checked_sub(1)
-        .map_or("", |last| &steps[last].chain_id);
-    for step in &steps[first..] {
-        let tell = |event, done| {
-            if let Some(parent) = parent {
-                let mut progress = Progress::of(event, &step.layer, done);
-                progress.parents.push(parent.to_owned());
-                context.progress.tell(progress);
-            }
-        };
-        let source = layers.open(&step.layer).await?;
-        tell("extracting", 0);
-        add(context, snapshots, step, below, source, layers).await?;
-        tell("extracted", step.layer.size);
-        let labels = [(UNCOMPRESSED.to_owned(), step.diff_id.to_string())];
-        let content = &context.manager.content;
-        walk::label(content, &context.namespace, &step.layer, labels.into()).await?;
-        below = &step.chain_id;
-    }
     let Some(top) = steps.last() else {
         return Ok(());
     };
+    let first = done(context, snapshots, steps);
+    let rest = &steps[first..];
+    let job = Job {
+        context,
+        snapshots,
+        layers,
+        parent,
+        slots: Semaphore::new(at_once()),
+    };
+    let mut below = first
+        .checked_sub(1)
+        .map_or("", |last| &*steps[last].chain_id);
+    if rest.len() > 1 && snapshots.capabilities().iter().any(|one| one == "rebase") {
+        let mut waits: Option<oneshot::Receiver<()>> = None;
+        let mut all: Vec<Later<'_>> = Vec::new();
+        for step in rest {
+            let (tell, next) = oneshot::channel();
+            let before = waits.replace(next);
+            all.push(Box::pin(job.beside(step, below, before, tell)));
+            below = &step.chain_id;
+        }
+        every(all).await?;
+    } else {
+        for step in rest {
+            job.tell("extracting", step, 0);
+            job.upon(step, below).await?;
+            job.finish(step).await?;
+            below = &step.chain_id;
+        }
+    }
     let key = format!("containerd.io/gc.ref.snapshot.{}", snapshots.name());
     let labels = [(key, top.chain_id.clone())];
-    walk::label(
-        &context.manager.content,
-        &context.namespace,
-        config,
-        labels.into(),
-    )
+    let content = &context.manager.content;
+    walk::label(content, &context.namespace, config, labels.into()).await
+}
+
+/// How many layers of an image are unpacked at once.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8))
+}
+
+type Later<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// Waits for all, or for the first that fails.
+async fn every(mut all: Vec<Later<'_>>) -> Result<()> {
+    std::future::poll_fn(|context| {
+        let mut failed = None;
+        all.retain_mut(|one| match one.as_mut().poll(context) {
+            _ if failed.is_some() => true,
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => {
+                failed = Some(error);
+                false
+            }
+        });
+        match failed {
+            Some(error) => Poll::Ready(Err(error)),
+            None if all.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    })
     .await
 }
 
-/// Makes one snapshot.
-async fn add(
-    context: &Context,
-    snapshots: &Local,
-    step: &Step,
-    below: &str,
-    source: OwnedFd,
-    layers: &impl Layers,
-) -> Result<()> {
-    let (namespace, lease) = (&*context.namespace, Some(&*context.lease));
-    let key = format!("extract-{} {}", manager::new_uuid()?, step.chain_id);
-    let labels: Labels = [
-        (
-            "containerd.io/snapshot.ref".to_owned(),
-            step.chain_id.clone(),
-        ),
-        (
-            "containerd.io/snapshot/diff-id".to_owned(),
-            step.diff_id.to_string(),
-        ),
-    ]
-    .into();
-    let active = SnapshotKind::Active;
-    let prepared = snapshots.prepare(namespace, &key, below, active, labels.clone(), lease);
-    let mounts = prepared.await?;
-    let made = async {
-        let applied = context.manager.layers.apply(source, &mounts, false);
+/// What the steps of one image share.
+struct Job<'a, L> {
+    context: &'a Context,
+    snapshots: &'a Local,
+    layers: &'a L,
+    parent: Option<&'a str>,
+    slots: Semaphore,
+}
+
+impl<L: Layers + Sync> Job<'_, L> {
+    fn tell(&self, event: &str, step: &Step, done: u64) {
+        if let Some(parent) = self.parent {
+            let mut progress = Progress::of(event, &step.layer, done);
+            progress.parents.push(parent.to_owned());
+            self.context.progress.tell(progress);
+        }
+    }
+
+    /// Notes what a layer is without its compression.
+    async fn finish(&self, step: &Step) -> Result<()> {
+        self.tell("extracted", step, step.layer.size);
+        let labels = [(UNCOMPRESSED.to_owned(), step.diff_id.to_string())];
+        let (content, namespace) = (&self.context.manager.content, &self.context.namespace);
+        walk::label(content, namespace, &step.layer, labels.into()).await
+    }
+
+    /// Unpacks a layer while those below are still unpacked: `before` tells when they are there,
+    /// and `done` is told when this one is.
+    async fn beside(
+        &self,
+        step: &Step,
+        below: &str,
+        before: Option<oneshot::Receiver<()>>,
+        done: oneshot::Sender<()>,
+    ) -> Result<()> {
+        let slot = self.slots.acquire().await;
+        let slot = slot.map_err(|_| Error::internal("nobody unpacks any longer"))?;
+        self.tell("extracting", step, 0);
+        let wait = async {
+            match before {
+                // Who is below tells itself why it failed.
+                Some(before) => before
+                    .await
+                    .map_err(|_| Error::new(Code::Cancelled, "a layer below failed")),
+                None => Ok(()),
+            }
+        };
+        if below.is_empty() {
+            self.upon(step, below).await?;
+        } else {
+            let prepared = self.prepare(step, "").await?;
+            let applied = self.apply(step, &alone(&prepared.mounts)).await;
+            drop(slot);
+            match applied {
+                Ok(()) => {
+                    wait.await?;
+                    self.commit(step, prepared, below).await?;
+                }
+                Err(error) if error.code() == Code::FailedPrecondition => {
+                    drop(prepared);
+                    wait.await?;
+                    self.upon(step, below).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.finish(step).await?;
+        // The last has nobody above.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    /// Unpacks a layer upon what is below it.
+    async fn upon(&self, step: &Step, below: &str) -> Result<()> {
+        let prepared = self.prepare(step, below).await?;
+        self.apply(step, &prepared.mounts).await?;
+        self.commit(step, prepared, "").await
+    }
+
+    async fn prepare(&self, step: &Step, below: &str) -> Result<Prepared> {
+        let (namespace, lease) = (&*self.context.namespace, Some(&*self.context.lease));
+        let key = format!("extract-{} {}", manager::new_uuid()?, step.chain_id);
+        let mut prepared = Prepared {
+            snapshots: self.snapshots.clone(),
+            namespace: namespace.to_owned(),
+            key: key.clone(),
+            mounts: Vec::new(),
+        };
+        let active = SnapshotKind::Active;
+        let mounts = self
+            .snapshots
+            .prepare(namespace, &key, below, active, labels(step), lease);
+        prepared.mounts = mounts.await?;
+        Ok(prepared)
+    }
+
+    /// Puts a layer onto mounts, and checks that it was the right one.
+    async fn apply(&self, step: &Step, mounts: &[Mount]) -> Result<()> {
+        let source = self.layers.open(&step.layer).await?;
         let of = |error: Error| {
             let media_type = &step.layer.media_type;
             error.context(format!(
@@ -225,27 +337,88 @@ async fn add(
                 step.layer
             ))
         };
+        let applied = self.context.manager.layers.apply(source, mounts, false);
         let applied = applied.await.map_err(of)?;
-        layers.arrived(&step.layer).await?;
+        self.layers.arrived(&step.layer).await?;
         if applied.diff_id != step.diff_id {
-            return Err(of(Error::precondition(format!(
+            return Err(of(Error::invalid(format!(
                 "wrong diff id {:?}, expected {:?}",
                 applied.diff_id.as_str(),
                 step.diff_id.as_str()
             ))));
         }
-        let committed = snapshots.commit(namespace, &step.chain_id, &key, labels, lease);
-        match committed.await {
-            // Somebody else was faster.
-            Err(error) if error.code() == Code::AlreadyExists => Ok(false),
-            other => other.map(|()| true),
-        }
-    };
-    let made = made.await;
-    if !matches!(made, Ok(true)) {
-        let _ = snapshots.remove(namespace, &key).await;
+        Ok(())
     }
-    made.map(|_| ())
+
+    async fn commit(&self, step: &Step, mut prepared: Prepared, below: &str) -> Result<()> {
+        let (namespace, lease) = (&*self.context.namespace, Some(&*self.context.lease));
+        let (name, key) = (&step.chain_id, &prepared.key);
+        let committed = self
+            .snapshots
+            .commit_upon(namespace, name, key, below, labels(step), lease)
+            .await;
+        match committed {
+            // Somebody else was faster.
+            Err(error) if error.code() == Code::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => {
+                prepared.key.clear();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A snapshot that a layer goes into. What was not committed is removed when this is dropped, also
+/// where the client has gone.
+struct Prepared {
+    snapshots: Local,
+    namespace: String,
+    /// Empty once it is committed.
+    key: String,
+    mounts: Vec<Mount>,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if self.key.is_empty() {
+            return;
+        }
+        let snapshots = self.snapshots.clone();
+        let [namespace, key] = [&mut self.namespace, &mut self.key].map(std::mem::take);
+        handle.spawn(async move {
+            let _ = snapshots.remove(&namespace, &key).await;
+        });
+    }
+}
+
+fn labels(step: &Step) -> Labels {
+    let chain_id = (
+        "containerd.io/snapshot.ref".to_owned(),
+        step.chain_id.clone(),
+    );
+    let diff_id = step.diff_id.to_string();
+    [
+        chain_id,
+        ("containerd.io/snapshot/diff-id".to_owned(), diff_id),
+    ]
+    .into()
+}
+
+/// The mounts of a snapshot upon nothing, as a layer of an overlay whose other layers come later.
+fn alone(mounts: &[Mount]) -> Vec<Mount> {
+    let overlay = |mount: &Mount| match &*mount.kind {
+        "bind" => Mount {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options: vec![format!("upperdir={}", mount.source)],
+        },
+        _ => mount.clone(),
+    };
+    mounts.iter().map(overlay).collect()
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) enum Backend {
     Here(Arc<dyn Driver>),
-    There(Proxy),
+    There(Box<Proxy>),
 }
 
 /// Runs what waits for the disk where it may.

@@ -73,7 +73,7 @@ impl Local {
     /// The snapshots that another program makes; the records of them are kept here all the same.
     #[must_use]
     pub fn far(database: Arc<Database>, proxy: Proxy) -> Self {
-        Self::with(database, Backend::There(proxy))
+        Self::with(database, Backend::There(Box::new(proxy)))
     }
 
     fn with(database: Arc<Database>, backend: Backend) -> Self {

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::database::{Database, Look, Write};
 use super::filter::{Fields, Filters};
-use super::name;
 use super::schema::{EVENTS, Event, Typed, decode};
+use super::{event_fields, name};
 use crate::error::{Code, Error, Result};
 
 /// How many events are read at once.
@@ -28,6 +28,7 @@ impl Fields for Event {
         match path {
             ["namespace"] => Some(self.namespace.clone()),
             ["topic"] => Some(self.topic.clone()),
+            ["event", path @ ..] => event_fields::field(self.event.as_ref()?, path),
             _ => None,
         }
     }

@@ -137,8 +137,11 @@ impl<'a> Scanner<'a> {
 
     fn selector(&mut self) -> Result<Selector> {
         let mut path = vec![self.field()?];
+        // A field alone ends where its name does.
+        let mut end = self.at;
         while self.eat(".") {
             path.push(self.field()?);
+            end = self.at;
         }
         let test = if self.eat("==") {
             Test::Equal(self.value(&['"'])?)
@@ -156,7 +159,7 @@ impl<'a> Scanner<'a> {
                 let last = error.lines().last().unwrap_or_default();
                 self.error(last.trim_start_matches("error: "))
             })?)
-        } else if self.rest().is_empty() || self.rest().starts_with(',') {
+        } else if self.at == end && (self.rest().is_empty() || self.rest().starts_with(',')) {
             Test::Present
         } else {
             return Err(self.error("expected one of ==, !=, ~= or the end"));

@@ -7,6 +7,7 @@ pub mod containers;
 pub mod content;
 pub mod database;
 pub mod digest;
+mod event_fields;
 pub mod events;
 pub mod filter;
 pub mod gc;

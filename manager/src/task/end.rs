@@ -3,6 +3,7 @@
 //! Whatever happens, the log gets one exit and one deletion of a task. Its shim tells them as a rule;
 //! where it can't any more, they are told here. `Noted` says who does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -219,7 +220,20 @@ impl Tasks {
             exit_status: KILLED,
             exited_at: None,
         });
-        self.tell_end(bundle, notes, exit_of(answer, pid)).await;
+        let exit = exit_of(answer, pid);
+        let mut execs = BTreeMap::new();
+        notes.send_modify(|noted| execs = std::mem::take(&mut noted.execs));
+        for (id, pid) in execs {
+            let event = TaskExit {
+                container_id: bundle.id.clone(),
+                id,
+                pid,
+                exit_status: KILLED,
+                exited_at: exit.at,
+            };
+            self.tell(bundle, "/tasks/exit", &event).await;
+        }
+        self.tell_end(bundle, notes, exit).await;
         self.0.shims.remove_socket(bundle);
         remove(bundle);
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use knarr_proto::any;
 use knarr_proto::containerd::services::events::ttrpc::v1::ForwardRequest;
-use knarr_proto::events::{TaskDelete, TaskExit};
+use knarr_proto::events::{TaskDelete, TaskExecStarted, TaskExit};
 use knarr_proto::prost::bytes::Bytes;
 use knarr_proto::prost::{Message, Name};
 use knarr_proto::prost_types::Any;
@@ -89,6 +89,10 @@ impl Tasks {
                 true => None,
                 false => return Ok(()),
             },
+            "/tasks/exec-started" => {
+                self.note_exec(&event);
+                None
+            }
             "/tasks/delete" => match self.note_delete(&event) {
                 Some((true, notes)) => Some(notes),
                 Some((false, _)) => return Ok(()),
@@ -114,12 +118,13 @@ impl Tasks {
         let Some(exit) = unpack::<TaskExit>(event) else {
             return true;
         };
-        if exit.id != exit.container_id && !exit.id.is_empty() {
-            return true;
-        }
         let Some(notes) = self.0.table.notes(&event.namespace, &exit.container_id) else {
             return true;
         };
+        if exit.id != exit.container_id && !exit.id.is_empty() {
+            notes.send_if_modified(|noted| noted.execs.remove(&exit.id).is_some());
+            return true;
+        }
         let mut news = false;
         notes.send_modify(|noted| {
             news = !std::mem::replace(&mut noted.exit_told, true);
@@ -130,6 +135,17 @@ impl Tasks {
             });
         });
         news
+    }
+
+    /// Notes that a further process runs.
+    fn note_exec(&self, event: &Event) {
+        if let Some(exec) = unpack::<TaskExecStarted>(event)
+            && let Some(notes) = self.0.table.notes(&event.namespace, &exec.container_id)
+        {
+            notes.send_modify(|noted| {
+                noted.execs.insert(exec.exec_id, exec.pid);
+            });
+        }
     }
 
     /// Notes that a task is deleted; whether that is news, and of which.

@@ -31,8 +31,11 @@ use super::program::{self, Output};
 use super::runtime::Programs;
 use crate::error::{Code, Error, Result};
 
-/// How long a shim's program may take to start the shim, or to clean up after it.
+/// How long a shim's program may take to start the shim.
 const PROGRAM: Duration = Duration::from_secs(30);
+
+/// How long it may take to clean up after the shim.
+const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// How long a shim may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -168,7 +171,7 @@ impl Shims {
         let mut command = self.command(bundle, program)?;
         command.arg("start");
         let answer = async {
-            let output = self.run(command, params.encode_to_vec()).await?;
+            let output = self.run(command, params.encode_to_vec(), PROGRAM).await?;
             if !output.status.success() {
                 return Err(failed(&output));
             }
@@ -206,7 +209,7 @@ impl Shims {
     pub async fn clean_up(&self, bundle: &Bundle, program: &Path) -> Result<DeleteResponse> {
         let mut command = self.command(bundle, program)?;
         command.arg("-bundle").arg(&bundle.path).arg("delete");
-        let output = self.run(command, Vec::new()).await?;
+        let output = self.run(command, Vec::new(), CLEAN_UP).await?;
         if !output.status.success() {
             return Err(failed(&output).context(format!("{} delete", program.display())));
         }
@@ -225,7 +228,7 @@ impl Shims {
         let mut command = Command::new(&program);
         command.arg("-info");
         let input = options.map(Any::encode_to_vec).unwrap_or_default();
-        let output = self.run(command, input).await?;
+        let output = self.run(command, input, PROGRAM).await?;
         let named =
             |error: Error| error.context(format!("failed to run {} -info", program.display()));
         if !output.status.success() {
@@ -282,9 +285,9 @@ impl Shims {
         Ok(command)
     }
 
-    async fn run(&self, command: Command, input: Vec<u8>) -> Result<Output> {
+    async fn run(&self, command: Command, input: Vec<u8>, limit: Duration) -> Result<Output> {
         let _place = self.0.at_once.acquire().await;
-        program::run(command, input, PROGRAM).await
+        program::run(command, input, limit).await
     }
 }
 

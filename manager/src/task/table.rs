@@ -7,7 +7,7 @@
 //!    └───── Ending ◀───────┴──────────┘
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -49,6 +49,8 @@ pub(super) struct Noted {
     pub(super) delete_logged: bool,
     /// Whether nothing is left of it.
     pub(super) gone: bool,
+    /// Further processes that run, as far as its shim has told, with their numbers.
+    pub(super) execs: BTreeMap<String, u32>,
 }
 
 /// What is known of a task, and who waits to know more.

@@ -1,6 +1,8 @@
 //! What tests of the daemon share: the program, a connection to it, chance.
 #![allow(dead_code, reason = "not every file of tests uses all of it")]
 
+pub mod wire;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use knarr_proto::containerd::runc::v1::Options;
 use knarr_proto::prost::Message;
 use knarr_runtime::container::ExecOptions;
 use knarr_runtime::spec::config::Process as Spec;
@@ -9,7 +10,6 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Signal, WaitOptions, kill_process_group, wait};
 
 use super::*;
-use crate::stdio::Owner;
 use crate::task::Exit;
 
 /// 128 and SIGKILL.
@@ -89,23 +89,11 @@ impl Shim {
             let message = format!("write({}): {error}", name.display());
             Status::new(Code::Unknown, message)
         })?;
-        let create = CreateOptions {
-            id: request.id.clone(),
-            bundle: bundle.clone(),
-            no_pivot: options.no_pivot_root,
-            no_new_keyring: options.no_new_keyring,
-            cgroup: match options.systemd_cgroup {
-                true => CgroupDriver::Systemd,
-                false => CgroupDriver::Cgroupfs,
-            },
-            ..CreateOptions::default()
-        };
-        let paths = Paths {
-            stdin: request.stdin.clone(),
-            stdout: request.stdout.clone(),
-            stderr: request.stderr.clone(),
-            terminal: request.terminal,
-        };
+        if !request.checkpoint.is_empty() {
+            return Ok(Self::saved(request, bundle, &root, options));
+        }
+        let create = create_options(&request.id, &bundle, &options);
+        let paths = paths(request);
         let owner = Owner {
             id: &request.id,
             namespace: &self.namespace,
@@ -127,6 +115,7 @@ impl Shim {
             execs: BTreeMap::new(),
             paused: false,
             oom: None,
+            saved: None,
         };
         self.watch_oom(&mut task);
         Ok(task)
@@ -180,7 +169,7 @@ impl Shim {
     }
 
     /// Calls the runtime with the streams of the process that it makes.
-    fn with_streams<T>(
+    pub(super) fn with_streams<T>(
         &self,
         streams: &Streams,
         call: impl FnOnce() -> knarr_runtime::Result<T>,
@@ -200,7 +189,7 @@ impl Shim {
     }
 
     /// Takes over a process that the runtime has made, and copies its streams from now on.
-    fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
+    pub(super) fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
         for warning in child.warnings {
             complain!("warning: {warning}");
         }
@@ -267,7 +256,7 @@ impl Shim {
         }
     }
 
-    fn watch_oom(&mut self, task: &mut Task) {
+    pub(super) fn watch_oom(&mut self, task: &mut Task) {
         // Without a memory controller nobody is killed on the container's account.
         let Ok(watch) = task.container.watch_oom() else {
             return;
@@ -543,6 +532,31 @@ impl Shim {
             }
         }
         self.sandbox_client_left(client);
+    }
+}
+
+/// Where the streams of a container's first process lead.
+pub(super) fn paths(request: &CreateTaskRequest) -> Paths {
+    Paths {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
+        terminal: request.terminal,
+    }
+}
+
+/// What the runtime is to know of a container.
+pub(super) fn create_options(id: &str, bundle: &Path, options: &Options) -> CreateOptions {
+    CreateOptions {
+        id: id.to_owned(),
+        bundle: bundle.to_owned(),
+        no_pivot: options.no_pivot_root,
+        no_new_keyring: options.no_new_keyring,
+        cgroup: match options.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Cgroupfs,
+        },
+        ..CreateOptions::default()
     }
 }
 

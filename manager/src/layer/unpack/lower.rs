@@ -14,7 +14,7 @@ impl Unpacker {
     /// The attributes of a directory in lower layers.
     pub fn lower_attributes(&self, path: &[u8]) -> Result<Option<Attributes>> {
         let Some(lower) = &self.place.lower else {
-            return Ok(None);
+            return self.alone().map(|()| None);
         };
         match open_beneath(lower.as_fd(), path, OFlags::empty()) {
             Ok(dir) => {
@@ -26,11 +26,19 @@ impl Unpacker {
         }
     }
 
+    /// Fails where layers will be below that can't be asked.
+    fn alone(&self) -> Result<()> {
+        match self.place.alone {
+            true => Err(Error::precondition("the layers below are needed")),
+            false => Ok(()),
+        }
+    }
+
     /// Copies a file of a lower layer to its place in this one, to give it another name there: as
     /// overlayfs does. Whether it is there.
     pub fn copy_up(&mut self, path: &[u8]) -> Result<bool> {
         let Some(lower) = &self.place.lower else {
-            return Ok(false);
+            return self.alone().map(|()| false);
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

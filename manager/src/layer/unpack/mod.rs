@@ -30,6 +30,8 @@ pub struct Place {
     pub dir: OwnedFd,
     /// The layers below, as one tree, where they are not in `dir` itself.
     pub lower: Option<OwnedFd>,
+    /// Whether there will be layers below that are not known here.
+    pub alone: bool,
     /// How a layer says that something of those is gone.
     pub whiteouts: Whiteouts,
     /// Whose files are whose.

@@ -104,9 +104,13 @@ impl Jail {
             _ => (self.mounted(mounts, access)?, None, Whiteouts::Remove),
         };
         let privileged = self.privileged;
+        // An upper directory that nothing is below of yet.
+        let alone =
+            matches!(mounts, [mount] if mount.kind == "overlay" && lower_dirs(mount).is_empty());
         Ok(Place {
             dir,
             lower,
+            alone,
             whiteouts,
             ids,
             privileged,
@@ -131,6 +135,7 @@ impl Jail {
             Some(dir) => Ok(Some(Place {
                 dir: self.bind(dir, Access::Read)?,
                 lower: None,
+                alone: false,
                 whiteouts: whiteouts(mount),
                 ids: ids(upper)?,
                 privileged: self.privileged,

@@ -12,7 +12,7 @@ use super::super::digest::{Algorithm, Digest, Hasher};
 use super::super::name::{Labels, check_labels};
 use super::super::schema::{BLOBS, Blob, INGESTS, Ingest};
 use super::super::{events, leases};
-use super::{Content, Info, Order, Status, Turn};
+use super::{Content, Info, Order, Shared, Status, Turn};
 use crate::error::{Code, Error, Result};
 
 /// How much is read at once to compute a digest again, in bytes.
@@ -70,6 +70,8 @@ pub struct Writer {
     pub(super) file: File,
     pub(super) hasher: Hasher,
     pub(super) offset: u64,
+    /// All of it is there, since another namespace has it.
+    pub(super) shared: Option<Shared>,
 }
 
 impl Writer {
@@ -87,7 +89,10 @@ impl Writer {
     /// The digest of what is there.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.hasher.clone().finish()
+        match &self.shared {
+            Some(shared) => shared.digest.clone(),
+            None => self.hasher.clone().finish(),
+        }
     }
 
     /// The file that is written to, for those who read with positions of their own what is there.
@@ -106,6 +111,10 @@ impl Writer {
     /// # Errors
     /// `ResourceExhausted` where the disk is full. What was not written is not counted.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.shared.is_some() && !bytes.is_empty() {
+            // More than the whole: it will be found out at the commit.
+            self.take_apart()?;
+        }
         if let Err(error) = self.file.write_all(bytes) {
             // So that the file and the hash stay in step.
             let _ = self.file.set_len(self.offset);
@@ -128,6 +137,9 @@ impl Writer {
         if offset == self.offset {
             return Ok(());
         }
+        if self.shared.is_some() {
+            self.take_apart()?;
+        }
         if offset > self.offset {
             return Err(Error::new(
                 Code::OutOfRange,
@@ -141,6 +153,15 @@ impl Writer {
         self.file.set_len(offset).map_err(broken)?;
         let algorithm = self.hasher.algorithm();
         (self.hasher, self.offset) = rehash(&mut self.file, algorithm, offset).map_err(broken)?;
+        Ok(())
+    }
+
+    /// Writes what is there already after all: begins where an earlier writer stopped.
+    fn take_apart(&mut self) -> Result<()> {
+        let broken = |error| Error::io(format!("content of {:?}", self.order.reference), &error);
+        let algorithm = self.hasher.algorithm();
+        let (hasher, offset) = rehash(&mut self.file, algorithm, u64::MAX).map_err(broken)?;
+        (self.hasher, self.offset, self.shared) = (hasher, offset, None);
         Ok(())
     }
 
@@ -172,17 +193,23 @@ impl Writer {
             mut file,
             mut hasher,
             offset,
+            shared,
         } = self;
+        let whole = shared.is_some();
         let wanted = expected.or(order.expected.as_ref()).map(Digest::algorithm);
         if let Some(wanted) = wanted
             && wanted != hasher.algorithm()
+            && !whole
         {
             // Said only now: the hash of another algorithm is of no use.
             let what = format!("content of {:?}", order.reference);
             (hasher, _) =
                 rehash(&mut file, wanted, offset).map_err(|error| Error::io(what, &error))?;
         }
-        let digest = hasher.finish();
+        let digest = match &shared {
+            Some(shared) => shared.digest.clone(),
+            None => hasher.finish(),
+        };
         for expected in expected.into_iter().chain(&order.expected) {
             if *expected != digest {
                 return Err(Error::precondition(format!(

@@ -26,7 +26,7 @@ use blob::rehash;
 pub use blob::{Reader, Writer};
 
 use super::database::{Database, Look, Write, now};
-use super::digest::{Algorithm, Digest};
+use super::digest::{Algorithm, Digest, Hasher};
 use super::events;
 use super::filter::{Fields, Filters, entry};
 use super::leases;
@@ -336,17 +336,13 @@ impl Content {
             .expected
             .as_ref()
             .map_or(Algorithm::Sha256, Digest::algorithm);
-        let path = self.0.ingest(row.id);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::io(path.display(), &error))?;
-        let (hasher, offset) = rehash(&mut file, algorithm, u64::MAX)
-            .map_err(|error| Error::io(path.display(), &error))?;
+        let shared = order.expected.as_ref().and_then(|it| self.0.shared(it));
+        let (mut file, path) = self.0.open_ingest(row.id)?;
+        let (hasher, offset) = match &shared {
+            Some(shared) => (Hasher::new(algorithm), shared.size),
+            None => rehash(&mut file, algorithm, u64::MAX)
+                .map_err(|error| Error::io(path.display(), &error))?,
+        };
         Ok(Writer {
             content: self.clone(),
             turn,
@@ -355,6 +351,7 @@ impl Content {
             file,
             hasher,
             offset,
+            shared,
         })
     }
 }
@@ -396,6 +393,31 @@ impl Inner {
 
     fn ingest(&self, id: u64) -> PathBuf {
         self.ingests.join(id.to_string())
+    }
+
+    fn open_ingest(&self, id: u64) -> Result<(File, PathBuf)> {
+        let path = self.ingest(id);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::io(path.display(), &error))?;
+        Ok((file, path))
+    }
+
+    /// A blob's file, where another namespace has brought it already. It stays as long as the answer
+    /// lives.
+    fn shared(self: &Arc<Self>, digest: &Digest) -> Option<Shared> {
+        let arrival = self.arrive(digest);
+        let size = fs::metadata(self.path(digest)).ok()?.len();
+        Some(Shared {
+            digest: digest.clone(),
+            size,
+            _arrival: arrival,
+        })
     }
 
     fn look(&self, reference: &str, row: &Ingest) -> Status {
@@ -501,6 +523,14 @@ impl Drop for Turn {
     fn drop(&mut self) {
         self.0.busy().remove(&self.1);
     }
+}
+
+/// The whole of a blob, which need not be written again.
+#[derive(Debug)]
+struct Shared {
+    digest: Digest,
+    size: u64,
+    _arrival: Arrival,
 }
 
 #[derive(Debug)]

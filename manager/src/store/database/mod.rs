@@ -275,6 +275,8 @@ impl Shared {
     }
 
     fn begin_read(&self) -> Result<Read> {
+        // After a full disk, whoever comes first opens it anew.
+        self.reopen_if_closed()?;
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let database = open.as_ref().ok_or_else(|| self.not_open())?;
         let read = database.begin_read();
@@ -625,17 +627,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let database = Database::open(&path).unwrap();
-        store(&database, "a", "1").await;
+        let names: Vec<String> = (0..300).map(|number| format!("name {number}")).collect();
+        for some in names.chunks(30) {
+            let some = some.to_vec();
+            let change = move |write: &Write| {
+                let mut names = some.iter();
+                names.try_for_each(|name| write.put(NAMESPACES, name, &label(&"1".repeat(500))))
+            };
+            database.write(change).await.unwrap();
+        }
         drop(database);
         let whole = std::fs::read(&path).unwrap();
-        for keep in [1, 100, 4096, 5000, whole.len() / 2, whole.len() - 1] {
+        let steps = (1..64).map(|step| whole.len() * step / 64);
+        for keep in [1, 100, 319, 320, 4095, 4096, 5000, whole.len() - 1]
+            .into_iter()
+            .chain(steps)
+        {
             std::fs::write(&path, &whole[..keep]).unwrap();
             // No panic; whole or refused, and never with less than was there.
             match Database::open(&path) {
-                Ok(database) => assert_eq!(stored(&database, "a").as_deref(), Some("1"), "{keep}"),
+                Ok(database) => {
+                    let lost = names.iter().find(|name| stored(&database, name).is_none());
+                    assert_eq!(lost, None, "{keep} of {}", whole.len());
+                }
                 Err(error) => assert!(error.to_string().contains("db"), "{keep}: {error}"),
             }
         }
+        // An empty file is a new database: nothing says that it was another.
+        std::fs::write(&path, &whole).unwrap();
+        assert!(Database::open(&path).is_ok());
     }
 
     #[tokio::test]

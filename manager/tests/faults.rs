@@ -1,0 +1,383 @@
+//! What goes wrong around the daemon: the disk is full, clients vanish, clients get in each other's
+//! way, and the collector is at work all the time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use knarr_manager::store::digest::Algorithm;
+use knarr_proto::services::content::v1::content_client::ContentClient;
+use knarr_proto::services::content::v1::{StatusRequest, WriteAction, WriteContentRequest};
+use knarr_proto::services::events::v1::SubscribeRequest;
+use knarr_proto::services::events::v1::events_client::EventsClient;
+use knarr_proto::services::images::v1::images_client::ImagesClient;
+use knarr_proto::services::images::v1::{
+    CreateImageRequest, GetImageRequest, Image, ListImagesRequest,
+};
+use knarr_proto::services::leases::v1::leases_client::LeasesClient;
+use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
+use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
+use knarr_proto::services::snapshots::v1::{
+    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+};
+use knarr_proto::types::Descriptor;
+use support::{Daemon, command, in_namespace};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+async fn create_lease(channel: &Channel, id: &str) -> Result<(), Status> {
+    let request = CreateRequest {
+        id: id.to_owned(),
+        ..CreateRequest::default()
+    };
+    let mut leases = LeasesClient::new(channel.clone());
+    leases.create(in_namespace(request)).await.map(drop)
+}
+
+async fn end_lease(channel: &Channel, id: &str, sync: bool) -> Result<(), Status> {
+    let id = id.to_owned();
+    let mut leases = LeasesClient::new(channel.clone());
+    let request = in_namespace(DeleteRequest { id, sync });
+    leases.delete(request).await.map(drop)
+}
+
+fn leased<T>(message: T) -> Request<T> {
+    let mut request = in_namespace(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("containerd-lease", "l".parse().unwrap());
+    request
+}
+
+async fn create_image(channel: &Channel, name: &str) -> Result<(), Status> {
+    let image = Image {
+        name: name.to_owned(),
+        target: Some(Descriptor {
+            media_type: "application/octet-stream".into(),
+            digest: Algorithm::Sha256.digest(name.as_bytes()).to_string(),
+            size: 1,
+            ..Descriptor::default()
+        }),
+        ..Image::default()
+    };
+    let request = CreateImageRequest {
+        image: Some(image),
+        ..CreateImageRequest::default()
+    };
+    let mut images = ImagesClient::new(channel.clone());
+    images.create(in_namespace(request)).await.map(drop)
+}
+
+async fn has_image(channel: &Channel, name: &str) -> bool {
+    let request = in_namespace(GetImageRequest { name: name.into() });
+    ImagesClient::new(channel.clone())
+        .get(request)
+        .await
+        .is_ok()
+}
+
+/// Writes a blob in one message.
+async fn write(channel: &Channel, name: &str, data: Vec<u8>, done: bool) -> Result<(), Status> {
+    let action = match done {
+        true => WriteAction::Commit,
+        false => WriteAction::Write,
+    };
+    let request = WriteContentRequest {
+        action: action.into(),
+        r#ref: name.to_owned(),
+        data: data.into(),
+        ..WriteContentRequest::default()
+    };
+    let mut content = ContentClient::new(channel.clone());
+    let requests = leased(tokio_stream::iter([request]));
+    let mut answers = content.write(requests).await?.into_inner();
+    while answers.message().await?.is_some() {}
+    Ok(())
+}
+
+async fn prepare(channel: &Channel, key: &str, parent: &str) -> Result<(), Status> {
+    let request = leased(PrepareSnapshotRequest {
+        snapshotter: "native".to_owned(),
+        key: key.to_owned(),
+        parent: parent.to_owned(),
+        ..PrepareSnapshotRequest::default()
+    });
+    let mut snapshots = SnapshotsClient::new(channel.clone());
+    snapshots.prepare(request).await.map(drop)
+}
+
+async fn commit(channel: &Channel, name: &str, key: &str) -> Result<(), Status> {
+    let request = leased(CommitSnapshotRequest {
+        snapshotter: "native".to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+        ..CommitSnapshotRequest::default()
+    });
+    let mut snapshots = SnapshotsClient::new(channel.clone());
+    snapshots.commit(request).await.map(drop)
+}
+
+async fn remove(channel: &Channel, key: &str) -> Result<(), Status> {
+    let request = in_namespace(RemoveSnapshotRequest {
+        snapshotter: "native".to_owned(),
+        key: key.to_owned(),
+    });
+    let mut snapshots = SnapshotsClient::new(channel.clone());
+    snapshots.remove(request).await.map(drop)
+}
+
+/// The daemon with a root directory on a disk of eight megabytes.
+fn on_a_small_disk(dir: &Path) -> Daemon {
+    let root = dir.join("root");
+    fs::create_dir(&root).unwrap();
+    let daemon = command(dir);
+    let script = "mount -t tmpfs -o size=8m none \"$0\" && exec \"$@\"";
+    let mut own = Command::new("unshare");
+    own.args(["-m", "--propagation", "private", "sh", "-ec", script]);
+    own.arg(&root)
+        .arg(daemon.get_program())
+        .args(daemon.get_args());
+    Daemon::run(dir, own)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_and_survived() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a_full_disk_is_told_and_survived: needs root, to mount");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = on_a_small_disk(dir.path());
+    let channel = daemon.connect().await;
+    create_lease(&channel, "l").await.unwrap();
+    create_image(&channel, "before").await.unwrap();
+    prepare(&channel, "active", "").await.unwrap();
+    let seen = format!("/proc/{}/root", daemon.child.id());
+    let filler = Path::new(&seen).join(dir.path().join("root/filler").strip_prefix("/").unwrap());
+    for round in 0..3 {
+        let full = fs::write(&filler, vec![1; 16 << 20]);
+        assert!(full.is_err(), "the disk is larger than it should be");
+        // A page of the database may be free still.
+        let mut refused = None;
+        let mut kept = Vec::new();
+        for number in 0..5000 {
+            let name = format!("image {round} {number}");
+            match create_image(&channel, &name).await {
+                Ok(()) => kept.push(name),
+                Err(status) => {
+                    refused = Some(status);
+                    break;
+                }
+            }
+        }
+        let status = refused.expect("the disk never gets full");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        let status = write(&channel, "blob", vec![7; 4 << 20], true).await;
+        let status = status.expect_err("there is no room for it");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(!status.message().contains('\n'), "{status}");
+        // What was refused has given back what it had: small things may fit.
+        for done in [
+            create_lease(&channel, &format!("more {round}")).await,
+            prepare(&channel, &format!("p{round}"), "").await,
+            remove(&channel, &format!("p{round}")).await,
+        ] {
+            let clear = [Code::ResourceExhausted, Code::NotFound];
+            let wrong = done.err().filter(|status| !clear.contains(&status.code()));
+            assert!(wrong.is_none(), "{wrong:?}");
+        }
+        // It serves on.
+        assert!(has_image(&channel, "before").await);
+        fs::remove_file(&filler).unwrap();
+        create_image(&channel, &format!("after {round}"))
+            .await
+            .unwrap();
+        let data = round.to_string().into_bytes();
+        write(&channel, &format!("blob {round}"), data, true)
+            .await
+            .unwrap();
+        for name in &kept {
+            assert!(has_image(&channel, name).await, "{name}");
+        }
+    }
+    commit(&channel, "committed", "active").await.unwrap();
+    assert!(daemon.child.try_wait().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_may_vanish() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    for _ in 0..20 {
+        // A connection of its own, which breaks in the middle of both streams.
+        let channel = daemon.connect().await;
+        let _ = create_lease(&channel, "l").await;
+        let mut events = EventsClient::new(channel.clone());
+        let followed = events.subscribe(SubscribeRequest::default()).await.unwrap();
+        let half = WriteContentRequest {
+            action: WriteAction::Write.into(),
+            r#ref: "half".to_owned(),
+            data: vec![7; 1000].into(),
+            ..WriteContentRequest::default()
+        };
+        let (sender, requests) = tokio::sync::mpsc::channel(1);
+        sender.send(half).await.unwrap();
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        let mut content = ContentClient::new(channel.clone());
+        let start = Instant::now();
+        let mut answers = match content.write(leased(requests)).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => panic!("{status}"),
+        };
+        // Until the daemon has noticed that the one before has gone.
+        if let Err(status) = answers.message().await {
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            assert!(start.elapsed() < Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop((answers, sender, followed, content, events, channel));
+    }
+    let channel = daemon.connect().await;
+    let request = in_namespace(StatusRequest {
+        r#ref: "half".to_owned(),
+    });
+    let status = ContentClient::new(channel.clone()).status(request).await;
+    assert_eq!(status.unwrap().into_inner().status.unwrap().offset, 1000);
+    let start = Instant::now();
+    while let Err(status) = write(&channel, "half", vec![8; 10], true).await {
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One removes what the other builds upon: one of them is told so, and no child is without parent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_that_remove_and_use_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    let channel = daemon.connect().await;
+    create_lease(&channel, "l").await.unwrap();
+    let mut won = [0, 0];
+    for round in 0..60 {
+        let (parent, child) = (format!("p{round}"), format!("c{round}"));
+        prepare(&channel, "work", "").await.unwrap();
+        commit(&channel, &parent, "work").await.unwrap();
+        let (used, removed) = tokio::join!(
+            prepare(&channel, &child, &parent),
+            remove(&channel, &parent)
+        );
+        let stat = in_namespace(StatSnapshotRequest {
+            snapshotter: "native".to_owned(),
+            key: parent.clone(),
+        });
+        let there = SnapshotsClient::new(channel.clone())
+            .stat(stat)
+            .await
+            .is_ok();
+        match (used, removed) {
+            (Ok(()), Err(status)) => {
+                assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+                assert!(there);
+                won[0] += 1;
+            }
+            (Err(status), Ok(())) => {
+                assert_eq!(status.code(), Code::NotFound, "{status}");
+                assert!(!there);
+                won[1] += 1;
+            }
+            both => panic!("{both:?}"),
+        }
+    }
+    println!("used {} times, removed {} times", won[0], won[1]);
+}
+
+/// Calls go on while the collector looks at many objects. `KNARR_GC_OBJECTS` says how many; the
+/// longest call of each kind is printed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_holds_up_nobody() {
+    let objects: usize =
+        std::env::var("KNARR_GC_OBJECTS").map_or(400, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    let channel = daemon.connect().await;
+    let makers = (0..16).map(|maker| {
+        let channel = channel.clone();
+        tokio::spawn(async move {
+            for number in (maker..objects).step_by(16) {
+                create_image(&channel, &format!("image {number}"))
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for maker in makers.collect::<Vec<_>>() {
+        maker.await.unwrap();
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let under_way = Arc::new(AtomicBool::new(false));
+    let during = Arc::new(AtomicUsize::new(0));
+    let caller = {
+        let (channel, done) = (channel.clone(), Arc::clone(&done));
+        let (under_way, during) = (Arc::clone(&under_way), Arc::clone(&during));
+        tokio::spawn(async move {
+            let (mut reads, mut writes) = (Vec::new(), Vec::new());
+            for round in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let start = Instant::now();
+                assert!(has_image(&channel, "image 1").await);
+                reads.push(start.elapsed());
+                let start = Instant::now();
+                create_lease(&channel, &format!("c{round}")).await.unwrap();
+                writes.push(start.elapsed());
+                during.fetch_add(
+                    usize::from(under_way.load(Ordering::Relaxed)),
+                    Ordering::Relaxed,
+                );
+            }
+            (reads, writes)
+        })
+    };
+    let mut longest = Duration::ZERO;
+    for round in 0..10 {
+        create_lease(&channel, &format!("gone{round}"))
+            .await
+            .unwrap();
+        let start = Instant::now();
+        under_way.store(true, Ordering::Relaxed);
+        end_lease(&channel, &format!("gone{round}"), true)
+            .await
+            .unwrap();
+        under_way.store(false, Ordering::Relaxed);
+        longest = longest.max(start.elapsed());
+    }
+    done.store(true, Ordering::Relaxed);
+    let (mut reads, mut writes) = caller.await.unwrap();
+    assert!(
+        during.load(Ordering::Relaxed) > 0,
+        "no call ended during a collection"
+    );
+    reads.sort_unstable();
+    writes.sort_unstable();
+    let show = |all: &[Duration]| {
+        let at = |part: usize| all[(all.len() - 1) * part / 1000];
+        format!(
+            "median {:?}, 99.9 % {:?}, longest {:?}",
+            at(500),
+            at(999),
+            at(1000)
+        )
+    };
+    println!("{objects} images, the longest collection {longest:?}");
+    println!("reads: {}\nwrites: {}", show(&reads), show(&writes));
+    let mut images = ImagesClient::new(channel);
+    let listed = images.list(in_namespace(ListImagesRequest::default()));
+    assert_eq!(listed.await.unwrap().into_inner().images.len(), objects);
+}
