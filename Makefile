@@ -60,7 +60,7 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	iproute2=/sbin/ip iptables=/usr/sbin/iptables tini=/usr/bin/tini-static \
 	libseccomp2=/usr/lib/$(ARCH)-linux-gnu/libseccomp.so.2 \
 	libdevmapper1.02.1=/usr/lib/$(ARCH)-linux-gnu/libdevmapper.so.1.02.1 \
-	podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
+	umoci=/usr/bin/umoci podman=/usr/bin/podman conmon=/usr/bin/conmon netavark=/usr/lib/podman/netavark \
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
