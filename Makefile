@@ -1,7 +1,8 @@
 # The stable face for people and packagers; cargo does the work.
 #
 #   make          build the finished programs, static and stripped
-#   make demo     build knarr and run a container from it, visibly (root)
+#   make demo     build everything, start knarrd, run a container through it, visibly (root)
+#   make demo-runtime   run a container from knarr alone (root)
 #   make example  do the same from a program that uses the library (root)
 #   make test     install what the tests need (Debian), run all tests (root)
 #   make vm-test  run those tests in a virtual machine that need one (root)
@@ -40,6 +41,8 @@ endif
 
 KNARR       := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/knarr
 SHIM        := $(abspath $(TARGET_DIR))/$(TARGET)/runtime/containerd-shim-knarr-v2
+KNARRD      := $(abspath $(TARGET_DIR))/release/knarrd
+KNARRCTL    := $(abspath $(TARGET_DIR))/$(TARGET)/release/knarrctl
 CONFORMANCE := $(abspath $(TARGET_DIR))/$(TARGET)/release/oci-conformance
 DOCS        := $(abspath $(TARGET_DIR))/docs
 BUNDLE      := $(abspath $(TARGET_DIR))/demo-bundle
@@ -61,13 +64,20 @@ CALLER_NEEDS := $(DEMO_NEEDS) $(BUILD_NEEDS) pkg-config=/usr/bin/pkg-config libs
 	catatonit=/usr/libexec/podman/catatonit \
 	golang-github-containers-common=/etc/containers/policy.json
 
-.PHONY: all knarr shim knarrd-debug conformance demo example test vm-test vm-test-newer peers callers bench bench-managers vm-bench fuzz docs install deb clean \
+.PHONY: all knarr shim knarrd ctl knarrd-debug conformance demo demo-runtime example test vm-test vm-test-newer peers callers bench bench-managers vm-bench fuzz docs install deb clean \
 	build-needs demo-needs test-needs vm-needs caller-needs fuzz-needs ci-needs
 
-all: knarr shim conformance
+all: knarr shim knarrd ctl conformance
 
 knarr: build-needs
 	$(STATIC) $(CARGO) build --locked --profile runtime --target $(TARGET) -p knarr-runtime --bin knarr
+
+# Linked with the C library of the system, whose allocator is the faster one for it.
+knarrd: build-needs
+	$(CARGO) build --locked --release -p knarr-manager --bin knarrd
+
+ctl: build-needs
+	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p knarr-ctl
 
 # For tests only.
 knarrd-debug: build-needs
@@ -79,8 +89,11 @@ shim: build-needs
 conformance: build-needs
 	$(STATIC) $(CARGO) build --locked --release --target $(TARGET) -p oci-conformance
 
-demo: demo-needs knarr
-	demo/run $(KNARR)
+demo: demo-needs knarr shim knarrd ctl
+	demo/run $(KNARRD) $(SHIM) $(KNARRCTL)
+
+demo-runtime: demo-needs knarr
+	demo/run-bundle $(KNARR)
 
 # Create, exec and delete through the library alone.
 example: demo-needs build-needs
@@ -88,25 +101,27 @@ example: demo-needs build-needs
 	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
 
 # Skipped tests print why; the list is repeated at the end.
-test: build-needs test-needs knarr shim conformance
+test: build-needs test-needs knarr shim knarrd conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
-	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
+	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARRD_BIN=$(KNARRD) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \
 			--no-fail-fast; code=$$?; \
 	if [ -s $(TARGET_DIR)/skipped.txt ]; then echo; sort -u $(TARGET_DIR)/skipped.txt; fi; exit $$code
 
 # What the host's kernel or its services cannot show. The machine is made once, see integration/vm.
 # Of containerd's tests, those that cgroups and criu have a part in; the others are the same on the host.
-VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian
+VM_CONTAINERD := containerd=systemd,newest::oom,newest::metrics,newest::limits,newest::checkpoint,debian::oom,debian::checkpoint,a_pod_of_debian,shim::oom,shim::limits,shim::checkpoint
+VM_SHIM := shim=newest::figures,newest::a_killed,newest::nothing_is_left shim_calls=sandbox,killed,options,checkpoint
 VM_TESTS ?= privileged checkpoint cgroups resources unified systemd labels rootless user:rootless user:rootless_cgroups \
-	conmon podman user:podman docker_unified $(VM_CONTAINERD) lib:knarr-runtime=cgroup \
+	conmon podman user:podman docker_unified $(VM_CONTAINERD) $(VM_SHIM) lib:knarr-runtime=cgroup \
 	attacks_binary attacks_kernel attacks_process kills differential
 # What only a newer systemd and kernel can show.
 VM_NEWER_TESTS ?= rootless_cgroups=a_unit_with_private_users
-# Emulated, not every call of the runtime can be one that it is killed at.
+# Emulated, not every call of the runtime can be one that it is killed at, and not every configuration be run.
 vm-test: export KNARR_KILL_STEP ?= 12
-vm-test: build-needs test-needs vm-needs knarr
-	KNARR_BIN=$(KNARR) integration/vm/run $(VM_TESTS)
+vm-test: export KNARR_DIFFER_STEP ?= 6
+vm-test: build-needs test-needs vm-needs knarr shim
+	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) integration/vm/run $(VM_TESTS)
 
 vm-test-newer: build-needs test-needs vm-needs knarr
 	KNARR_BIN=$(KNARR) integration/vm/run --suite forky $(VM_NEWER_TESTS)
@@ -125,8 +140,7 @@ bench: demo-needs knarr
 	KNARR_BIN=$(KNARR) $(TARGET_DIR)/release/bench $(BENCH_FLAGS)
 
 # The daemons: knarrd beside containerd and runc, ctr's view and the API's.
-bench-managers: demo-needs peers shim
-	$(CARGO) build --locked --release -p knarr-manager --bin knarrd
+bench-managers: demo-needs peers shim knarrd
 	$(CARGO) build --locked --release -p knarr-integration --features managers --bin bench-managers
 	KNARR_SHIM_BIN=$(SHIM) KNARR_PEERS=$(abspath $(TARGET_DIR))/peers $(TARGET_DIR)/release/bench-managers $(BENCH_FLAGS)
 
@@ -149,7 +163,9 @@ install: all docs
 		$(DESTDIR)$(DATADIR)/bash-completion/completions \
 		$(DESTDIR)$(DATADIR)/zsh/site-functions \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	install -m 755 $(KNARR) $(SHIM) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -m 755 $(KNARR) $(SHIM) $(KNARRD) $(KNARRCTL) $(CONFORMANCE) $(DESTDIR)$(BINDIR)
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed "s#/usr/bin#$(BINDIR)#" packaging/knarrd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/knarrd.service
 	for section in 1 8; do \
 		for page in $(DOCS)/man/*.$$section; do \
 			[ ! -e "$$page" ] || install -m 644 "$$page" $(DESTDIR)$(MANDIR)/man$$section || exit 1; \
@@ -207,7 +223,9 @@ ci-needs: build-needs
 	$(call needs,$(CI_NEEDS))
 
 # For scripts: where the programs are.
-.PHONY: print-knarr print-conformance
+.PHONY: print-knarr print-shim print-conformance
+print-shim:
+	@echo $(SHIM)
 print-knarr:
 	@echo $(KNARR)
 print-conformance:

@@ -174,9 +174,17 @@ impl Containerd {
         match self.driver {
             Driver::Cgroupfs => all.extend(["--cgroup".to_owned(), self.cgroup(id)]),
             Driver::Systemd => {
+                if self.shim {
+                    // The flag below is for runc's shim alone.
+                    let table = self.pen.path("options.toml");
+                    fs::write(&table, "SystemdCgroup = true\n").unwrap();
+                    all.push("--runtime-config-path".to_owned());
+                    all.push(table.to_str().unwrap().to_owned());
+                } else {
+                    all.push("--runc-systemd-cgroup".to_owned());
+                }
                 let place = format!("{}:ctr:{id}", self.pen.cgroup().trim_start_matches('/'));
-                all.extend(["--runc-systemd-cgroup", "--cgroup"].map(String::from));
-                all.push(place);
+                all.extend(["--cgroup".to_owned(), place]);
             }
         }
         all.extend(flags.iter().map(ToString::to_string));

@@ -15,6 +15,7 @@ pub mod containerd;
 pub mod daemon;
 pub mod docker;
 pub mod host;
+pub mod pair;
 pub mod peers;
 pub mod podman;
 pub mod process;

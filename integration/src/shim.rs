@@ -458,16 +458,24 @@ impl Shim<'_> {
     /// Its process, as this one counts: the one that has the socket among its arguments.
     #[must_use]
     pub fn pid(&self) -> u32 {
+        // One that executes itself has no arguments for a moment.
+        let mut pid = None;
+        process::eventually(PATIENCE, || {
+            pid = self.find();
+            pid.is_some()
+        });
+        pid.expect("the shim's process")
+    }
+
+    fn find(&self) -> Option<u32> {
         let socket = self.socket().to_str().unwrap().as_bytes();
         let is_it = |pid: &u32| {
             fs::read(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == socket))
         };
         let entries = fs::read_dir("/proc").unwrap().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .find(is_it)
-            .expect("the shim's process")
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.find(is_it)
     }
 
     /// Whether it ends within the usual patience.
@@ -495,8 +503,8 @@ impl Shim<'_> {
 
 impl Drop for Shim<'_> {
     fn drop(&mut self) {
-        if self.socket().exists() {
-            process::kill(self.pid(), 9);
+        if let Some(pid) = self.find() {
+            process::kill(pid, 9);
             self.clean_up();
         }
     }

@@ -21,6 +21,8 @@ static SHIM: Shared<Containerd> =
     Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::with_shim);
 static DEBIAN_SHIM: Shared<Containerd> =
     Shared::new(Source::Debian, Driver::Cgroupfs, Containerd::with_shim);
+static SYSTEMD_SHIM: Shared<Containerd> =
+    Shared::new(Source::Newest, Driver::Systemd, Containerd::with_shim);
 static SYSTEMD: Shared<Containerd> = Shared::new(Source::Newest, Driver::Systemd, Containerd::new);
 
 /// What is missing for that daemon.
@@ -37,7 +39,8 @@ fn missing(source: Source, driver: Driver) -> Option<String> {
 }
 
 fn on(daemon: &'static Shared<Containerd>, test: fn(&Containerd)) {
-    let shim = std::ptr::eq(daemon, &SHIM) || std::ptr::eq(daemon, &DEBIAN_SHIM);
+    let shims = [&SHIM, &DEBIAN_SHIM, &SYSTEMD_SHIM];
+    let shim = shims.iter().any(|shim| std::ptr::eq(daemon, *shim));
     if shim && containerd::shim().is_none() {
         skip!(
             "{} is not built: cargo build -p knarr-shim",
@@ -89,6 +92,7 @@ knarr_integration::with_daemon!(shim, SHIM:
     oom_is_reported,
     many_at_once,
     logs_go_where_they_shall,
+    checkpoint_and_restore,
 );
 
 knarr_integration::with_daemon!(debian_shim, DEBIAN_SHIM:
@@ -111,6 +115,20 @@ knarr_integration::with_daemon!(debian_shim, DEBIAN_SHIM:
 knarr_integration::with_daemon!(systemd, SYSTEMD:
     run_gives_output_and_exit_code,
     a_missing_program_is_reported,
+    detached_until_deleted,
+    exec_variants,
+    pause_and_resume,
+    limits_and_update,
+    a_scope_in_the_slice,
+    signals,
+    metrics,
+    oom_is_reported,
+    many_at_once,
+    checkpoint_and_restore,
+);
+
+knarr_integration::with_daemon!(systemd_shim, SYSTEMD_SHIM:
+    run_gives_output_and_exit_code,
     detached_until_deleted,
     exec_variants,
     pause_and_resume,

@@ -81,7 +81,11 @@ impl It {
         let pid = self.daemon();
         kill_process(pid, signal).unwrap();
         let path = format!("/proc/{}/exe", pid.as_raw_nonzero());
-        assert!(process::eventually(PATIENCE, || fs::read_link(&path).is_err()));
+        let database = self.path("root/metadata.db");
+        // Its files are closed a moment after its program is gone.
+        let free = || self.pen.run(&["flock", "-n", &database, "true"]).code == 0;
+        let ended = || fs::read_link(&path).is_err() && free();
+        assert!(process::eventually(PATIENCE, ended));
     }
 
     fn command(&self, args: &[&str]) -> std::process::Command {

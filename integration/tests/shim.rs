@@ -11,7 +11,7 @@ use knarr_integration::cgroup::Driver;
 use knarr_integration::containerd::{self, Containerd, Events, SHIM};
 use knarr_integration::daemon::PATIENCE;
 use knarr_integration::peers::{self, Shared, Source};
-use knarr_integration::{cgroup, process, skip};
+use knarr_integration::{Value, cgroup, process, runtime, skip};
 
 static NEWEST: Shared<Containerd> =
     Shared::new(Source::Newest, Driver::Cgroupfs, Containerd::with_shim);
@@ -43,6 +43,7 @@ knarr_integration::both!(
     wrong_requests,
     idle_memory,
     execs_leave_nothing,
+    figures_are_those_of_runcs_shim,
 );
 
 /// The shims of a container's group, as this process counts: by an argument of theirs.
@@ -185,6 +186,82 @@ fn wrong_requests(it: &Containerd) {
     let events = Events::listen(it);
     box_.exec(&[], "true").ok();
     events.wait("asked", "/tasks/exec-started");
+}
+
+/// The same figures are there, and those that nobody's work changes are equal.
+fn figures_are_those_of_runcs_shim(it: &Containerd) {
+    if it.source.find("containerd-shim-runc-v2").is_none() {
+        skip!("no containerd-shim-runc-v2");
+    }
+    let limits = ["--memory-limit", "67108864"];
+    let own = it.detached(&limits, "figures", "sleep 600");
+    let mut args = it.run_args(&[&["-d"], &limits[..]].concat(), "figures2", "sleep 600");
+    let runtime = args.iter().position(|word| word == "--runtime").unwrap();
+    args.splice(
+        runtime..runtime + 2,
+        [
+            "--runc-binary".to_owned(),
+            runtime::path().display().to_string(),
+        ],
+    );
+    it.ctr(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        .ok();
+    let figures = |id: &str| {
+        it.ctr(&["task", "metrics", "--format", "json", id])
+            .ok()
+            .json()
+    };
+    let (ours, theirs) = (figures("figures"), figures("figures2"));
+    let mut wrong = Vec::new();
+    compare("", &ours, &theirs, &mut wrong);
+    it.ctr(&["task", "rm", "--force", "figures2"]).ok();
+    it.ctr(&["container", "rm", "figures2"]).ok();
+    drop(own);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn compare(path: &str, ours: &Value, theirs: &Value, wrong: &mut Vec<String>) {
+    let fixed = ["limit", "max", "pagesize", "usage_limit", "swap_limit"];
+    match (ours, theirs) {
+        (Value::Object(one), Value::Object(other)) => {
+            for (key, theirs) in other {
+                // The addresses of devices' figures depend on what was read from which disk.
+                if !["blkio", "io", "usage"].contains(&key.as_str()) || !theirs.is_array() {
+                    compare(
+                        &format!("{path}.{key}"),
+                        one.get(key).unwrap_or(&Value::Null),
+                        theirs,
+                        wrong,
+                    );
+                }
+            }
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            if one.len() != other.len() {
+                wrong.push(format!("{path}: {one:?}, but {other:?}"));
+            }
+            let sorted = |list: &[Value]| {
+                let mut list = list.to_vec();
+                list.sort_by_key(|one| one["pagesize"].to_string());
+                list
+            };
+            for (one, other) in sorted(one).iter().zip(&sorted(other)) {
+                compare(path, one, other, wrong);
+            }
+        }
+        (Value::Number(one), Value::Number(other)) => {
+            let last = path.rsplit('.').next().unwrap_or_default();
+            if fixed.contains(&last) && one != other && !(last == "max" && path.contains("memory"))
+            {
+                wrong.push(format!("{path}: {one}, but {other}"));
+            }
+        }
+        (one, other) => {
+            if one != other && !(other.is_null() || other == &Value::from(0)) {
+                wrong.push(format!("{path}: {one}, but {other}"));
+            }
+        }
+    }
 }
 
 /// A line of /proc/PID/smaps_rollup, in kilobytes.

@@ -9,10 +9,16 @@ use std::time::{Duration, Instant};
 use knarr_integration::cgroup::Driver;
 use knarr_integration::shim::{Shim, Station};
 use knarr_integration::{cgroup, containerd, process, skip};
+use knarr_proto::any;
+use knarr_proto::containerd::runc::v1::{CheckpointOptions, Options};
+use knarr_proto::containerd::runtime::bootstrap::v1::Extension;
 use knarr_proto::containerd::runtime::sandbox::v1 as sandbox;
 use knarr_proto::containerd::task::v2 as task;
+use knarr_proto::events::{TaskCheckpointed, TaskDelete, TaskExit, TaskStart};
 use knarr_proto::prost::Message;
+use knarr_proto::runtimeoptions::v1::Options as Table;
 use knarr_proto::ttrpc::{Code, Status};
+use knarr_proto::types::Mount;
 
 /// The place that all tests share.
 fn on(test: impl FnOnce(&Station)) {
@@ -328,5 +334,327 @@ fn loggers_that_fail() {
             process::descendants(pid).is_empty()
         }));
         ended(station, &shim, "unlogged");
+    });
+}
+
+/// As daemons' configuration has them: the runtime's options in a table of TOML.
+#[test]
+fn options_of_the_runtime() {
+    on(|station| {
+        let own = format!("{}/shims", station.pen.cgroup());
+        for controller in ["pids", "memory"] {
+            std::fs::create_dir_all(cgroup::dir(controller, &own)).unwrap();
+        }
+        let root = station.pen.path("state");
+        let table = Table {
+            config_body: format!(
+                "Root = '{}'\nShimCgroup = \"{own}\"\nBinaryName = 'runc'\n",
+                root.display()
+            )
+            .into(),
+            ..Table::default()
+        };
+        let told = vec![Extension {
+            value: Some(any::pack(&table)),
+        }];
+        let bundle = station.bundle("options", "sleep 600", |_| {});
+        let program = containerd::shim().unwrap();
+        let shim = station.shim_of(&program, "options", &bundle, told);
+        assert!(cgroup::processes(&own).contains(&shim.pid()));
+        let request = |options| task::CreateTaskRequest {
+            options: Some(options),
+            ..task::CreateTaskRequest::default()
+        };
+        let other = Options {
+            binary_name: "/usr/bin/crun".to_owned(),
+            ..Options::default()
+        };
+        let status = shim.create(request(any::pack(&other))).unwrap_err();
+        assert_eq!(status.code, Code::Unimplemented, "{status:?}");
+        shim.create(request(any::pack(&table))).unwrap();
+        shim.start("").unwrap();
+        assert!(root.join("test/options").is_dir());
+        process::kill(shim.pid(), 9);
+        assert_eq!(shim.clean_up().exit_status, 137);
+        assert!(!root.join("test/options").exists());
+        assert!(!shim.socket().exists());
+        assert!(cgroup::tree(&station.cgroup("options")).is_empty());
+    });
+}
+
+/// Also of execs, loggers and what those started; the end of another container of the pod is its own
+/// delete's business.
+#[test]
+fn nothing_is_left_of_a_killed_shim() {
+    on(|station| {
+        let logger = station.pen.path("left.logger");
+        knarr_integration::bundle::write_program(
+            &logger,
+            "#!/bin/sh\nexec 5>&-\ncat <&3 >/dev/null\n",
+        );
+        let bundle = station.bundle("left", "sleep 600 & sleep 600", |_| {});
+        let mount = |source: &str| Mount {
+            r#type: "bind".to_owned(),
+            source: source.to_owned(),
+            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            ..Mount::default()
+        };
+        let root = station.pen.path("rootfs").display().to_string();
+        let config = bundle.join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(&root, "rootfs")).unwrap();
+        let shim = station.shim("left", &bundle);
+        let request = task::CreateTaskRequest {
+            stdout: format!("binary://{}", logger.display()),
+            rootfs: vec![mount(&root)],
+            ..task::CreateTaskRequest::default()
+        };
+        shim.create(request).unwrap();
+        shim.start("").unwrap();
+        shim.exec(
+            "more",
+            "sleep 600 & sleep 600",
+            task::ExecProcessRequest::default(),
+        );
+        shim.start("more").unwrap();
+        let pid = shim.pid();
+        let all = process::descendants(pid);
+        assert!(all.len() >= 4, "{all:?}");
+        process::kill(pid, 9);
+        assert!(process::eventually(Duration::from_secs(5), || {
+            !process::alive(pid)
+        }));
+        let response = shim.clean_up();
+        assert_eq!(response.exit_status, 137);
+        assert!(response.pid > 0 && response.exited_at.is_some());
+        assert!(process::eventually(Duration::from_secs(5), || {
+            all.iter().all(|pid| !process::alive(*pid))
+        }));
+        assert!(cgroup::tree(&station.cgroup("left")).is_empty());
+        assert!(!shim.socket().exists());
+        let left = station.pen.run(&[
+            "sh",
+            "-c",
+            "find /run/containerd/knarr -name left; grep bundles/left /proc/self/mounts",
+        ]);
+        assert_eq!(left.stdout, "");
+        // Once more, as daemons do after a clean end, says the same and does nothing.
+        assert_eq!(shim.clean_up().exit_status, 137);
+    });
+}
+
+/// A pod's containers have one shim by either label, and `delete` of one leaves the others alone.
+#[test]
+fn groups() {
+    on(|station| {
+        for (id, label) in [
+            ("grouped", "io.containerd.runc.v2.group"),
+            ("podded", "io.kubernetes.cri.sandbox-id"),
+        ] {
+            let annotate = |config: &mut knarr_integration::Value| {
+                config["annotations"] = knarr_integration::json!({ label: id });
+            };
+            let first = station.bundle(id, "sleep 600", annotate);
+            let second = format!("{id}2");
+            let other = station.bundle(&second, "sleep 600", annotate);
+            let one = station.shim(id, &first);
+            let two = station.shim(&second, &other);
+            assert_eq!(one.result.address, two.result.address);
+            let request = task::CreateTaskRequest::default();
+            one.create(request.clone()).unwrap();
+            two.create(request).unwrap();
+            one.start("").unwrap();
+            two.start("").unwrap();
+            // Its shim serves the other container still.
+            two.clean_up();
+            assert_eq!(two.wait(""), 137);
+            two.delete("").unwrap();
+            let state: task::StateResponse = one
+                .call(
+                    "State",
+                    &task::StateRequest {
+                        id: id.to_owned(),
+                        ..Default::default()
+                    },
+                )
+                .unwrap();
+            assert_eq!(state.status, 2);
+            assert!(one.socket().exists());
+            one.kill(9).unwrap();
+            assert_eq!(one.wait(""), 137);
+            one.delete("").unwrap();
+            ended(station, &one, id);
+        }
+    });
+}
+
+/// A daemon that is killed and comes back is told of every end, in order and once.
+#[test]
+fn events_wait_for_the_daemon() {
+    on(|_| {
+        // One of its own, which can go away.
+        let station = &Station::new(Driver::Cgroupfs);
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "away", "sleep 600", request);
+        let _: TaskStart = station.told("away", "/tasks/start");
+        station.vanish();
+        for number in 1..=40 {
+            let id = format!("e{number}");
+            shim.exec(
+                &id,
+                &format!("exit {number}"),
+                task::ExecProcessRequest::default(),
+            );
+            shim.start(&id).unwrap();
+            assert_eq!(shim.wait(&id), number);
+            shim.delete(&id).unwrap();
+        }
+        shim.kill(9).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        station.listen();
+        assert!(process::eventually(Duration::from_secs(10), || {
+            let ends = station.topics("away");
+            ends.iter().filter(|topic| *topic == "/tasks/exit").count() == 41
+        }));
+        let ends: Vec<TaskExit> = station
+            .events("away")
+            .iter()
+            .filter(|(topic, _)| topic == "/tasks/exit")
+            .map(|(_, event)| any::unpack(event).unwrap())
+            .collect();
+        let codes: Vec<u32> = ends.iter().map(|end| end.exit_status).collect();
+        assert_eq!(codes, (1..=40).chain([137]).collect::<Vec<_>>());
+        assert_eq!(ends[40].id, "away");
+        shim.delete("").unwrap();
+        let _: TaskDelete = station.told("away", "/tasks/delete");
+        ended(station, &shim, "away");
+    });
+}
+
+/// As many as a probe makes in a day; `KNARR_EXECS` says how many.
+#[test]
+fn execs_cost_one_fork_and_leave_nothing() {
+    on(|_| {
+        let station = &Station::new(Driver::Cgroupfs);
+        let count = std::env::var("KNARR_EXECS").map_or(1500, |count| count.parse().unwrap());
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "probed", "sleep 600", request);
+        let pid = shim.pid();
+        let mut last = 0;
+        let mut probe = |number: usize| {
+            let id = format!("e{number}");
+            shim.exec(&id, "exit 3", task::ExecProcessRequest::default());
+            let process = shim.start(&id).unwrap();
+            assert_eq!(shim.wait(&id), 3);
+            shim.delete(&id).unwrap();
+            // Numbers are given in turn, and nobody else makes processes here.
+            assert!(
+                process == last + 1 || last == 0 || process < last,
+                "{last} {process}"
+            );
+            last = process;
+        };
+        (0..100).for_each(&mut probe);
+        let before = Held::by(pid);
+        let start = Instant::now();
+        (100..count).for_each(probe);
+        let after = Held::by(pid);
+        eprintln!(
+            "{count} execs in {:?}: {before:?}, then {after:?}",
+            start.elapsed()
+        );
+        assert_eq!(before.fds, after.fds);
+        assert!(
+            after.private_dirty <= before.private_dirty + 8,
+            "{before:?} {after:?}"
+        );
+
+        shim.kill(9).unwrap();
+        shim.wait("");
+        shim.delete("").unwrap();
+        ended(station, &shim, "probed");
+    });
+}
+
+/// What a process holds, in kilobytes.
+#[derive(Debug)]
+struct Held {
+    #[allow(
+        dead_code,
+        reason = "shown to people; it depends on what else shares the program"
+    )]
+    pss: u64,
+    private_dirty: u64,
+    fds: usize,
+}
+
+impl Held {
+    fn by(pid: u32) -> Self {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let figure = |name: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+            kilobytes.parse().unwrap()
+        };
+        Self {
+            pss: figure("Pss:"),
+            private_dirty: figure("Private_Dirty:"),
+            fds: std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .unwrap()
+                .count(),
+        }
+    }
+}
+
+/// Saved by one shim, and restored by another.
+#[test]
+fn checkpoint_and_restore() {
+    on(|station| {
+        if station.pen.run(&["criu", "check"]).code != 0 {
+            skip!("criu is missing or does not work on this kernel");
+        }
+        let log = station.pen.path("count.log");
+        let streams = task::CreateTaskRequest {
+            stdout: format!("file://{}", log.display()),
+            ..task::CreateTaskRequest::default()
+        };
+        let script = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.1; done";
+        let shim = started(station, "first", script, streams.clone());
+        let counted = || -> u64 {
+            let text = std::fs::read_to_string(&log).unwrap();
+            text.lines().last().map_or(0, |line| line.parse().unwrap())
+        };
+        assert!(process::eventually(Duration::from_secs(30), || counted() > 3));
+        let images = station.pen.path("images").display().to_string();
+        let request = task::CheckpointTaskRequest {
+            id: "first".to_owned(),
+            path: images.clone(),
+            options: Some(any::pack(&CheckpointOptions {
+                exit: true,
+                ..CheckpointOptions::default()
+            })),
+        };
+        shim.call::<()>("Checkpoint", &request).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        let _: TaskCheckpointed = station.told("first", "/tasks/checkpointed");
+        shim.delete("").unwrap();
+        ended(station, &shim, "first");
+        let last = counted();
+
+        let bundle = station.bundle("second", script, |_| {});
+        let shim = station.shim("second", &bundle);
+        let request = task::CreateTaskRequest {
+            checkpoint: images,
+            ..streams
+        };
+        assert_eq!(shim.create(request).unwrap(), 0);
+        assert!(shim.start("").unwrap() > 0);
+        assert!(process::eventually(Duration::from_secs(30), || counted() > last));
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text.matches("\n1\n").count(), 0, "begun anew");
+        shim.kill(9).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        shim.delete("").unwrap();
+        ended(station, &shim, "second");
     });
 }

@@ -150,6 +150,10 @@ impl fmt::Display for Error {
             Code::Internal | Code::Unknown => f.write_str(&self.message),
             // Some texts have the words in them already.
             code if self.message.ends_with(code.words()) => f.write_str(&self.message),
+            // Said where the reason comes after, as clients know it.
+            Code::Unauthenticated if self.message.contains(self.code.words()) => {
+                f.write_str(&self.message)
+            }
             code => write!(f, "{}: {}", self.message, code.words()),
         }
     }

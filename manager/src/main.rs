@@ -95,6 +95,7 @@ fn run(config: &Config) -> Result<()> {
     drop(entered);
     let events = ttrpc_address(&config.address);
     let listeners = [listen(&config.address)?, listen(&events)?];
+    knarr_manager::task::raise_descriptor_limit();
     let served = runtime.block_on(serve(manager, listeners, &config.address));
     // Streams of clients that do not let go end here.
     runtime.shutdown_timeout(GRACE);

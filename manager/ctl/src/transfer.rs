@@ -154,6 +154,9 @@ async fn send(stream: Stream, mut archive: Box<dyn Read + Send>) -> Result<()> {
             return Ok(());
         }
     }
+    drop(outgoing);
+    // Letting go of this side would take back what is still on its way.
+    while let Ok(Some(_)) = incoming.message().await {}
     Ok(())
 }
 

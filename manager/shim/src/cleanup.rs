@@ -1,6 +1,8 @@
 //! `delete`: removes what a shim that died, or was ended, has left of a container.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,7 +12,7 @@ use knarr_runtime::container::Container;
 use knarr_runtime::error::{Context, Result};
 
 use crate::args::Args;
-use crate::{rootfs, task};
+use crate::{rootfs, start, task};
 
 /// 128 and SIGKILL: how a container ends whose shim has died.
 const KILLED: u32 = 137;
@@ -35,10 +37,24 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         eprintln!("warning: {warning}");
     }
     rootfs::unmount(&bundle.join("rootfs"))?;
+    remove_socket(&bundle);
     Ok(DeleteResponse {
         pid,
         exit_status: KILLED,
         exited_at: Some(SystemTime::now().into()),
     }
     .encode_to_vec())
+}
+
+/// Removes the socket of a shim that is gone. One that serves other containers of a pod is there still.
+fn remove_socket(bundle: &Path) {
+    let Ok(address) = fs::read_to_string(bundle.join(start::ADDRESS)) else {
+        return;
+    };
+    let Some(path) = address.strip_prefix("unix://") else {
+        return;
+    };
+    if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+        let _ = fs::remove_file(path);
+    }
 }

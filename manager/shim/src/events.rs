@@ -1,7 +1,8 @@
 //! Telling the daemon what happens, over its events service.
 //!
 //! One event is under way at a time: the daemon serves calls of one connection side by side, so
-//! that is what keeps them in order. While the daemon is away they wait, up to a number.
+//! that is what keeps them in order. While the daemon is away they wait, up to a number of which
+//! ends of processes are the last to be given up.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -22,6 +23,8 @@ use crate::poll::{Poll, Token};
 
 /// How many events wait for a daemon that is away; then the oldest go.
 const MOST: usize = 8192;
+/// The topic of ends of processes.
+pub const EXIT: &str = "/tasks/exit";
 /// How long after a failure the daemon is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -65,8 +68,11 @@ impl Events {
             return;
         }
         if self.queue.len() >= MOST {
-            // Not the one that is under way.
-            self.queue.remove(1);
+            // Not the one that is under way, and ends last: nobody else knows of them.
+            let others = self.queue.iter().skip(1);
+            let mut topics = others.map(|event| event.envelope.as_ref().map(|one| &*one.topic));
+            let least = topics.position(|topic| topic != Some(EXIT));
+            self.queue.remove(least.map_or(1, |index| index + 1));
         }
         self.queue.push_back(ForwardRequest {
             envelope: Some(Envelope {
@@ -85,6 +91,13 @@ impl Events {
         u64::try_from(left.as_millis())
             .ok()
             .map(|millis| millis + 1)
+    }
+
+    /// Tries again now: somebody has called, so the daemon may be back.
+    pub fn hasten(&mut self, poll: &Poll) {
+        if self.retry.take().is_some() {
+            self.advance(poll);
+        }
     }
 
     /// Does what can be done without waiting.
@@ -197,6 +210,10 @@ impl Connection {
                     self.sent = false;
                     self.stream = self.stream.wrapping_add(2);
                     queue.pop_front();
+                    if queue.is_empty() {
+                        // It may have been long.
+                        queue.shrink_to_fit();
+                    }
                 }
             }
         }
@@ -221,5 +238,26 @@ impl Connection {
         poll.modify(&self.socket, Token::Events, EventFlags::IN)
             .map_err(std::io::Error::other)?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use knarr_proto::events::{TaskExecStarted, TaskExit};
+
+    #[test]
+    fn ends_are_kept_longest() {
+        let poll = Poll::new().unwrap();
+        let mut events = Events::new("/no/such/socket", "n");
+        for _ in 0..MOST {
+            events.publish(&poll, "/tasks/exec-started", &TaskExecStarted::default());
+            events.publish(&poll, EXIT, &TaskExit::default());
+        }
+        assert_eq!(events.queue.len(), MOST);
+        let is_end = |event: &ForwardRequest| event.envelope.as_ref().unwrap().topic == EXIT;
+        assert!(events.queue.iter().skip(1).all(is_end));
+        events.publish(&poll, EXIT, &TaskExit::default());
+        assert_eq!(events.queue.len(), MOST);
     }
 }

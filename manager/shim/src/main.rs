@@ -8,6 +8,7 @@
 //! | `args.rs` | the command line, as daemons call it |
 //! | `start.rs` | `start`: makes or finds the shim of a group, and tells its address |
 //! | `cleanup.rs` | `delete`: removes what a shim that died has left |
+//! | `options.rs` | options of the runtime, in the forms that daemons send |
 //! | `info.rs` | `-info` |
 //! | `server.rs` | the loop: connections, signals, descriptors |
 //! | `service.rs` | the task service; below it the sandbox service and the life of processes |
@@ -20,12 +21,21 @@
 //! | `events.rs` | telling the daemon what happens |
 //! | `poll.rs` | epoll and its tokens |
 
+/// Writes a line to the log, which nobody may read any more: that must not end the shim.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod args;
 mod cleanup;
 mod events;
 mod info;
 mod logger;
 mod metrics;
+mod options;
 mod poll;
 mod pump;
 mod rootfs;

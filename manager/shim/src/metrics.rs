@@ -6,7 +6,7 @@ use knarr_proto::any;
 use knarr_proto::cgroups::{v1, v2};
 use knarr_proto::prost_types::Any;
 use knarr_runtime::cgroup::Stats;
-use knarr_runtime::cgroup::stats::{BlkioEntry, Psi, PsiLine, Usage};
+use knarr_runtime::cgroup::stats::{BlkioEntry, Psi, PsiLine, RdmaEntry, Usage};
 
 /// Packs the figures for the version of this host's cgroups.
 pub fn pack(stats: &Stats) -> Any {
@@ -42,6 +42,13 @@ fn legacy(stats: &Stats) -> v1::Metrics {
         entries.iter().map(entry).collect()
     };
     let memory = raw(&stats.memory.raw);
+    let further = &stats.further;
+    let oom = raw(&further.memory_events);
+    let rdma = |entry: &RdmaEntry| v1::RdmaEntry {
+        device: entry.device.clone(),
+        hca_handles: entry.handles,
+        hca_objects: entry.objects,
+    };
     v1::Metrics {
         hugetlb: stats
             .hugetlb
@@ -118,6 +125,15 @@ fn legacy(stats: &Stats) -> v1::Metrics {
             io_time_recursive: blkio(&stats.blkio.io_time_recursive),
             sectors_recursive: blkio(&stats.blkio.sectors_recursive),
         }),
+        rdma: Some(v1::RdmaStat {
+            current: further.rdma_current.iter().map(rdma).collect(),
+            limit: further.rdma_limit.iter().map(rdma).collect(),
+        }),
+        memory_oom_control: Some(v1::MemoryOomControl {
+            oom_kill_disable: oom("oom_kill_disable"),
+            under_oom: oom("under_oom"),
+            oom_kill: oom("oom_kill"),
+        }),
         ..v1::Metrics::default()
     }
 }
@@ -132,10 +148,21 @@ fn unified(stats: &Stats) -> v2::Metrics {
         both => both.saturating_sub(memory),
     };
     let (used, swap) = (&stats.memory.usage, &stats.memory.swap);
+    let further = &stats.further;
+    let events = raw(&further.memory_events);
+    let rdma = |entry: &RdmaEntry| v2::RdmaEntry {
+        device: entry.device.clone(),
+        hca_handles: entry.handles,
+        hca_objects: entry.objects,
+    };
     v2::Metrics {
         pids: Some(v2::PidsStat {
             current: stats.pids.current,
-            limit: stats.pids.limit,
+            // As the file's other limits are told, and not as version 1's.
+            limit: match stats.pids.limit {
+                0 => u64::MAX,
+                limit => limit,
+            },
         }),
         cpu: Some(v2::CpuStat {
             usage_usec: micros(stats.cpu.usage.total),
@@ -145,7 +172,8 @@ fn unified(stats: &Stats) -> v2::Metrics {
             nr_throttled: stats.cpu.throttling.throttled_periods,
             throttled_usec: micros(stats.cpu.throttling.throttled_time),
             psi: stats.cpu.psi.as_ref().map(psi),
-            ..v2::CpuStat::default()
+            nr_bursts: further.bursts,
+            burst_usec: micros(further.burst_time),
         }),
         memory: Some(v2::MemoryStat {
             anon: memory("anon"),
@@ -193,11 +221,23 @@ fn unified(stats: &Stats) -> v2::Metrics {
             .iter()
             .map(|(size, figures)| v2::HugeTlbStat {
                 current: figures.usage,
-                max: figures.max,
+                max: further.hugetlb_limits.get(size).copied().unwrap_or(0),
                 pagesize: size.clone(),
                 failcnt: figures.failcnt,
             })
             .collect(),
+        rdma: Some(v2::RdmaStat {
+            current: further.rdma_current.iter().map(rdma).collect(),
+            limit: further.rdma_limit.iter().map(rdma).collect(),
+        }),
+        memory_events: Some(v2::MemoryEvents {
+            low: events("low"),
+            high: events("high"),
+            max: events("max"),
+            oom: events("oom"),
+            oom_kill: events("oom_kill"),
+            oom_group_kill: events("oom_group_kill"),
+        }),
         ..v2::Metrics::default()
     }
 }

@@ -130,6 +130,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
+        self.shim.events.hasten(&self.shim.poll);
         while let Ok((socket, _)) = self.listener.accept() {
             self.next = self.next.wrapping_add(1);
             let token = Token::Client(self.next);
@@ -147,7 +148,7 @@ impl Server {
                     };
                     self.clients.insert(self.next, client);
                 }
-                Err(error) => eprintln!("a client is turned away: {error}"),
+                Err(error) => complain!("a client is turned away: {error}"),
             }
         }
     }

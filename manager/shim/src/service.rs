@@ -1,5 +1,6 @@
 //! The task service: every call's meaning.
 
+mod checkpoint;
 mod processes;
 mod sandbox;
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use knarr_proto::any;
-use knarr_proto::containerd::runc::v1::{Options, ProcessDetails};
+use knarr_proto::containerd::runc::v1::ProcessDetails;
 use knarr_proto::containerd::task::v2::{
     CheckpointTaskRequest, CloseIoRequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
     CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest,
@@ -32,9 +33,11 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::events::Events;
 use crate::poll::{Poll, Token};
 use crate::pump::{Flow, Pump};
-use crate::stdio::{self, Paths, Streams};
+use crate::stdio::{self, Owner, Paths, Streams};
 use crate::task::{self, Process, Task, Waiter};
-use crate::{metrics, rootfs};
+use crate::{metrics, options, rootfs};
+pub use checkpoint::Saved;
+use processes::{create_options, paths};
 use sandbox::Sandbox;
 
 type Answer<T> = Result<Reply<T>, Status>;
@@ -99,10 +102,6 @@ impl services::Task for Shim {
             let message = format!("task {id}: already exists");
             return Err(Status::new(Code::AlreadyExists, message));
         }
-        if !request.checkpoint.is_empty() {
-            let message = "restoring a checkpoint is not implemented";
-            return Err(Status::new(Code::Unimplemented, message));
-        }
         let task = self.mount_and_make(&request, PathBuf::from(&request.bundle))?;
         let pid = task.init.pid();
         self.tasks.insert(id.clone(), task);
@@ -116,7 +115,7 @@ impl services::Task for Shim {
                 stderr: request.stderr,
                 terminal: request.terminal,
             }),
-            checkpoint: String::new(),
+            checkpoint: request.checkpoint,
             pid,
         };
         self.events.publish(&self.poll, "/tasks/create", &event);
@@ -132,9 +131,14 @@ impl services::Task for Shim {
             let message = "cannot start a container that has stopped";
             return Err(Status::new(Code::FailedPrecondition, message));
         }
-        task.container
-            .start()
-            .map_err(|error| refused("start", error))?;
+        match task.saved {
+            None => task
+                .container
+                .start()
+                .map_err(|error| refused("start", error))?,
+            Some(_) => self.restore(&request.id)?,
+        }
+        let task = self.task(&request.id)?;
         task.init.started = true;
         let pid = task.init.pid();
         let container_id = request.id;
@@ -220,9 +224,15 @@ impl services::Task for Shim {
         Ok(().into())
     }
 
-    fn checkpoint(&mut self, _: &Call, _: CheckpointTaskRequest) -> Answer<()> {
-        let message = "checkpoint is not implemented";
-        Err(Status::new(Code::Unimplemented, message))
+    fn checkpoint(&mut self, _: &Call, request: CheckpointTaskRequest) -> Answer<()> {
+        self.save(&request)?;
+        let event = told::TaskCheckpointed {
+            container_id: request.id,
+            checkpoint: request.path,
+        };
+        self.events
+            .publish(&self.poll, "/tasks/checkpointed", &event);
+        Ok(().into())
     }
 
     fn kill(&mut self, _: &Call, request: KillRequest) -> Answer<()> {
@@ -404,13 +414,4 @@ fn refused(verb: &str, error: Error) -> Status {
         Kind::System | Kind::Hook | Kind::Exec | Kind::State => Code::Unknown,
     };
     Status::new(code, format!("OCI runtime {verb} failed: {error}"))
-}
-
-/// The options of the runtime, as clients of runc's shim send them; others mean nothing here.
-fn options(request: &CreateTaskRequest) -> Result<Options, Status> {
-    match &request.options {
-        Some(options) if any::is::<Options>(options) => any::unpack(options)
-            .map_err(|error| Status::new(Code::InvalidArgument, format!("options: {error}"))),
-        _ => Ok(Options::default()),
-    }
 }

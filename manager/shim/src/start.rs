@@ -14,14 +14,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use knarr_proto::containerd::runc::v1::Options;
 use knarr_proto::containerd::runtime::bootstrap::v1::{BootstrapParams, BootstrapResult};
 use knarr_proto::prost::Message;
+use knarr_proto::prost_types::Any;
 use knarr_runtime::error::{Context, Error, Kind, Result};
 use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::args::Args;
+use crate::options;
 
 /// Annotations that name the group, the first one that is there.
 const GROUP: [&str; 2] = [
@@ -30,10 +33,12 @@ const GROUP: [&str; 2] = [
 ];
 /// Where sockets go unless the daemon says where.
 const SOCKETS: &str = "/run/containerd/s";
+/// Where the hierarchies of cgroups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// The most that is read from standard input and config.json, in bytes.
 const MAX_INPUT: u64 = 10 << 20;
 /// The file in the bundle from which older daemons connect again.
-const ADDRESS: &str = "address";
+pub const ADDRESS: &str = "address";
 
 /// Starts a shim unless there is one; returns what to write to standard output.
 ///
@@ -45,6 +50,22 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let params = BootstrapParams::decode(input.as_slice())
         .ok()
         .filter(|params| params.instance_id == args.id && params.namespace == args.namespace);
+    let options = match &params {
+        Some(params) => {
+            let values = params
+                .extensions
+                .iter()
+                .filter_map(|one| one.value.as_ref());
+            values.map(|value| options::read(Some(value))).find(|read| {
+                read.as_ref()
+                    .map_or(true, |options| *options != Options::default())
+            })
+        }
+        None => Any::decode(input.as_slice())
+            .ok()
+            .map(|any| options::read(Some(&any))),
+    };
+    let options = options.transpose()?.unwrap_or_default();
     let directory = params
         .as_ref()
         .and_then(|params| params.socket_dir.as_deref())
@@ -54,7 +75,7 @@ pub fn start(args: &Args) -> Result<Vec<u8>> {
     let socket = socket_path(directory, args, &group);
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = listen(&socket)? {
-        launch(args, &group, &socket, listener).inspect_err(|_| {
+        launch(args, &group, &socket, listener, &options.shim_cgroup).inspect_err(|_| {
             let _ = fs::remove_file(&socket);
         })?;
     }
@@ -156,7 +177,16 @@ fn listen(socket: &Path) -> Result<Option<UnixListener>> {
 }
 
 /// Executes this program as the shim, with the socket as standard input.
-fn launch(args: &Args, group: &str, socket: &Path, listener: UnixListener) -> Result<()> {
+fn launch(
+    args: &Args,
+    group: &str,
+    socket: &Path,
+    listener: UnixListener,
+    cgroup: &str,
+) -> Result<()> {
+    if !cgroup.is_empty() {
+        enter(Path::new(CGROUPS), cgroup)?;
+    }
     let own = std::env::args_os().next().unwrap_or_default();
     Command::new("/proc/self/exe")
         .arg0(own)
@@ -174,6 +204,36 @@ fn launch(args: &Args, group: &str, socket: &Path, listener: UnixListener) -> Re
         // Older daemons take what is written to standard error for a part of the answer.
         .map(|shim| spare(shim.id()).unwrap_or_default())
         .context(|| "execve(/proc/self/exe)")
+}
+
+/// Moves this process, whose child the shim will be, into a cgroup that is there, in all hierarchies
+/// that have it.
+fn enter(mounted: &Path, cgroup: &str) -> Result<()> {
+    let below = cgroup.trim_start_matches('/');
+    let mut hierarchies = vec![mounted.to_owned()];
+    if let Ok(entries) = fs::read_dir(mounted) {
+        let directories = entries.flatten().filter(|entry| entry.path().is_dir());
+        hierarchies.extend(directories.map(|entry| entry.path()));
+    }
+    let mut found = false;
+    for hierarchy in hierarchies {
+        let file = hierarchy.join(below).join("cgroup.procs");
+        match fs::write(&file, "0") {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error)
+                    .context(|| format!("options: shim_cgroup: write({})", file.display()));
+            }
+        }
+    }
+    match found {
+        true => Ok(()),
+        false => Err(Error::new(
+            Kind::NotFound,
+            format!("options: shim_cgroup: there is no cgroup {cgroup}"),
+        )),
+    }
 }
 
 /// Has the kernel end the shim for want of memory sooner than its daemon, and no sooner than that.

@@ -10,6 +10,7 @@ use knarr_proto::prost_types::Timestamp;
 use knarr_runtime::cgroup::OomWatch;
 use knarr_runtime::container::Container;
 
+use crate::service::Saved;
 use crate::stdio::Paths;
 
 /// The state directory of the runtime, below which is one for each namespace.
@@ -103,6 +104,8 @@ pub struct Task {
     pub paused: bool,
     /// Word of processes killed for want of memory, and its token's number.
     pub oom: Option<(u32, OomWatch)>,
+    /// The images that it begins with, before it is started.
+    pub saved: Option<Saved>,
 }
 
 impl Task {

@@ -207,7 +207,11 @@ fn write(context: &Context, plan: &Plan, mut output: impl Write) -> Result<()> {
         pad(output, *size).map_err(failed)?;
     }
     for (name, bytes) in &plan.documents {
-        file(output, name, bytes, Kind::Document).map_err(failed)?;
+        let kind = match *name {
+            "oci-layout" => Kind::Blob,
+            _ => Kind::Document,
+        };
+        file(output, name, bytes, kind).map_err(failed)?;
     }
     let end = output.write_all(&[0; 2 * BLOCK]);
     end.and_then(|()| output.flush()).map_err(failed)

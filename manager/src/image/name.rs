@@ -247,7 +247,7 @@ mod tests {
         );
         let skip = Reference {
             skip_named_digest: true,
-            ..digest
+            ..digest.clone()
         };
         assert_eq!(
             archived(&[(REF_NAME, "v7")], std::slice::from_ref(&skip)),

@@ -17,6 +17,8 @@ use super::walk::{self, Choice};
 use crate::error::{Code, Error, Result};
 use crate::registry::{Client, Future, Pushed, Source};
 use crate::store::content::Reader;
+use crate::store::digest::Digest;
+use crate::store::name::Labels;
 
 /// How many blobs are sent at once.
 const AT_ONCE: usize = 4;
@@ -30,16 +32,19 @@ struct Part {
     target: Descriptor,
     parent: String,
     depth: usize,
+    /// Repositories of the same registry that have it, as far as is known here.
+    sources: Vec<String>,
 }
 
-/// A blob of the content store.
+/// A blob of the content store, or the name of one that is not there.
 #[derive(Debug)]
-struct Stored(Arc<Reader>);
+struct Stored(Result<Arc<Reader>, Digest>);
 
 impl Source for Stored {
     fn read(&self, offset: u64, length: usize) -> Future<'_, Result<Bytes>> {
-        let reader = Arc::clone(&self.0);
+        let reader = self.0.clone();
         Box::pin(async move {
+            let reader = reader.map_err(|digest| missing(&digest))?;
             let read = tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; length];
                 let count = reader.read_at(&mut bytes, offset)?;
@@ -56,6 +61,10 @@ impl Source for Stored {
                 .map_err(|_| Error::internal("reading a blob panicked"))?
         })
     }
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::not_found(format!("content digest {digest}"))
 }
 
 /// Pushes an image under what the client's reference names; `reference` is how that was said.
@@ -82,7 +91,7 @@ pub async fn push(
     };
     tell(format!("Pushing to {to}"), "", None);
     tell("pushing content".to_owned(), name, Some(&root));
-    let parts = parts(context, &root, name, &Choice::only(platforms))?;
+    let parts = parts(context, &client, &root, name, &Choice::only(platforms))?;
     for part in &parts {
         told(context, "waiting", part, 0);
     }
@@ -117,13 +126,20 @@ fn told(context: &Context, event: &str, part: &Part, done: u64) {
 }
 
 /// All parts of an image that are to be pushed, each once, nearest to the root first.
-fn parts(context: &Context, root: &Descriptor, name: &str, choice: &Choice) -> Result<Vec<Part>> {
+fn parts(
+    context: &Context,
+    client: &Client,
+    root: &Descriptor,
+    name: &str,
+    choice: &Choice,
+) -> Result<Vec<Part>> {
     let (content, namespace) = (&context.manager.content, &context.namespace);
     let mut parts: Vec<Part> = Vec::new();
     let mut todo = vec![Part {
         target: root.clone(),
         parent: name.to_owned(),
         depth: 0,
+        sources: Vec::new(),
     }];
     let mut seen = std::collections::HashMap::new();
     while let Some(part) = todo.pop() {
@@ -138,17 +154,28 @@ fn parts(context: &Context, root: &Descriptor, name: &str, choice: &Choice) -> R
             continue;
         }
         walk::check_extent(target, part.depth, seen.len())?;
-        let info = content.info(namespace, &target.digest);
-        info.map_err(|error| match error.code() {
-            Code::NotFound => Error::not_found(format!("content digest {target}")),
-            _ => error,
-        })?;
+        let mut part = part;
+        let target = &part.target;
+        match content.info(namespace, &target.digest) {
+            Ok(info) => part.sources.extend(sources(client, &info.blob.labels)),
+            // It may be in the registry already: what refers to it came from there.
+            Err(error) if error.code() == Code::NotFound => {
+                if Document::is_one(&target.media_type) {
+                    return Err(missing(&target.digest));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        part.sources.sort_unstable();
+        part.sources.dedup();
+        let target = &part.target;
         let children = choice.choose(target, walk::children(content, namespace, target)?)?;
         let parent = target.reference();
         todo.extend(children.into_iter().rev().map(|target| Part {
             target,
             parent: parent.clone(),
             depth: part.depth + 1,
+            sources: part.sources.clone(),
         }));
         parts.retain(|other| other.target.digest != part.target.digest);
         parts.push(part);
@@ -171,10 +198,13 @@ impl Pusher {
         let _slot = slot.map_err(|_| Error::internal("nobody pushes any longer"))?;
         let target = &part.target;
         let content = &self.context.manager.content;
-        let reader = content.read(&self.context.namespace, &target.digest)?;
-        let source = Arc::new(Stored(Arc::new(reader)));
-        let sources = self.sources(target)?;
-        let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+        let reader = match content.read(&self.context.namespace, &target.digest) {
+            Ok(reader) => Ok(Arc::new(reader)),
+            Err(error) if error.code() == Code::NotFound => Err(target.digest.clone()),
+            Err(error) => return Err(error),
+        };
+        let source = Arc::new(Stored(reader));
+        let sources: Vec<&str> = part.sources.iter().map(String::as_str).collect();
         let sent = Arc::new(AtomicU64::new(0));
         let descriptor = to_registry(target);
         let pushing = self
@@ -214,29 +244,26 @@ impl Pusher {
     }
 
     fn done(&self, part: &Part, pushed: Result<Pushed>) -> Result<()> {
-        let of =
-            |error: Error| error.context(format!("failed to push {}", part.target.reference()));
+        let of = |error: Error| match error.code() {
+            Code::NotFound => error,
+            _ => error.context(format!("failed to push {}", part.target.reference())),
+        };
         let event = match pushed.map_err(of)? {
-            Pushed::Existed => "already exists",
-            Pushed::Mounted | Pushed::Sent => "complete",
+            Pushed::Existed | Pushed::Mounted => "already exists",
+            Pushed::Sent => "complete",
         };
         told(&self.context, event, part, part.target.size);
         Ok(())
     }
+}
 
-    /// Other repositories of the same registry that have the blob, as far as is known here.
-    fn sources(&self, target: &Descriptor) -> Result<Vec<String>> {
-        let content = &self.context.manager.content;
-        let labels = content
-            .info(&self.context.namespace, &target.digest)?
-            .blob
-            .labels;
-        let reference = self.client.reference();
-        let host = reference.host();
-        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let known = labels.get(&format!("containerd.io/distribution.source.{host}"));
-        let known = known.map(String::as_str).unwrap_or_default().split(',');
-        let other = |name: &&str| !name.is_empty() && *name != reference.repository();
-        Ok(known.filter(other).map(str::to_owned).collect())
-    }
+/// Other repositories of the client's registry that have what has these labels.
+fn sources(client: &Client, labels: &Labels) -> Vec<String> {
+    let reference = client.reference();
+    let host = reference.host();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let known = labels.get(&format!("containerd.io/distribution.source.{host}"));
+    let known = known.map(String::as_str).unwrap_or_default().split(',');
+    let other = |name: &&str| !name.is_empty() && *name != reference.repository();
+    known.filter(other).map(str::to_owned).collect()
 }

@@ -113,8 +113,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             size: 256 << 30,
-            ratio: 1000,
-            unchecked: 256 << 20,
+            ratio: 200,
+            unchecked: 4 << 30,
             entries: 4 << 20,
             stall: Duration::from_secs(300),
         }

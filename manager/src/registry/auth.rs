@@ -211,7 +211,7 @@ impl Authorizer {
                 secret: password,
             }) = &state.credential
             else {
-                return Err(denied("no basic auth credentials"));
+                return Err(denied("authorization failed: no basic auth credentials"));
             };
             let header = basic(user, password).ok_or_else(|| denied("the name cannot be sent"))?;
             return state.fix(header, used);

@@ -159,7 +159,7 @@ impl Pool {
             headers.insert(PROXY_AUTHORIZATION, value);
         }
         let mut waiting = std::pin::pin!(http.request(request));
-        let shown = || format!("{} {}", call.method, shown(&call.url));
+        let shown = || format!("failed to do request: {} {}", call.method, shown(&call.url));
         let mut meter = Meter::new(limits);
         let mut seen = 0;
         loop {
@@ -209,9 +209,25 @@ impl Pool {
     }
 }
 
+/// The causes of a failed request, in the words that people and tools look for.
+fn plainly(error: &hyper_util::client::legacy::Error) -> String {
+    let text = chain(error);
+    let text = [
+        "client error (Connect): ",
+        "client error (SendRequest): ",
+        "tcp connect error: ",
+    ]
+    .iter()
+    .fold(text, |text, part| text.replacen(part, "", 1));
+    text.replace(
+        "Connection refused (os error 111)",
+        "connect: connection refused",
+    )
+}
+
 /// What a failed request means.
 fn trouble(error: &hyper_util::client::legacy::Error, shown: &str) -> Trouble {
-    let what = format!("{shown}: {}", chain(error));
+    let what = format!("{shown}: {}", plainly(error));
     if !error.is_connect() {
         return Trouble::Broken(what);
     }

@@ -47,7 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(30),
-            answer: Duration::from_secs(60),
+            answer: Duration::from_secs(120),
             commit: Duration::from_secs(900),
             idle: Duration::from_secs(30),
             window: Duration::from_secs(60),

@@ -182,7 +182,8 @@ impl Client {
                 // Nobody knows what has arrived.
                 _ => {
                     self.abandon_open(&mut open);
-                    if pieces {
+                    // What breaks again and again may be too long for something on the way.
+                    if pieces || attempts.failed() > 1 {
                         Manner::Pieces(0)
                     } else {
                         Manner::Whole

@@ -6,7 +6,9 @@
 //! DIR/NAMESPACE/ID/work/               for the shim
 //! DIR/NAMESPACE/ID/log                 fifo: what the shim complains of
 //! DIR/NAMESPACE/ID/shim-binary-path    the shim's program, which can clean up as well
-//! DIR/NAMESPACE/ID/bootstrap.json      where the shim listens; the last file that is written
+//! DIR/NAMESPACE/ID/bootstrap.json      where the shim listens
+//! DIR/NAMESPACE/ID/shared-shim         there where the shim is a sandbox's, and does not end with the task
+//! DIR/NAMESPACE/ID/init.pid            the first process; written once the container is made
 //! ```
 
 use std::fs;
@@ -26,6 +28,8 @@ use crate::manager::make_dirs;
 const PROGRAM: &str = "shim-binary-path";
 const BOOTSTRAP: &str = "bootstrap.json";
 const ADDRESS: &str = "address";
+const SHARED: &str = "shared-shim";
+const PID: &str = "init.pid";
 
 /// What names of bundles that are being removed begin with: no id does.
 const GONE: &str = ".gone-";
@@ -143,6 +147,35 @@ impl Bundle {
             "protocol": "ttrpc",
         });
         self.write(BOOTSTRAP, text.to_string().as_bytes())
+    }
+
+    /// Notes that the shim is a sandbox's.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn set_shared(&self) -> Result<()> {
+        self.write(SHARED, b"")
+    }
+
+    /// Whether the shim is a sandbox's.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.path.join(SHARED).exists()
+    }
+
+    /// Notes the first process.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn set_pid(&self, pid: u32) -> Result<()> {
+        self.write(PID, pid.to_string().as_bytes())
+    }
+
+    /// The first process, if the container was made.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.path.join(PID)).ok()?;
+        text.trim().parse().ok()
     }
 
     /// How the shim is reached, as far as anybody got to note it. The shim notes its address, too.

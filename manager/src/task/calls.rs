@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use knarr_proto::containerd::task::v2::{
     CloseIoRequest, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest,
     PidsRequest, ResizePtyRequest, ResumeRequest, StartRequest, StateRequest, StateResponse,
-    StatsRequest, UpdateTaskRequest, WaitRequest,
+    StatsRequest, UpdateTaskRequest,
 };
 use knarr_proto::containerd::v1::types::ProcessInfo;
 use knarr_proto::prost_types::{Any, Timestamp};
@@ -300,12 +300,7 @@ impl Tasks {
     /// `NotFound`; what the shim says.
     pub async fn wait(&self, process: Process<'_>) -> Result<(u32, Option<Timestamp>)> {
         let task = self.find(process.namespace, process.id).await?;
-        let request = WaitRequest {
-            id: process.id.to_owned(),
-            exec_id: process.exec_id.to_owned(),
-        };
-        let client = task.shim.task();
-        match client.wait(&request, &call(process.namespace, None)).await {
+        match task.wait(process.exec_id).await {
             Ok(response) => Ok((response.exit_status, response.exited_at)),
             Err(ttrpc::Error::Closed(_)) => {
                 let exit = self.end_of(&task).await?;

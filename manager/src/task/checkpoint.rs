@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use knarr_proto::any;
 use knarr_proto::containerd::runc::v1::CheckpointOptions;
@@ -30,6 +31,9 @@ const IMAGES: &str = "application/vnd.containerd.container.criu.checkpoint.criu.
 
 /// The type of the specification.
 const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
+
+/// Tells checkpoints from each other.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// What a client wants to have written of a task.
 #[derive(Debug)]
@@ -97,7 +101,12 @@ impl Tasks {
             _ => CheckpointOptions::default(),
         };
         let scratch = match own.image_path.as_str() {
-            "" => Some(Scratch::new(task.bundle.path.join("checkpoint"))?),
+            "" => {
+                // Others may be at it as well.
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let name = format!("checkpoint-{number}");
+                Some(Scratch::new(task.bundle.path.join(name))?)
+            }
             _ => None,
         };
         let path = scratch.as_ref().map_or(own.image_path, Scratch::path);

@@ -1,6 +1,7 @@
 //! Making a task: bundle, shim, and the container in it.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use knarr_proto::containerd::task::v2::CreateTaskRequest;
@@ -11,7 +12,7 @@ use tokio::task::{AbortHandle, block_in_place};
 use super::bundle::{Bootstrap, Bundle};
 use super::checkpoint::{self, Scratch};
 use super::shim::{call, open_log};
-use super::table::{Key, Notes, Task};
+use super::table::{Key, Notes, Task, Waits};
 use super::{LONG, Tasks, complain, to_the_end};
 use crate::error::{Error, Result};
 use crate::store::schema::{Descriptor, Typed};
@@ -144,7 +145,10 @@ impl Tasks {
         let log = read_log(bundle);
         let failed = |error: Error| error.context("failed to start shim");
         let shim = match order.shim {
-            Some(at) => self.0.shims.connect(at).await,
+            Some(at) => {
+                bundle.set_shared()?;
+                self.0.shims.connect(at).await
+            }
             None => self.0.shims.start(bundle, program, own.clone()).await,
         };
         let shim = shim.map_err(failed)?;
@@ -165,6 +169,7 @@ impl Tasks {
         let created = client.create(&request, &options).await;
         let created =
             created.map_err(|error| Error::from(error).context("failed to create shim task"))?;
+        bundle.set_pid(created.pid)?;
         Ok(Arc::new(Task {
             bundle: bundle.clone(),
             shim,
@@ -172,6 +177,8 @@ impl Tasks {
             notes,
             _log: log,
             watch: OnceLock::new(),
+            waits: Waits::default(),
+            deleting: AtomicU32::default(),
         }))
     }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use knarr_proto::any;
@@ -19,7 +20,7 @@ use super::bundle::Bundle;
 use super::shim::{Shim, call};
 use super::table::{Exit, Key, Notes, Task, not_here};
 use super::{LONG, Tasks, complain, to_the_end};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::database::now;
 use crate::store::schema::Event;
 
@@ -51,7 +52,13 @@ impl Tasks {
         let key = (namespace.to_owned(), id.to_owned());
         let task = self.0.table.find(&key).await?;
         let this = self.clone();
-        to_the_end(async move { this.delete_now(&task).await }).await
+        let work = async move {
+            task.deleting.fetch_add(1, Ordering::SeqCst);
+            let deleted = this.delete_now(&task).await;
+            task.deleting.fetch_sub(1, Ordering::SeqCst);
+            deleted
+        };
+        to_the_end(work).await
     }
 
     async fn delete_now(&self, task: &Arc<Task>) -> Result<Exit> {
@@ -65,20 +72,24 @@ impl Tasks {
         match deleted {
             Ok(response) => {
                 let exit = exit_of(response, task.pid);
-                if !self.0.table.hide(task) {
-                    return Err(not_here(id));
+                // Hidden already, its shim has died at once.
+                if self.0.table.hide(task) {
+                    tokio::spawn(self.clone().finish(Arc::clone(task), Some(exit)));
                 }
-                tokio::spawn(self.clone().finish(Arc::clone(task), Some(exit)));
                 Ok(exit)
             }
             Err(ttrpc::Error::Closed(_)) => self.end_of(task).await,
             Err(error) => {
                 let error = Error::from(error);
-                // Another client was faster, or the shim has lost it.
-                if error.code() == crate::error::Code::NotFound && self.0.table.hide(task) {
+                if error.code() != Code::NotFound {
+                    return Err(error);
+                }
+                // Another client was faster, or is just now; or the shim has lost it.
+                let alone = task.deleting.load(Ordering::SeqCst) == 1;
+                if alone && self.0.table.hide(task) {
                     tokio::spawn(self.clone().finish(Arc::clone(task), None));
                 }
-                Err(error)
+                Err(not_here(id))
             }
         }
     }
@@ -120,7 +131,8 @@ impl Tasks {
                 self.tell_end(bundle, notes, exit).await;
             }
         }
-        if !self.let_go(&key, shim).await
+        if !bundle.is_shared()
+            && !self.let_go(&key, shim).await
             && let Some(program) = bundle.program()
         {
             let _ = self.0.shims.clean_up(bundle, &program).await;
@@ -157,6 +169,7 @@ impl Tasks {
     /// Takes back what was done for a task that could not be made.
     pub(super) async fn undo(&self, key: &Key, bundle: &Bundle, program: &Path) {
         let ended = match bundle.bootstrap() {
+            _ if bundle.is_shared() => true,
             Some(at) => match self.0.shims.connect(at).await {
                 Ok(shim) => self.let_go(key, &shim).await,
                 Err(_) => false,
@@ -207,6 +220,7 @@ impl Tasks {
             exited_at: None,
         });
         self.tell_end(bundle, notes, exit_of(answer, pid)).await;
+        self.0.shims.remove_socket(bundle);
         remove(bundle);
     }
 

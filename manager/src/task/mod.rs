@@ -46,6 +46,7 @@ pub use calls::Process;
 pub use checkpoint::Dump;
 pub use create::Order;
 pub use pod::{PodOrder, Pods};
+pub use program::raise_descriptor_limit;
 pub use runtime::Programs;
 pub use shim::{Shim, Shims};
 pub use table::{Exit, Task};

@@ -4,16 +4,35 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, SeekFrom, fcntl_setfl, memfd_create, seek};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, prlimit, setrlimit,
+};
 
 use crate::error::{Error, Result};
 
 /// The most that is kept of an output, in bytes.
 const MOST: usize = 10 << 20;
+
+/// How many descriptors this process could have before it took more.
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+
+/// Takes as many descriptors as are allowed: three for each task, and more for clients. Programs that
+/// are run from here get what was allowed before, and so do containers.
+pub fn raise_descriptor_limit() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        let _ = BEFORE.set(before);
+    }
+}
 
 /// What a program has said, and how it ended.
 #[derive(Debug)]
@@ -54,6 +73,11 @@ fn run_now(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<O
         }
     });
     let mut child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(before) = BEFORE.get() {
+        // It has to read first what it is to do.
+        let _ = prlimit(pid, Resource::Nofile, *before);
+    }
     match follow(&mut child, end) {
         Ok((stdout, stderr)) => Ok(Output {
             status: child.wait()?,

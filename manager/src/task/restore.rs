@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::bundle::Bundle;
 use super::create::read_log;
 use super::shim::{Shim, call};
-use super::table::{Exit, Key, Notes, Task};
+use super::table::{Exit, Key, Notes, Task, Waits};
 use super::{Tasks, complain};
 use crate::error::Result;
 
@@ -48,6 +49,7 @@ impl Tasks {
     pub fn begin(&self, address: &Path) -> Result<()> {
         self.0.shims.set_address(address);
         let bundles = self.0.shims.bundles();
+        self.0.shims.remove_dead_sockets(&bundles);
         if bundles.is_empty() {
             return Ok(());
         }
@@ -113,6 +115,8 @@ impl Tasks {
             notes,
             _log: log,
             watch: OnceLock::new(),
+            waits: Waits::default(),
+            deleting: AtomicU32::default(),
         });
         self.0.table.show(&task);
         self.attend(&task);
@@ -123,7 +127,11 @@ impl Tasks {
         let mut noted = notes.subscribe();
         let told = noted.wait_for(|noted| noted.exit_told);
         let told = timeout(NEWS, told).await.is_ok();
-        if told || self.last_of(&bundle).await.exit.is_some() {
+        if told {
+            return;
+        }
+        if self.last_of(&bundle).await.exit.is_some() {
+            notes.send_modify(|noted| noted.exit_told = true);
             return;
         }
         self.tell_exit(&bundle, &notes, exit).await;
@@ -133,13 +141,15 @@ impl Tasks {
     async fn restore_dead(&self, key: Key, bundle: &Bundle, notes: &Notes) {
         self.0.table.end(&key);
         let last = self.last_of(bundle).await;
+        let made = bundle.pid();
+        // Of what nobody heard to begin with nobody hears that it ends.
+        let known = last.created || made.is_some();
         notes.send_modify(|noted| {
             noted.exit = last.exit;
-            // Of what nobody heard to begin with nobody hears that it ends.
-            noted.exit_told |= last.exit.is_some() || !last.created;
-            noted.delete_told |= last.deleted || !last.created;
+            noted.exit_told |= last.exit.is_some() || !known;
+            noted.delete_told |= last.deleted || !known;
         });
-        let pid = last.exit.map_or(0, |exit| exit.pid);
+        let pid = last.exit.map(|exit| exit.pid).or(made).unwrap_or(0);
         self.clean_up(bundle, notes, pid).await;
         self.0.table.remove(&key);
     }
@@ -169,7 +179,7 @@ impl Tasks {
         told.await.get(&key).copied().unwrap_or_default()
     }
 
-    /// What the log says of all tasks.
+    /// What the log says of the tasks that there are.
     fn read_log(&self) -> Told {
         let mut told = Told::new();
         let read = self.0.log.last(u64::MAX, |event| {
@@ -208,6 +218,8 @@ impl Tasks {
                 _ => {}
             }
         });
+        told.retain(|(namespace, id), _| self.0.table.notes(namespace, id).is_some());
+        told.shrink_to_fit();
         if let Err(error) = read {
             complain(format_args!("what was told of tasks: {error}"));
         }

@@ -4,8 +4,10 @@
 //! input, leaves a process behind that listens at a socket, and answers where that is. Older ones
 //! answer with the bare address, or in JSON.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -29,8 +31,11 @@ use super::program::{self, Output};
 use super::runtime::Programs;
 use crate::error::{Code, Error, Result};
 
-/// How long a shim's program may take to start the shim, or to clean up after it.
+/// How long a shim's program may take to start the shim.
 const PROGRAM: Duration = Duration::from_secs(30);
+
+/// How long it may take to clean up after the shim.
+const CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// How long a shim may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -166,7 +171,7 @@ impl Shims {
         let mut command = self.command(bundle, program)?;
         command.arg("start");
         let answer = async {
-            let output = self.run(command, params.encode_to_vec()).await?;
+            let output = self.run(command, params.encode_to_vec(), PROGRAM).await?;
             if !output.status.success() {
                 return Err(failed(&output));
             }
@@ -204,7 +209,7 @@ impl Shims {
     pub async fn clean_up(&self, bundle: &Bundle, program: &Path) -> Result<DeleteResponse> {
         let mut command = self.command(bundle, program)?;
         command.arg("-bundle").arg(&bundle.path).arg("delete");
-        let output = self.run(command, Vec::new()).await?;
+        let output = self.run(command, Vec::new(), CLEAN_UP).await?;
         if !output.status.success() {
             return Err(failed(&output).context(format!("{} delete", program.display())));
         }
@@ -223,7 +228,7 @@ impl Shims {
         let mut command = Command::new(&program);
         command.arg("-info");
         let input = options.map(Any::encode_to_vec).unwrap_or_default();
-        let output = self.run(command, input).await?;
+        let output = self.run(command, input, PROGRAM).await?;
         let named =
             |error: Error| error.context(format!("failed to run {} -info", program.display()));
         if !output.status.success() {
@@ -231,6 +236,30 @@ impl Shims {
         }
         RuntimeInfo::decode(output.stdout.as_slice())
             .map_err(|error| named(Error::new(Code::Unknown, error.to_string())))
+    }
+
+    /// Removes the socket of a shim that has died.
+    pub fn remove_socket(&self, bundle: &Bundle) {
+        if let Some(at) = bundle.bootstrap()
+            && let Some(path) = at.address.strip_prefix("unix://").map(Path::new)
+            && path.parent().and_then(Path::to_str) == self.0.sockets.as_deref()
+            && is_dead(path)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Removes sockets at which nobody listens, but for those of bundles.
+    pub(super) fn remove_dead_sockets(&self, bundles: &[Bundle]) {
+        let known = bundles.iter().filter_map(Bundle::bootstrap);
+        let known: HashSet<String> = known.map(|at| at.address).collect();
+        let dir = self.0.sockets.as_deref().map(std::fs::read_dir);
+        for entry in dir.into_iter().flatten().flatten().flatten() {
+            let path = entry.path();
+            if !known.contains(&format!("unix://{}", path.display())) && is_dead(&path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     fn daemon(&self) -> Result<&Daemon> {
@@ -256,10 +285,16 @@ impl Shims {
         Ok(command)
     }
 
-    async fn run(&self, command: Command, input: Vec<u8>) -> Result<Output> {
+    async fn run(&self, command: Command, input: Vec<u8>, limit: Duration) -> Result<Output> {
         let _place = self.0.at_once.acquire().await;
-        program::run(command, input, PROGRAM).await
+        program::run(command, input, limit).await
     }
+}
+
+/// Whether nobody listens at a socket.
+fn is_dead(socket: &Path) -> bool {
+    UnixStream::connect(socket)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// A fifo that is read here, whether somebody writes to it or not.

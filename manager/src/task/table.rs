@@ -8,15 +8,18 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use knarr_proto::containerd::task::v2::{WaitRequest, WaitResponse};
 use knarr_proto::prost_types::Timestamp;
+use knarr_proto::ttrpc;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::bundle::Bundle;
 use super::create::LogReader;
-use super::shim::Shim;
+use super::shim::{Shim, call};
 use crate::error::{Error, Result};
 
 /// Namespace and id.
@@ -65,11 +68,44 @@ pub struct Task {
     pub(super) _log: LogReader,
     /// What waits for its end.
     pub(super) watch: OnceLock<AbortHandle>,
+    /// Who waits for its processes.
+    pub(super) waits: Waits,
+    /// How many clients delete it just now.
+    pub(super) deleting: AtomicU32,
 }
+
+/// How a process ended, once it has.
+pub(super) type Ended = Option<Result<WaitResponse, ttrpc::Error>>;
+
+/// The processes that are waited for, by their exec ids. A shim is asked once for each, however
+/// many clients come and go.
+pub(super) type Waits = Mutex<HashMap<String, watch::Receiver<Ended>>>;
 
 impl Task {
     pub(super) fn key(&self) -> Key {
         (self.bundle.namespace.clone(), self.bundle.id.clone())
+    }
+
+    /// Waits for the end of a process.
+    pub(super) async fn wait(
+        self: &Arc<Self>,
+        exec_id: &str,
+    ) -> Result<WaitResponse, ttrpc::Error> {
+        let mut ended = {
+            let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+            match waits.get(exec_id) {
+                Some(ended) => ended.clone(),
+                None => {
+                    let (sender, ended) = watch::channel(None);
+                    waits.insert(exec_id.to_owned(), ended.clone());
+                    tokio::spawn(ask(self, exec_id, sender));
+                    ended
+                }
+            }
+        };
+        let ended = ended.wait_for(Option::is_some).await;
+        let ended = ended.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or_else(|| Err(ttrpc::Error::Closed("by this side".to_owned())))
     }
 
     /// Waits no longer for the end of the shim.
@@ -77,6 +113,29 @@ impl Task {
         if let Some(watch) = self.watch.get() {
             watch.abort();
         }
+    }
+}
+
+/// Has a shim wait for a process.
+fn ask(
+    task: &Arc<Task>,
+    exec_id: &str,
+    answer: watch::Sender<Ended>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let request = WaitRequest {
+        id: task.bundle.id.clone(),
+        exec_id: exec_id.to_owned(),
+    };
+    let (client, weak) = (task.shim.task(), Arc::downgrade(task));
+    let options = call(&task.bundle.namespace, None);
+    async move {
+        let ended = client.wait(&request, &options).await;
+        drop(client);
+        if let Some(task) = weak.upgrade() {
+            let mut waits = task.waits.lock().unwrap_or_else(PoisonError::into_inner);
+            waits.remove(&request.exec_id);
+        }
+        answer.send_replace(Some(ended));
     }
 }
 

@@ -661,7 +661,28 @@ async fn nobody_there_is_told_at_once() {
     assert_eq!(error.code(), Code::Unavailable);
     let text = error.to_string();
     assert!(
-        text.contains("127.0.0.1:1") && text.contains("onnection refused"),
+        text.contains("127.0.0.1:1") && text.contains("connection refused"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn this_machine_in_the_clear_where_it_knows_no_tls() {
+    let server = Server::start(|_, _| Reply::new(200, &[], "{}")).await;
+    let reference = Reference::parse(&format!("{}/a/b:tag", server.name)).unwrap();
+    let client = |scheme| {
+        let mut access = Access::new(Arc::new(NoCredentials));
+        access.hosts.default_scheme = scheme;
+        Registry::proxied(limits(), "", "", "")
+            .client(&reference, &access)
+            .unwrap()
+    };
+    assert_eq!(client(None).manifest(&manifest(b"{}")).await.unwrap(), "{}");
+    // Who wants TLS gets nothing else.
+    let error = client(Some(Scheme::Https))
+        .manifest(&manifest(b"{}"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert_eq!(server.seen().len(), 1);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use knarr_manager::error::{Code, Error, Result};
@@ -213,6 +214,27 @@ async fn what_will_not_be_finished_is_taken_back() {
     let error = push(&server, b"hello", &[]).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(error.to_string().contains("DIGEST_INVALID: no"), "{error}");
+    server.wait_for("DELETE /up").await;
+}
+
+#[tokio::test]
+async fn an_upload_whose_caller_has_gone_is_taken_back() {
+    let server = Server::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::new(202, &[("location", "/up")], ""),
+        "PUT" => Reply::head(100, &[]).pause(Duration::from_secs(60)),
+        "DELETE" => Reply::new(204, &[], ""),
+        _ => Reply::new(404, &[], ""),
+    })
+    .await;
+    let client = server.client();
+    let pushing = tokio::spawn(async move {
+        let source = Arc::new(Memory(b"hello".to_vec()));
+        client
+            .push_blob(&blob(b"hello"), source, &[], Arc::default())
+            .await
+    });
+    server.wait_for("PUT /up").await;
+    pushing.abort();
     server.wait_for("DELETE /up").await;
 }
 

@@ -183,7 +183,11 @@ async fn answer(
     log: &Mutex<Vec<Seen>>,
     reply: &(dyn Fn(&Seen, usize) -> Reply + Send + Sync),
 ) -> std::io::Result<()> {
-    let mut head = Vec::new();
+    let mut head = vec![stream.read_u8().await?];
+    if head == [0x16] {
+        // A handshake of TLS, which a server in the clear takes for a bad request.
+        return stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    }
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }

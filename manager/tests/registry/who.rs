@@ -198,9 +198,10 @@ async fn basic_credentials() {
         .unwrap();
     let error = server.client().manifest(&manifest()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unauthenticated);
-    assert!(
-        error.to_string().contains("no basic auth credentials"),
-        "{error}"
+    assert_eq!(
+        error.to_string(),
+        "pull access denied, repository does not exist or may require authorization: \
+         authorization failed: no basic auth credentials"
     );
     let wrong = Login::new(Credential::Password {
         user: "me".to_owned(),

@@ -43,6 +43,7 @@ pub use oom::{OomEvent, OomWatch};
 pub use stats::Stats;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,14 @@ pub struct Record {
     /// The systemd unit that is the container's cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+}
+
+impl Record {
+    /// The container's directory on version 2, once it is known.
+    pub(crate) fn unified_directory(&self) -> Option<PathBuf> {
+        let dir = self.dirs.first().filter(|_| self.version == Version::V2);
+        dir.map(|dir| PathBuf::from(&dir.path))
+    }
 }
 
 /// A transient unit of systemd.

@@ -37,6 +37,37 @@ pub struct Stats {
     pub intel_rdt: BTreeMap<String, serde_json::Value>,
     /// Always `null`: a runtime makes no network interfaces.
     pub network_interfaces: Option<()>,
+    /// What those events do not have.
+    #[serde(skip)]
+    pub further: Further,
+}
+
+/// Figures for callers of the library alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Further {
+    /// memory.events (v2) or memory.oom_control (v1).
+    pub memory_events: BTreeMap<String, u64>,
+    /// How often the processor was used beyond the quota (v2).
+    pub bursts: u64,
+    /// The time of that in nanoseconds (v2).
+    pub burst_time: u64,
+    /// Limits of huge pages in bytes, by page size (v2).
+    pub hugetlb_limits: BTreeMap<String, u64>,
+    /// Remote memory access: in use.
+    pub rdma_current: Vec<RdmaEntry>,
+    /// Remote memory access: the limits.
+    pub rdma_limit: Vec<RdmaEntry>,
+}
+
+/// A line of rdma.current or rdma.max; `u32::MAX` where there is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RdmaEntry {
+    /// Name of the device.
+    pub device: String,
+    /// Handles.
+    pub handles: u32,
+    /// Objects.
+    pub objects: u32,
 }
 
 /// CPU time in nanoseconds.
@@ -251,6 +282,31 @@ pub(super) fn table(dir: &str, name: &str) -> BTreeMap<String, u64> {
             Some((key.to_owned(), value.trim().parse().ok()?))
         })
         .collect()
+}
+
+/// The lines `mlx4_0 hca_handle=2 hca_object=max` of a file.
+pub(super) fn rdma(dir: &str, name: &str) -> Vec<RdmaEntry> {
+    let number = |text: &str| match text {
+        "max" => u32::MAX,
+        text => text.parse().unwrap_or(0),
+    };
+    let entry = |line: &str| {
+        let mut words = line.split(' ');
+        let mut entry = RdmaEntry {
+            device: words.next().filter(|name| !name.is_empty())?.to_owned(),
+            ..RdmaEntry::default()
+        };
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            match key {
+                "hca_handle" => entry.handles = number(value),
+                "hca_object" => entry.objects = number(value),
+                _ => {}
+            }
+        }
+        Some(entry)
+    };
+    let text = file::read(dir, name).unwrap_or_default();
+    text.lines().filter_map(entry).collect()
 }
 
 /// A pressure file, where there is one and the kernel counts.

@@ -396,7 +396,7 @@ impl Stream {
         };
         let stat = fstat(&file).context(|| format!("fstat({path})"))?;
         let replaceable = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => true,
+            FileType::RegularFile | FileType::Fifo => true,
             // Memory devices such as null; terminals are criu's own business.
             FileType::CharacterDevice => major(stat.st_rdev) == 1,
             _ => false,

@@ -314,7 +314,7 @@ impl Builder<'_> {
         record.private_pid = namespaces.make & flags::NEWPID != 0;
         let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
         record.filter = filter.as_ref().and_then(Program::to_text);
-        let layout = rootfs::plan(spec, &self.bundle.path)?;
+        let mut layout = rootfs::plan(spec, &self.bundle.path)?;
         record.rootfs = layout.rootfs.display().to_string();
         let procfs = ProcFs::open()?;
         let attributes = match &spec.process {
@@ -397,6 +397,9 @@ impl Builder<'_> {
         self.store.write_first(CONFIG, &self.bundle.text)?;
         fault!("create.config");
 
+        if layout.cgroup_namespace && namespaces.make & flags::NEWCGROUP == 0 {
+            layout.cgroup_directory = cgroup.record().unified_directory();
+        }
         let sources = HostSources::open(&layout)?;
         fault!("create.sources");
         let (ours, theirs) = channel::pair()?;

@@ -16,7 +16,7 @@ use super::create::{self, Bundle, Undo};
 use super::record::Record;
 use super::state::Status;
 use super::store::{CONFIG, STATE, Store};
-use super::{Container, run};
+use super::{Child, Container, run};
 use crate::cgroup;
 use crate::criu::{self, Criu, Inherit, Opts, Request, Step};
 use crate::error::{Context, Error, Kind, Result};
@@ -39,50 +39,91 @@ impl Container {
     /// # Errors
     /// As [`Container::create`], and what criu fails with; nothing is left then.
     pub fn restore(root: &Path, options: &RestoreOptions) -> Result<(i32, Vec<String>)> {
-        protect::require()?;
-        protect::let_go();
-        proc::require_one_thread()?;
-        let detach = options.run.detach;
         let signals = run::prepare_to_wait(&options.run)?;
-        let mut create = options.create.clone();
-        create.detach = detach;
-        super::store::check_id(&create.id)?;
-        let bundle = Bundle::read(&create)?;
-        let host = Host::new();
-        let (spec, warnings) = bundle.spec(&create, &host)?;
-        create::check_console(&spec, &create)?;
-        let program = criu::find()?;
-        let store = Store::create(root, &create.id)?;
-        let mut undo = Undo::default();
-        let mut restore = Restore {
-            options,
-            root,
-            create: &create,
-            bundle: &bundle,
-            spec: &spec,
-            store: &store,
-            program: &program,
-            record: create::record(&create, &host, &bundle, &spec),
-            console: None,
-        };
-        if let Err(error) = restore.steps(&mut undo) {
-            return Err(undo.undo(&store).into_iter().fold(error, Error::and_also));
-        }
-        let Restore { console, .. } = restore;
-        store.unlock();
-        drop(store);
-        let (Some(signals), Some(pidfd)) = (signals, undo.init) else {
-            return Ok((0, warnings));
+        let made = make(root, options, options.run.detach)?;
+        let (Some(signals), Some(pidfd)) = (signals, made.init) else {
+            return Ok((0, made.warnings));
         };
         run::until_end(
-            (root, &create.id),
+            (root, &options.create.id),
             pidfd.as_fd(),
             &signals,
-            console.as_ref(),
+            made.console.as_ref(),
             options.run.keep,
-            warnings,
+            made.warnings,
         )
     }
+
+    /// Makes a container from images for a caller that stays with its process, as
+    /// [`Container::create_child`]. The caller must be a subreaper (prctl(2)): the process is its
+    /// child once criu has ended.
+    ///
+    /// # Errors
+    /// As [`Container::restore`].
+    pub fn restore_child(root: &Path, options: &RestoreOptions) -> Result<(Container, Child)> {
+        let made = make(root, options, false)?;
+        let container = Container {
+            root: root.to_owned(),
+            id: options.create.id.clone(),
+            warnings: Vec::new(),
+        };
+        let child = Child {
+            pid: made.pid,
+            console: made.console,
+            warnings: made.warnings,
+        };
+        Ok((container, child))
+    }
+}
+
+/// What came of a restore.
+struct Made {
+    pid: i32,
+    /// The process.
+    init: Option<OwnedFd>,
+    /// The terminal's master, where nobody else got it.
+    console: Option<OwnedFd>,
+    warnings: Vec<String>,
+}
+
+fn make(root: &Path, options: &RestoreOptions, detach: bool) -> Result<Made> {
+    protect::require()?;
+    protect::let_go();
+    proc::require_one_thread()?;
+    let mut create = options.create.clone();
+    create.detach = detach;
+    super::store::check_id(&create.id)?;
+    let bundle = Bundle::read(&create)?;
+    let host = Host::new();
+    let (spec, warnings) = bundle.spec(&create, &host)?;
+    create::check_console(&spec, &create)?;
+    let program = criu::find()?;
+    let store = Store::create(root, &create.id)?;
+    let mut undo = Undo::default();
+    let mut restore = Restore {
+        options,
+        root,
+        create: &create,
+        bundle: &bundle,
+        spec: &spec,
+        store: &store,
+        program: &program,
+        record: create::record(&create, &host, &bundle, &spec),
+        console: None,
+    };
+    if let Err(error) = restore.steps(&mut undo) {
+        return Err(undo.undo(&store).into_iter().fold(error, Error::and_also));
+    }
+    let Restore {
+        console, record, ..
+    } = restore;
+    store.unlock();
+    Ok(Made {
+        pid: record.pid,
+        init: undo.init.take(),
+        console,
+        warnings,
+    })
 }
 
 struct Restore<'a> {

@@ -3,7 +3,8 @@
 //! Belongs here: what such a mount shows. Does not: making cgroups or writing to them.
 //!
 //! With a cgroup namespace the kernel shows the container's cgroup as the root
-//! of a new mount; where it refuses that, so does this. Without one, the directory of that cgroup is bound, so that
+//! of a new mount. Where it refuses that, because the namespace is another user namespace's, and without a
+//! cgroup namespace, the directory of that cgroup is bound (version 1 does the latter only), so that
 //! a container never sees those of its neighbours (CVE-2023-25809). The process
 //! has to be in its cgroups already.
 //!
@@ -86,11 +87,24 @@ impl Rootfs<'_> {
             // host's mount options, so only inside another.
             let options = attributes_only(&step.options);
             let new = new_mount("cgroup2", source, &options, None);
-            let made = self
-                .kernel
-                .new_filesystem(&new)
-                .map_err(foreign_namespace)?;
-            (made, Attributes::default())
+            match (
+                self.kernel.new_filesystem(&new),
+                &self.plan.cgroup_directory,
+            ) {
+                (Ok(made), _) => (made, Attributes::default()),
+                // It would have shown more: all that the namespace begins with.
+                (Err(error), Some(own)) if error.errno() == Some(Errno::PERM) => {
+                    let path = own
+                        .strip_prefix(HOST)
+                        .map_err(|_| foreign_namespace(error))?;
+                    let path = path.to_string_lossy();
+                    (
+                        bound(&self.kernel, Path::new(HOST), &path)?,
+                        bind(&step.options),
+                    )
+                }
+                (Err(error), _) => return Err(foreign_namespace(error)),
+            }
         } else {
             let path = if self.plan.user_namespace.is_some() {
                 let own = memberships(own).find(|own| own.controllers.is_empty());
@@ -98,14 +112,10 @@ impl Rootfs<'_> {
             } else {
                 ""
             };
-            let mut attributes = step.options.attributes;
-            if Host::new().in_user_namespace() {
-                // What is in there may belong to the user who started this: with no cgroup
-                // namespace around it, the container would reach the user's other cgroups.
-                attributes.set |= attr::RDONLY;
-                attributes.clear &= !attr::RDONLY;
-            }
-            (bound(&self.kernel, Path::new(HOST), path)?, attributes)
+            (
+                bound(&self.kernel, Path::new(HOST), path)?,
+                bind(&step.options),
+            )
         };
         self.finish_cgroup(step, &tree, destination.fd.as_fd())
     }
@@ -172,8 +182,19 @@ impl Rootfs<'_> {
     }
 }
 
-/// Says why the kernel refuses a mount that shows a cgroup namespace. Nothing can take its place: which
-/// of the host's directories the namespace begins at is not to be seen from inside.
+/// The attributes of what is bound on version 2.
+fn bind(options: &MountOptions<'_>) -> Attributes {
+    let mut attributes = options.attributes;
+    if Host::new().in_user_namespace() {
+        // What is in there may belong to the user who started this: with no cgroup
+        // namespace around it, the container would reach the user's other cgroups.
+        attributes.set |= attr::RDONLY;
+        attributes.clear &= !attr::RDONLY;
+    }
+    attributes
+}
+
+/// Says why the kernel refuses a mount that shows a cgroup namespace.
 fn foreign_namespace(error: Error) -> Error {
     if error.errno() == Some(Errno::PERM) {
         return error.context(

@@ -72,6 +72,8 @@ pub struct RootfsPlan<'a> {
     pub user_namespace: Option<UserNamespace<'a>>,
     /// Whether the container has a cgroup namespace other than the runtime's.
     pub cgroup_namespace: bool,
+    /// On version 2, where others made the cgroup namespace: the container's own cgroup, as the runtime names it.
+    pub cgroup_directory: Option<PathBuf>,
     /// Whether the container has a mount namespace other than the runtime's. If
     /// not, the root is entered with chroot(2), and no mount but those of the
     /// configuration is made or changed: all of them are the host's.
@@ -190,6 +192,7 @@ pub fn plan<'a>(spec: &'a Spec<'a>, bundle: &Path) -> Result<RootfsPlan<'a>> {
         label: "",
         user_namespace: None,
         cgroup_namespace: false,
+        cgroup_directory: None,
         mount_namespace: false,
     };
     let mut devices: &'a [Device<'a>] = &[];

@@ -39,6 +39,9 @@ struct Args {
     /// Only configurations whose name has this in it; nothing is stale then.
     #[arg(long)]
     only: Vec<String>,
+    /// Of all but the basic ones and those of linux only every so many-th; nothing is stale then.
+    #[arg(long, default_value_t = 1)]
+    step: usize,
     /// Configurations at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -128,13 +131,29 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut cases = configs::all();
-    let whole = args.only.is_empty();
-    cases.retain(|case| whole || args.only.iter().any(|part| case.name.contains(part)));
+    let whole = args.only.is_empty() && args.step <= 1;
+    let all = cases.len();
+    let parts = &args.only;
+    cases.retain(|case| parts.is_empty() || parts.iter().any(|part| case.name.contains(part)));
+    let mut others = 0;
+    cases.retain(|case| {
+        let basic = ["base/", "linux/"]
+            .iter()
+            .any(|area| case.name.starts_with(area));
+        others += usize::from(!basic);
+        basic || others % args.step.max(1) == 0
+    });
     if args.list {
         for case in &cases {
             println!("{}", case.name);
         }
         return ExitCode::SUCCESS;
+    }
+    if !whole {
+        println!(
+            "a part of the list: {} of {all} configurations",
+            cases.len()
+        );
     }
     let results = match &args.from {
         Some(file) => saved(file),
@@ -224,6 +243,7 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
         .collect();
     println!("{} configurations under {}", cases.len(), labels.join(", "));
 
+    let _options = HostOptions::read();
     let mut results = run_all(&bench, cases, &runtimes, args);
     // What is not explained gets a second chance: a machine that is short of time shows much.
     let entries = known::read();
@@ -248,6 +268,34 @@ fn run_here(args: &Args, cases: &[Case]) -> Option<Results> {
         std::process::id()
     ));
     Some(results)
+}
+
+/// The options of the host's version 2 tree, put back in the end: a runtime that mounts it anew changes
+/// them for the whole host.
+struct HostOptions(Option<String>);
+
+impl HostOptions {
+    const TREE: &str = "/sys/fs/cgroup";
+
+    fn read() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let tree = mounts.lines().find_map(|line| {
+            let (left, right) = line.split_once(" - cgroup2 ")?;
+            (left.split(' ').nth(4)? == Self::TREE).then_some(right)
+        });
+        let options = tree.and_then(|right| right.split(' ').nth(1));
+        Self(options.map(|options| options.trim_start_matches("rw,").to_owned()))
+    }
+}
+
+impl Drop for HostOptions {
+    fn drop(&mut self) {
+        use rustix::mount::{MountFlags, mount_remount};
+        let Some(options) = &self.0 else { return };
+        if let Err(error) = mount_remount(Self::TREE, MountFlags::empty(), options.as_str()) {
+            println!("the host's cgroup tree had the options {options}: {error}");
+        }
+    }
 }
 
 /// The version of cgroups where the reports were made: 2 has one hierarchy, at /sys/fs/cgroup itself.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use knarr_proto::containerd::runc::v1::Options;
 use knarr_proto::prost::Message;
 use knarr_runtime::container::ExecOptions;
 use knarr_runtime::spec::config::Process as Spec;
@@ -9,9 +10,10 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Signal, WaitOptions, kill_process_group, wait};
 
 use super::*;
-use crate::stdio::Owner;
 use crate::task::Exit;
 
+/// 128 and SIGKILL.
+const KILLED: u32 = 137;
 /// How long the output of a process that has ended may be on its way.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -75,7 +77,8 @@ impl Shim {
 
     /// Makes a container whose process waits to be started.
     fn make(&mut self, request: &CreateTaskRequest, bundle: PathBuf) -> Result<Task, Status> {
-        let options = options(request)?;
+        let options =
+            options::read(request.options.as_ref()).map_err(|error| refused("create", error))?;
         let base = match options.root.as_str() {
             "" => task::DEFAULT_ROOT,
             root => root,
@@ -86,23 +89,11 @@ impl Shim {
             let message = format!("write({}): {error}", name.display());
             Status::new(Code::Unknown, message)
         })?;
-        let create = CreateOptions {
-            id: request.id.clone(),
-            bundle: bundle.clone(),
-            no_pivot: options.no_pivot_root,
-            no_new_keyring: options.no_new_keyring,
-            cgroup: match options.systemd_cgroup {
-                true => CgroupDriver::Systemd,
-                false => CgroupDriver::Cgroupfs,
-            },
-            ..CreateOptions::default()
-        };
-        let paths = Paths {
-            stdin: request.stdin.clone(),
-            stdout: request.stdout.clone(),
-            stderr: request.stderr.clone(),
-            terminal: request.terminal,
-        };
+        if !request.checkpoint.is_empty() {
+            return Ok(Self::saved(request, bundle, &root, options));
+        }
+        let create = create_options(&request.id, &bundle, &options);
+        let paths = paths(request);
         let owner = Owner {
             id: &request.id,
             namespace: &self.namespace,
@@ -124,6 +115,7 @@ impl Shim {
             execs: BTreeMap::new(),
             paused: false,
             oom: None,
+            saved: None,
         };
         self.watch_oom(&mut task);
         Ok(task)
@@ -177,7 +169,7 @@ impl Shim {
     }
 
     /// Calls the runtime with the streams of the process that it makes.
-    fn with_streams<T>(
+    pub(super) fn with_streams<T>(
         &self,
         streams: &Streams,
         call: impl FnOnce() -> knarr_runtime::Result<T>,
@@ -197,9 +189,9 @@ impl Shim {
     }
 
     /// Takes over a process that the runtime has made, and copies its streams from now on.
-    fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
+    pub(super) fn adopt(&mut self, process: &mut Process, child: Child, streams: &mut Streams) {
         for warning in child.warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         process.pid = child.pid;
         process.kept = std::mem::take(&mut streams.kept);
@@ -213,7 +205,7 @@ impl Shim {
                     process.output = self.pump(from, output);
                     process.input = input.and_then(|input| self.pump(input, Some(to)));
                 }
-                Err(errno) => eprintln!("terminal: {errno}"),
+                Err(errno) => complain!("terminal: {errno}"),
             }
             process.console = Some(console);
         } else if let (Some(input), Some(pipe)) = (input, streams.pipe.take()) {
@@ -234,7 +226,7 @@ impl Shim {
                 Some(number)
             }
             Err(error) => {
-                eprintln!("standard streams: {error}");
+                complain!("standard streams: {error}");
                 None
             }
         }
@@ -264,7 +256,7 @@ impl Shim {
         }
     }
 
-    fn watch_oom(&mut self, task: &mut Task) {
+    pub(super) fn watch_oom(&mut self, task: &mut Task) {
         // Without a memory controller nobody is killed on the container's account.
         let Ok(watch) = task.container.watch_oom() else {
             return;
@@ -350,7 +342,7 @@ impl Shim {
     }
 
     fn tell_exit(&mut self, id: &str, exec_id: &str, exit: Exit) {
-        if exec_id.is_empty() {
+        if exec_id.is_empty() || exit.code == KILLED {
             // Before the exit that it explains.
             self.look_for_oom(id);
         }
@@ -419,7 +411,7 @@ impl Shim {
             deleted => deleted?,
         };
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         rootfs::unmount(&task.bundle.join("rootfs"))?;
         self.reap();
@@ -540,6 +532,31 @@ impl Shim {
             }
         }
         self.sandbox_client_left(client);
+    }
+}
+
+/// Where the streams of a container's first process lead.
+pub(super) fn paths(request: &CreateTaskRequest) -> Paths {
+    Paths {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
+        terminal: request.terminal,
+    }
+}
+
+/// What the runtime is to know of a container.
+pub(super) fn create_options(id: &str, bundle: &Path, options: &Options) -> CreateOptions {
+    CreateOptions {
+        id: id.to_owned(),
+        bundle: bundle.to_owned(),
+        no_pivot: options.no_pivot_root,
+        no_new_keyring: options.no_new_keyring,
+        cgroup: match options.systemd_cgroup {
+            true => CgroupDriver::Systemd,
+            false => CgroupDriver::Cgroupfs,
+        },
+        ..CreateOptions::default()
     }
 }
 

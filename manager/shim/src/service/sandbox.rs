@@ -336,7 +336,7 @@ impl Shim {
             if let Err(error) = task.container.kill(signal, false)
                 && error.kind() != Kind::WrongState
             {
-                eprintln!("{}: {error}", task.container.id);
+                complain!("{}: {error}", task.container.id);
             }
         }
     }

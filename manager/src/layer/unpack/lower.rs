@@ -61,6 +61,7 @@ impl Unpacker {
 /// Copies the bytes of a file and leaves its holes.
 fn copy(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
     rustix::fs::ftruncate(to, size)?;
+    let mut buffer = vec![0; 128 << 10];
     let mut at = 0;
     while at < size {
         let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
@@ -70,13 +71,20 @@ fn copy(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         };
         let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
-        let (mut read, mut write) = (start, start);
-        while read < end {
-            let length = usize::try_from(end - read).unwrap_or(usize::MAX);
-            let copied =
-                rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), length)?;
-            if copied == 0 {
-                return Err(Errno::IO);
+        let mut done = start;
+        while done < end {
+            let most = usize::try_from(end - done)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let piece = match rustix::io::pread(from, &mut buffer[..most], done)? {
+                0 => return Err(Errno::IO),
+                length => &buffer[..length],
+            };
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let written = rustix::io::pwrite(to, rest, done)?;
+                done += u64::try_from(written).unwrap_or(0);
+                rest = &rest[written..];
             }
         }
         at = end;

@@ -125,7 +125,12 @@ pub struct Unpacker {
     ours: HashSet<Vec<u8>>,
     /// Directories that hide what lower layers have in them.
     opaque: HashSet<Vec<u8>>,
+    /// Bytes that are taken up by what is remembered.
+    remembered: usize,
 }
+
+/// The most bytes that may be remembered of one layer.
+const MEMORY: usize = 512 << 20;
 
 /// What happened to an entry, in front of its name.
 fn failed(errno: Errno) -> Error {
@@ -135,7 +140,9 @@ fn failed(errno: Errno) -> Error {
         | Errno::NOTDIR
         | Errno::ISDIR
         | Errno::INVAL
-        | Errno::FBIG => Error::invalid(std::io::Error::from(errno).to_string()),
+        | Errno::FBIG
+        | Errno::TOOBIG
+        | Errno::RANGE => Error::invalid(std::io::Error::from(errno).to_string()),
         _ => {
             let error = std::io::Error::from(errno);
             Error::new(Error::io("", &error).code(), error.to_string())
@@ -163,6 +170,7 @@ impl Unpacker {
             pending: Vec::new(),
             ours: HashSet::new(),
             opaque: HashSet::new(),
+            remembered: 0,
             place,
         })
     }
@@ -191,6 +199,7 @@ impl Unpacker {
         let dir = self.parent(above)?;
         if !self.fresh {
             self.keep(&path);
+            self.remember(path.len())?;
         }
         match entry.kind {
             Kind::Directory => self.directory(&dir, &path, name, entry),
@@ -244,6 +253,22 @@ impl Unpacker {
         }
         let attributes = self.attributes(entry)?;
         self.pending.push((path.to_owned(), attributes));
+        let xattrs = entry
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        self.remember(path.len() + xattrs.sum::<usize>())
+    }
+
+    /// Counts what is kept until the end.
+    fn remember(&mut self, bytes: usize) -> Result<()> {
+        const EACH: usize = 200;
+        self.remembered += bytes + EACH;
+        if self.remembered > MEMORY {
+            let what =
+                "there is too much to remember of this layer: directories, opaque ones, names";
+            return Err(Error::new(Code::ResourceExhausted, what));
+        }
         Ok(())
     }
 
@@ -313,7 +338,13 @@ impl Unpacker {
         };
         if target != path {
             let link = || rustix::fs::linkat(&found.fd, base, &dir.fd, name, AtFlags::empty());
-            let linked = self.replace(dir, name, link);
+            let linked = match self.replace(dir, name, link) {
+                // What the kernel says of directories.
+                Err(error) if error.code() == Code::PermissionDenied => {
+                    Err(Error::invalid("it can't have another name"))
+                }
+                linked => linked,
+            };
             linked
                 .map_err(|error| error.context(format!("a hard link to {}", shown(&entry.link))))?;
         }
@@ -388,8 +419,20 @@ impl Unpacker {
         if !self.opaque.insert(path.to_owned()) {
             return Ok(());
         }
+        self.remember(path.len())?;
         match self.place.whiteouts {
-            Whiteouts::Overlay(_) if path.is_empty() && self.place.lower.is_none() => Ok(()),
+            // Overlayfs takes no heed of it there.
+            Whiteouts::Overlay(_) if path.is_empty() => {
+                let below = self
+                    .place
+                    .lower
+                    .as_ref()
+                    .map(|lower| tree::names(lower.as_fd()));
+                for name in below.transpose()?.unwrap_or_default() {
+                    self.whiteout(b"", &name)?;
+                }
+                Ok(())
+            }
             Whiteouts::Overlay(prefix) => attributes::make_opaque(dir.fd.as_fd(), prefix),
             Whiteouts::Remove if self.fresh => Ok(()),
             Whiteouts::Remove => {

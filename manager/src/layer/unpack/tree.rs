@@ -129,7 +129,8 @@ pub fn is_empty(dir: BorrowedFd<'_>) -> Result<bool> {
     Ok(true)
 }
 
-fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+/// What is in a directory.
+pub fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in Listing::read_from(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_bytes().to_owned();

@@ -24,6 +24,9 @@ pub const COMPARING: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(Capabi
 /// Descriptors: those of directories in each other, to remove the deepest tree that a path can name.
 const FILES: u64 = 4096;
 
+/// Memory in bytes: a window of zstd, buffers, and what is remembered of a layer.
+const MEMORY: u64 = 2 << 30;
+
 /// Gives up every capability but those of `kept` that there are, and what would bring them back.
 ///
 /// # Errors
@@ -39,7 +42,12 @@ pub fn give_up(kept: CapabilitySet) -> Result<()> {
     };
     rustix::thread::set_capabilities(None, sets).map_err(failed)?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
-    for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, FILES)] {
+    let limits = [
+        (Resource::Core, 0),
+        (Resource::Nofile, FILES),
+        (Resource::As, MEMORY),
+    ];
+    for (resource, most) in limits {
         let before = rustix::process::getrlimit(resource).maximum;
         let most = Some(before.map_or(most, |before| before.min(most)));
         let limit = Rlimit {
@@ -88,7 +96,6 @@ pub fn filter() -> Result<()> {
         libc::SYS_fchownat,
         libc::SYS_ftruncate,
         libc::SYS_utimensat,
-        libc::SYS_copy_file_range,
         libc::SYS_syncfs,
         libc::SYS_fsetxattr,
         libc::SYS_lsetxattr,

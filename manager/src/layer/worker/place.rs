@@ -69,6 +69,12 @@ impl Jail {
     /// `InvalidArgument` for mounts that make no tree; where they fail.
     pub fn tree(&mut self, mounts: &[Mounted], access: Access) -> Result<Place> {
         let ids = ids(mounts)?;
+        if access == Access::Write && mounts.iter().any(|mount| is_set(mount, "ro")) {
+            // It may show its parent, which nothing must change any more.
+            return Err(Error::precondition(
+                "the mounts are of a read-only file system",
+            ));
+        }
         let (dir, lower, whiteouts) = match mounts {
             [] => return Err(Error::invalid("there is no mount to work on")),
             [mount] if is_bind(mount) => {
@@ -199,7 +205,7 @@ impl Jail {
             let colon = if index > 0 { ":" } else { "" };
             options.push_str(&format!("{colon}{index}"));
         }
-        if mount.options.iter().any(|option| option == "userxattr") {
+        if is_set(mount, "userxattr") {
             options.push_str(",userxattr");
         }
         let target = format!("../{spot}");
@@ -247,7 +253,7 @@ fn needs_privileges() -> Error {
 }
 
 fn whiteouts(mount: &Mounted) -> Whiteouts {
-    match mount.options.iter().any(|option| option == "userxattr") {
+    match is_set(mount, "userxattr") {
         true => Whiteouts::Overlay("user.overlay."),
         false => Whiteouts::Overlay("trusted.overlay."),
     }
@@ -265,11 +271,11 @@ fn open(dir: impl AsFd, path: &str) -> Result<OwnedFd> {
 }
 
 fn is_bind(mount: &Mounted) -> bool {
-    mount.kind == "bind"
-        || mount
-            .options
-            .iter()
-            .any(|option| matches!(&**option, "bind" | "rbind"))
+    mount.kind == "bind" || is_set(mount, "bind") || is_set(mount, "rbind")
+}
+
+fn is_set(mount: &Mounted, name: &str) -> bool {
+    mount.options.iter().any(|option| option == name)
 }
 
 fn option<'a>(mount: &'a Mounted, name: &str) -> Option<&'a str> {

@@ -3,7 +3,7 @@
 use super::super::file;
 use super::super::hierarchy::Controller;
 use super::super::stats::{
-    BlkioEntry, CpusetStats, HugetlbStats, Stats, Usage, number, page_sizes, psi, table,
+    BlkioEntry, CpusetStats, HugetlbStats, Stats, Usage, number, page_sizes, psi, rdma, table,
 };
 use super::super::v2::stats::hugetlb;
 use super::V1;
@@ -52,12 +52,17 @@ pub(super) fn read(manager: &V1) -> Stats {
         stats.cpu.throttling.throttled_periods = value("nr_throttled");
         stats.cpu.throttling.throttled_time = value("throttled_time");
     }
+    if let Some(dir) = manager.path(Controller::Rdma) {
+        stats.further.rdma_current = rdma(dir, "rdma.current");
+        stats.further.rdma_limit = rdma(dir, "rdma.max");
+    }
     if let Some(dir) = manager.path(Controller::Cpuset) {
         stats.cpuset = cpuset(dir);
     }
     if let Some(dir) = manager.path(Controller::Memory) {
         let memory = &mut stats.memory;
         memory.raw = table(dir, "memory.stat");
+        stats.further.memory_events = table(dir, "memory.oom_control");
         memory.cache = memory.raw.get("cache").copied().unwrap_or(0);
         memory.usage = usage(dir, "memory");
         memory.swap = usage(dir, "memory.memsw");

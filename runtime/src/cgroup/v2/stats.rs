@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::super::file;
-use super::super::stats::{BlkioEntry, HugetlbStats, Stats, Usage, number, page_sizes, psi, table};
+use super::super::stats::{
+    BlkioEntry, HugetlbStats, Stats, Usage, number, page_sizes, psi, rdma, table,
+};
 use crate::error::Result;
 
 /// All figures; a controller that is not enabled leaves zeros.
@@ -22,6 +24,8 @@ pub(super) fn read(dir: &str) -> Result<Stats> {
     stats.cpu.throttling.throttled_periods = cpu.get("nr_throttled").copied().unwrap_or(0);
     stats.cpu.throttling.throttled_time = nanoseconds("throttled_usec");
     stats.cpu.psi = psi(dir, "cpu.pressure");
+    stats.further.bursts = cpu.get("nr_bursts").copied().unwrap_or(0);
+    stats.further.burst_time = nanoseconds("burst_usec");
 
     let memory = &mut stats.memory;
     memory.raw = table(dir, "memory.stat");
@@ -45,6 +49,7 @@ pub(super) fn read(dir: &str) -> Result<Stats> {
             .unwrap_or(0),
     };
     memory.psi = psi(dir, "memory.pressure");
+    stats.further.memory_events = events;
 
     stats.pids.current = number(dir, "pids.current");
     stats.pids.limit = match number(dir, "pids.max") {
@@ -57,8 +62,12 @@ pub(super) fn read(dir: &str) -> Result<Stats> {
     }
     stats.blkio.psi = psi(dir, "io.pressure");
     for size in page_sizes() {
+        let limit = number(dir, &format!("hugetlb.{size}.max"));
+        stats.further.hugetlb_limits.insert(size.clone(), limit);
         stats.hugetlb.extend(hugetlb(dir, size));
     }
+    stats.further.rdma_current = rdma(dir, "rdma.current");
+    stats.further.rdma_limit = rdma(dir, "rdma.max");
     Ok(stats)
 }
 
