@@ -610,6 +610,41 @@ mod tests {
         bytes
     }
 
+    /// What one namespace has, another gets by its digest, without a byte.
+    #[tokio::test]
+    async fn blobs_are_shared_between_namespaces() {
+        let place = Place::new();
+        let content = place.open();
+        let mut writer = content.write(SPACE, order("r", None)).await.unwrap();
+        writer.write(b"data").unwrap();
+        let digest = writer.commit(0, None, Labels::new()).await.unwrap().digest;
+        let asked = order("r", Some(b"data"));
+        let writer = content.write("other", asked.clone()).await.unwrap();
+        assert_eq!(
+            (writer.status().offset, writer.digest()),
+            (4, digest.clone())
+        );
+        writer
+            .commit(4, Some(&digest), Labels::new())
+            .await
+            .unwrap();
+        assert_eq!(content.info("other", &digest).unwrap().blob.size, 4);
+        // A client that writes all the same may.
+        let mut writer = content.write("third", asked).await.unwrap();
+        writer.truncate(0).unwrap();
+        writer.write(b"data").unwrap();
+        writer
+            .commit(4, Some(&digest), Labels::new())
+            .await
+            .unwrap();
+        assert_eq!(place.ingests(), 0);
+        for space in [SPACE, "other"] {
+            content.delete(space, &digest).await.unwrap();
+        }
+        content.clean_up().await.unwrap();
+        assert_eq!(content.read("third", &digest).unwrap().size(), 4);
+    }
+
     #[tokio::test]
     async fn a_blob_is_what_was_written() {
         let place = Place::new();
