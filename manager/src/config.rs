@@ -41,7 +41,9 @@ impl Default for Config {
             root: "/var/lib/knarrd".into(),
             state: "/run/knarrd".into(),
             address: "/run/knarrd/knarrd.sock".into(),
-            registry_hosts: vec!["/etc/containerd/certs.d".into()],
+            registry_hosts: ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
+                .map(PathBuf::from)
+                .into(),
             runtimes: BTreeMap::new(),
             overlayfs: Overlayfs::default(),
             proxy_plugins: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,8 @@ pub struct Manager {
     pub log: Log,
     /// Connections to registries.
     pub registry: Registry,
+    /// Directories of registries' `hosts.toml`.
+    pub registry_hosts: Vec<PathBuf>,
     database: Arc<Database>,
     uuid: String,
     places: Places,
@@ -176,6 +178,7 @@ impl Manager {
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),
+            registry_hosts: config.registry_hosts.clone(),
             database,
             content,
             mounts,

@@ -24,9 +24,6 @@ use crate::image::progress::{Listener, Progress, Reporter};
 use crate::image::{self, Context};
 use crate::registry::{self, Access, Client, Credentials, NoCredentials, Scheme};
 
-/// Where registries are configured, unless a client says otherwise.
-const HOST_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
-
 /// One end of a transfer.
 enum End {
     Store(wire::ImageStore),
@@ -153,7 +150,7 @@ impl Api {
         };
         let mut access = Access::new(credentials);
         access.hosts.dirs = match &*resolver.host_dir {
-            "" => HOST_DIRS.map(PathBuf::from).into(),
+            "" => self.0.registry_hosts.clone(),
             dirs => dirs.split(':').map(PathBuf::from).collect(),
         };
         access.hosts.default_scheme = match &*resolver.default_scheme {
