@@ -182,15 +182,27 @@ fn exists(path: &Path) -> bool {
     rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
+/// The caller's cgroups, /proc/self/cgroup: the kernel hands it out in one piece, so that what is
+/// shorter than there was room for is all of it. cgroups(7).
+pub(crate) fn own_cgroups() -> Option<String> {
+    read_text("/proc/self/cgroup", |read, room| read < room)
+}
+
 /// The first MiB of a file of the kernel, if it can be read and is text.
 pub(crate) fn read_small(path: &str) -> Option<String> {
+    read_text(path, |_, _| false)
+}
+
+fn read_text(path: &str, is_last: impl Fn(usize, usize) -> bool) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = openat(CWD, path, flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     while bytes.len() < 1 << 20 {
         bytes.reserve(4096);
+        let room = bytes.capacity() - bytes.len();
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
             Ok(0) => break,
+            Ok(read) if is_last(read, room) => break,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }

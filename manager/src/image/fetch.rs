@@ -176,14 +176,15 @@ impl Fetcher {
             writer.truncate(0)?;
         }
         let start = writer.status().offset;
+        // Perhaps in the file of another namespace: it is read when it is committed here.
+        if start == target.size {
+            return Ok(writer);
+        }
         let file = Arc::new(writer.file()?);
         arrival.send_modify(|arrival| {
             arrival.file = Some(file);
             arrival.length = start;
         });
-        if start == target.size {
-            return Ok(writer);
-        }
         let mut blob = self.client.blob(&to_registry(target), start).await?;
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let written = arrival.clone();

@@ -7,7 +7,8 @@
 use rustix::io::Errno;
 
 use super::file;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host;
 use crate::proc::unescape;
 
 /// A set of controllers.
@@ -141,7 +142,8 @@ impl Layout {
     /// # Errors
     /// /proc that cannot be read.
     pub fn detect() -> Result<Layout> {
-        let own = file::read_path("/proc/self/cgroup").context(|| "read(\"/proc/self/cgroup\")")?;
+        let own = host::own_cgroups()
+            .ok_or_else(|| Error::new(Kind::System, "/proc/self/cgroup cannot be read"))?;
         // Where cgroup2 is all there is, the mount table, long on a busy host, has nothing to add.
         let pure_v2 =
             rustix::fs::statfs(UNIFIED_MOUNT_POINT).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);

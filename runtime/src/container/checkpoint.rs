@@ -396,7 +396,9 @@ impl Stream {
         };
         let stat = fstat(&file).context(|| format!("fstat({path})"))?;
         let replaceable = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile | FileType::Fifo => true,
+            FileType::RegularFile => true,
+            // One with a name; criu knows pipes by themselves.
+            FileType::Fifo => !plain.name.starts_with("pipe:["),
             // Memory devices such as null; terminals are criu's own business.
             FileType::CharacterDevice => major(stat.st_rdev) == 1,
             _ => false,

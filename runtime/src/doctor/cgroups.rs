@@ -5,7 +5,7 @@ use rustix::fs::{Access, access};
 use super::kernel::setting;
 use super::{Check, State};
 use crate::cgroup::systemd_answers;
-use crate::host::{CgroupLayout, Host, read_small};
+use crate::host::{CgroupLayout, Host, own_cgroups, read_small};
 use crate::sys::probe::{Answer, Call, answer};
 
 const AREA: &str = "cgroups";
@@ -75,7 +75,7 @@ fn controllers(layout: CgroupLayout) -> Vec<String> {
         .map(str::to_owned)
         .collect();
     // "4:cpu,cpuacct:/path"
-    for line in read_small("/proc/self/cgroup").unwrap_or_default().lines() {
+    for line in own_cgroups().unwrap_or_default().lines() {
         if let Some(list) = line.split(':').nth(1) {
             names.extend(list.split(',').map(str::to_owned));
         }

@@ -71,7 +71,7 @@ impl Rootfs<'_> {
         let magic = fs::statfs(HOST)
             .context(|| format!("statfs({HOST:?})"))?
             .f_type;
-        let own = host::read_small("/proc/self/cgroup")
+        let own = host::own_cgroups()
             .ok_or_else(|| Error::new(Kind::System, "/proc/self/cgroup cannot be read"))?;
         if u64::try_from(magic) == Ok(CGROUP2_SUPER_MAGIC) {
             self.cgroup_v2(step, source, &own)

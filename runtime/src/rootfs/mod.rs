@@ -139,8 +139,8 @@ pub fn prepare<'a>(
     if let Some(dev) = dev {
         rootfs.root.done(dev);
     }
+    // Where the process is now is of no matter: it goes to the new root next, and hooks to the bundle.
     if let Some(home) = rootfs.home.take() {
-        fchdir(&home).context(|| "fchdir(working directory)")?;
         rootfs.root.done(home);
     }
     if !entered {

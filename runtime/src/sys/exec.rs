@@ -9,13 +9,19 @@ use rustix::io::Errno;
 
 use super::last_errno;
 
-/// Puts back to the default what this program changed for itself and execve(2) would hand on: SIGPIPE,
-/// which Rust programs ignore, and the mask of blocked signals: sigaction(2), sigprocmask(2).
+/// What the caller ignored and execve(2) would hand on: SIGPIPE, as every Rust program does, and what
+/// nohup(1) and shells ignore for programs in the background.
+const IGNORED: [libc::c_int; 4] = [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
+/// Puts back to the default what a program would inherit: signals that are ignored, and the mask of
+/// blocked ones: sigaction(2), sigprocmask(2).
 pub fn restore_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before sigprocmask reads it; SIG_DFL is a valid disposition.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in IGNORED {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
     }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::namespaces::is_new;
 use super::{Context, Finding, Key, Quoted, Report, Severity, hooks, validate};
-use crate::host::{CgroupLayout, Host, read_small};
+use crate::host::{CgroupLayout, Host, own_cgroups, read_small};
 use crate::rootfs::{Links, open_in};
 use crate::spec::Spec;
 use crate::spec::config::{Mount, Process};
@@ -408,7 +408,7 @@ fn controllers(resources: &Resources<'_>, host: &Host, report: &mut Report) {
         ("rdma", "rdma", "rdma", !resources.rdma.is_empty()),
     ];
     let layout = host.cgroup_layout();
-    let v1 = read_small("/proc/self/cgroup").unwrap_or_default();
+    let v1 = own_cgroups().unwrap_or_default();
     let v2 = match layout {
         CgroupLayout::V2 => read_small("/sys/fs/cgroup/cgroup.controllers"),
         CgroupLayout::Hybrid => read_small("/sys/fs/cgroup/unified/cgroup.controllers"),
