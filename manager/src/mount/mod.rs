@@ -1,7 +1,7 @@
 //! Mounts that the daemon makes for clients: those that need more than one call of mount(2).
 //!
 //! A client hands over the mounts of a snapshot or an image. What the kernel can't do alone is done
-//! here ([`plan`] says what that is), and the client gets the rest to do itself.
+//! here (`plan.rs` says what that is), and the client gets the rest to do itself.
 //!
 //! ```text
 //! STATE/mounts/ID/N    where the Nth mount of an activation is, or a link to its loop device

@@ -118,7 +118,7 @@ pub struct Report {
     /// What went wrong.
     #[prost(string, tag = "3")]
     pub message: String,
-    /// Its class, an index of [`CODES`].
+    /// Its class, an index of `CODES`.
     #[prost(uint32, tag = "4")]
     pub code: u32,
 }
