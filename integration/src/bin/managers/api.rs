@@ -21,8 +21,8 @@ use knarr_proto::services::tasks::v1::{
     CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
     StartRequest, WaitRequest,
 };
-use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use crate::daemons::Daemon;
 use crate::report::Report;
@@ -142,8 +142,22 @@ impl Api {
                 tokio::spawn(api.start(container, parent.clone()))
             })
             .collect();
+        let mut refused = Vec::new();
         for one in started {
-            one.await.unwrap();
+            refused.extend(one.await.unwrap().err());
+        }
+        if let Some(why) = refused.first() {
+            println!(
+                "{}: {} of {count} containers at once did not start: {}",
+                daemon.kind.name(),
+                refused.len(),
+                why.message()
+            );
+            for id in ids {
+                self.clear(id).await;
+            }
+            daemon.remove("first");
+            return;
         }
         report.add(
             &format!("{count} containers at once, s"),
@@ -170,30 +184,55 @@ impl Api {
         daemon.remove("first");
     }
 
-    async fn start(self, container: Container, parent: String) {
+    async fn start(self, container: Container, parent: String) -> Result<(), Status> {
         let id = container.id.clone();
+        // First, because it keeps the snapshot from the collector.
+        let container = Some(container);
+        let create = in_namespace(CreateContainerRequest { container });
+        self.containers().create(create).await?;
         let prepare = PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: id.clone(),
             parent,
             ..Default::default()
         };
-        let prepared = self.snapshots().prepare(in_namespace(prepare)).await;
-        let rootfs = prepared.unwrap().into_inner().mounts;
-        let container = Some(container);
-        let create = in_namespace(CreateContainerRequest { container });
-        self.containers().create(create).await.unwrap();
+        let prepared = self.snapshots().prepare(in_namespace(prepare)).await?;
+        let rootfs = prepared.into_inner().mounts;
         let create = CreateTaskRequest {
             container_id: id.clone(),
             rootfs,
             ..Default::default()
         };
-        self.tasks().create(in_namespace(create)).await.unwrap();
+        self.tasks().create(in_namespace(create)).await?;
         let start = StartRequest {
             container_id: id,
             ..Default::default()
         };
-        self.tasks().start(in_namespace(start)).await.unwrap();
+        self.tasks().start(in_namespace(start)).await?;
+        Ok(())
+    }
+
+    /// Removes what there is of a container that may not have started.
+    async fn clear(&self, id: String) {
+        let kill = KillRequest {
+            container_id: id.clone(),
+            signal: 9,
+            ..Default::default()
+        };
+        let _ = self.tasks().kill(in_namespace(kill)).await;
+        let wait = WaitRequest {
+            container_id: id.clone(),
+            ..Default::default()
+        };
+        let _ = self.tasks().wait(in_namespace(wait)).await;
+        let container_id = id.clone();
+        let delete = in_namespace(DeleteTaskRequest { container_id });
+        let _ = self.tasks().delete(delete).await;
+        let delete = in_namespace(DeleteContainerRequest { id: id.clone() });
+        let _ = self.containers().delete(delete).await;
+        let (snapshotter, key) = (SNAPSHOTTER.to_owned(), id);
+        let remove = in_namespace(RemoveSnapshotRequest { snapshotter, key });
+        let _ = self.snapshots().remove(remove).await;
     }
 
     async fn remove(self, id: String) {
@@ -215,7 +254,8 @@ impl Api {
         self.containers().delete(delete).await.unwrap();
         let (snapshotter, key) = (SNAPSHOTTER.to_owned(), id);
         let remove = in_namespace(RemoveSnapshotRequest { snapshotter, key });
-        self.snapshots().remove(remove).await.unwrap();
+        // The collector may have been faster.
+        let _ = self.snapshots().remove(remove).await;
     }
 
     /// Lists of many images and containers.
