@@ -32,6 +32,7 @@ use redb::backends::FileBackend;
 use redb::{Durability, Key, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value};
 use tokio::sync::{oneshot, watch};
 
+pub(crate) use transaction::Steps;
 pub use transaction::{Look, Read, Write};
 
 use super::schema::{
