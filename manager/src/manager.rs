@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
+use crate::image;
 use crate::layer::{Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
@@ -71,6 +72,10 @@ pub struct Manager {
     pub content: Content,
     /// Layers.
     pub layers: Layers,
+    /// Places for blobs that are written while they arrive, of all pulls together.
+    pub arriving: Arc<Semaphore>,
+    /// Places for layers that are read while they arrive.
+    pub reading: Arc<Semaphore>,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -175,6 +180,8 @@ impl Manager {
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             layers: Layers::new("/proc/self/exe", Limits::default()),
+            arriving: Arc::new(Semaphore::new(image::AT_ONCE)),
+            reading: Arc::new(Semaphore::new(image::AT_ONCE)),
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),
