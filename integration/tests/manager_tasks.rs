@@ -540,3 +540,69 @@ fn a_shim_that_hangs() {
         it.ctr(&["container", "rm", id]).ok();
     }
 }
+
+/// SIGKILL ends a container also where its shim does not answer.
+#[test]
+fn a_container_whose_shim_hangs_can_be_killed() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    it.run(&["-d"], "stuck", "sleep 1000").ok();
+    it.run(&["-d"], "well", "sleep 1000").ok();
+    let shim = it.pids("containerd-shim-knarr-v2 .*-id stuck ");
+    it.pen.run(&["kill", "-STOP", &shim[0]]).ok();
+    it.ctr(&["task", "kill", "-s", "SIGKILL", "stuck"]).ok();
+    it.becomes("stuck", None);
+    assert_eq!(it.status("well").unwrap().0, "RUNNING");
+    assert!(it.pids("containerd-shim-knarr-v2 .*-id stuck ").is_empty());
+    // Its name is free again.
+    it.ctr(&["container", "rm", "stuck"]).ok();
+    it.run(&["--rm"], "stuck", "exit 5").exits(5);
+    it.ctr(&["task", "rm", "-f", "well"]);
+    it.ctr(&["container", "rm", "well"]).ok();
+}
+
+/// Another daemon and another shim, each put where the one before was while containers run.
+#[test]
+fn an_upgrade_while_containers_run() {
+    let mut it = it!();
+    it.run(
+        &["-d"],
+        "before",
+        "trap 'exit 9' TERM; while :; do sleep 0.1; done",
+    )
+    .ok();
+    let state = it.status("before");
+    let replace = |path: &std::path::Path, by: &std::path::Path| {
+        let new = path.with_extension("new");
+        fs::copy(by, &new).unwrap();
+        fs::rename(&new, path).unwrap();
+    };
+    let shim = it.pen.bin().join(containerd::SHIM);
+    replace(&shim, &containerd::shim().unwrap());
+    it.run(&["-d"], "between", "sleep 1000").ok();
+    it.end(Signal::TERM);
+    let pid = &state.as_ref().unwrap().1;
+    it.pen.run(&["kill", "-0", pid]).ok();
+    let newer = it.pen.path("knarrd-of-tomorrow");
+    replace(&newer, &it.knarrd);
+    it.knarrd = newer;
+    it.start();
+    let _watch = it.pen.watch("knarrd");
+    assert_eq!(it.status("before"), state);
+    assert_eq!(it.status("between").unwrap().0, "RUNNING");
+    let exec = ["task", "exec", "--exec-id", "e"];
+    for id in ["before", "between"] {
+        let args = [&exec[..], &[id, "/bin/sh", "-c", "exit 3"]].concat();
+        it.ctr(&args).exits(3);
+    }
+    it.run(&["--rm"], "after", "exit 4").exits(4);
+    it.ctr(&["task", "kill", "-s", "SIGTERM", "before"]).ok();
+    it.becomes("before", Some("STOPPED"));
+    let out = it.ctr(&["task", "rm", "before"]);
+    assert!(out.stderr.contains("exit code 9"), "{out:#?}");
+    it.ctr(&["task", "rm", "-f", "between"]);
+    for id in ["before", "between"] {
+        it.ctr(&["container", "rm", id]).ok();
+    }
+    assert!(process::eventually(PATIENCE, || it.bundles().is_empty()));
+}

@@ -28,6 +28,9 @@ const KILLED: u32 = 137;
 /// SIGKILL.
 const KILL: u32 = 9;
 
+/// How long a shim may take to say how one process is.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// How long a shim may take to kill its container.
 const FORCE: Duration = Duration::from_secs(10);
 
@@ -95,7 +98,7 @@ impl Tasks {
         Ok(self.ask(process, LONG, ask).await?.pid)
     }
 
-    /// How a process is.
+    /// How a process is; nothing but its number is known of a container whose shim does not answer.
     ///
     /// # Errors
     /// `NotFound`; what the shim says.
@@ -105,7 +108,18 @@ impl Tasks {
             exec_id: process.exec_id.to_owned(),
         };
         let ask = async |task: TaskClient, options| task.state(&request, &options).await;
-        self.ask(process, CALL, ask).await
+        match self.ask(process, ANSWER, ask).await {
+            // Clients ask before they kill.
+            Err(error) if error.code() == Code::DeadlineExceeded && process.exec_id.is_empty() => {
+                let task = self.find(process.namespace, process.id).await?;
+                Ok(StateResponse {
+                    id: process.id.to_owned(),
+                    pid: task.pid,
+                    ..StateResponse::default()
+                })
+            }
+            state => state,
+        }
     }
 
     /// All tasks of a namespace, in the order of their ids.
