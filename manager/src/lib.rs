@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod descriptor;
 pub mod error;
 pub mod image;
 pub mod layer;

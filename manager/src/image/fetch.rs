@@ -137,7 +137,7 @@ impl Fetcher {
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else if Document::is_one(&target.media_type) {
-                let bytes = self.client.manifest(&to_registry(target)).await?;
+                let bytes = self.client.manifest(target).await?;
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else {
@@ -185,7 +185,7 @@ impl Fetcher {
             arrival.file = Some(file);
             arrival.length = start;
         });
-        let mut blob = self.client.blob(&to_registry(target), start).await?;
+        let mut blob = self.client.blob(target, start).await?;
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let written = arrival.clone();
         let writing = tokio::task::spawn_blocking(move || -> Result<Writer> {
@@ -275,15 +275,6 @@ fn embedded(target: &Descriptor) -> Result<Option<Vec<u8>>> {
         return wrong("has another digest than the descriptor says");
     }
     Ok(Some(bytes))
-}
-
-/// A descriptor in the words of the registry's client.
-#[must_use]
-pub fn to_registry(target: &Descriptor) -> crate::registry::Descriptor {
-    let mut descriptor =
-        crate::registry::Descriptor::new(&*target.media_type, target.digest.clone(), target.size);
-    descriptor.urls.clone_from(&target.urls);
-    descriptor
 }
 
 impl Layers for Fetcher {
