@@ -540,3 +540,40 @@ fn a_shim_that_hangs() {
         it.ctr(&["container", "rm", id]).ok();
     }
 }
+
+#[test]
+fn a_container_is_held_by_the_shim_of_its_sandbox() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    let shims = || it.pids("containerd-shim-knarr-v2 -namespace").len();
+    let pod = it.path("pod.json");
+    fs::write(
+        &pod,
+        r#"{"metadata": {"name": "a", "uid": "u", "namespace": "n"}}"#,
+    )
+    .unwrap();
+    let said = it.ctr(&["sandboxes", "run", &pod, "pod"]).ok();
+    assert_eq!(said.stdout, "pod\n");
+    let listed = it.ctr(&["sandboxes", "ls"]).ok();
+    assert!(listed.stdout.contains("pod "), "{listed:#?}");
+    assert_eq!(shims(), 1);
+    for id in ["one", "two"] {
+        it.run(&["-d", "--sandbox", "pod"], id, "sleep 1000").ok();
+        it.becomes(id, Some("RUNNING"));
+        let info = it.ctr(&["containers", "info", id]).ok();
+        assert!(info.stdout.contains(r#""SandboxID": "pod""#), "{info:#?}");
+    }
+    assert_eq!(shims(), 1);
+    it.ctr(&["task", "rm", "-f", "one"]);
+    it.becomes("one", None);
+    // A daemon that comes later knows what is in the sandbox, and that the shim stays.
+    it.end(Signal::KILL);
+    it.start();
+    it.becomes("two", Some("RUNNING"));
+    it.ctr(&["task", "rm", "-f", "two"]);
+    it.becomes("two", None);
+    assert_eq!(shims(), 1, "the sandbox goes with its last container");
+    it.ctr(&["sandboxes", "rm", "pod"]).ok();
+    assert!(process::eventually(PATIENCE, || shims() == 0));
+    assert!(!it.ctr(&["sandboxes", "ls"]).ok().stdout.contains("pod "));
+}
