@@ -24,6 +24,7 @@ use crate::namespaces::{Entered, become_root};
 use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
+use crate::process::signals;
 use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
 use crate::spec::config::Process;
@@ -435,6 +436,7 @@ impl Exec<'_> {
         setsid().context(|| "setsid()")?;
         fault!("exec.init.session");
         // While the runtime moves the process, where the kernel does not do that at birth.
+        signals::set_to_default(&self.procfs);
         let filter = match &self.record.filter {
             Some(text) => Some(Program::from_text(text).ok_or_else(|| {
                 Error::new(
