@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
+use crate::intel_rdt::Resctrl;
 use crate::namespaces::{Entered, become_root};
 use crate::process::affinity::{self, Affinity};
 use crate::process::oom::{self, OomScoreAdj};
@@ -293,6 +294,7 @@ impl Exec<'_> {
                 (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
             })
+            .and_then(|()| self.enter_resctrl(pid))
             // The process may have ended by now, and said why.
             .map_err(|error| ours.last_word_or(error))
             .and_then(|()| {
@@ -310,6 +312,14 @@ impl Exec<'_> {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Puts the process into the container's resctrl group, which it would not inherit from us.
+    fn enter_resctrl(&self, pid: i32) -> Result<()> {
+        match (&self.record.rdt, Pid::from_raw(pid)) {
+            (Some(rdt), Some(process)) => Resctrl::find(&self.procfs)?.enter(rdt, process),
+            _ => Ok(()),
         }
     }
 
