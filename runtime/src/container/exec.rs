@@ -22,7 +22,7 @@ use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
 use crate::intel_rdt::Resctrl;
 use crate::namespaces::{Entered, become_root};
-use crate::process::affinity::{self, Affinity};
+use crate::process::affinity::{self, Affinity, CpuSet};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
 use crate::process::signals;
@@ -250,9 +250,9 @@ impl Exec<'_> {
         if !helper && self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
         }
-        if let Some(cpus) = &self.affinity.initial {
-            cpus.apply()?;
-        }
+        // A caller that goes on afterwards has its own CPUs again.
+        let initial = self.affinity.initial.as_ref();
+        let _moved = initial.map(CpuSet::apply_meanwhile).transpose()?;
         fault!("exec.join");
         let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
             // A full cgroup takes no further process, and is not to be got round.
