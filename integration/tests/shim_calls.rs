@@ -531,6 +531,37 @@ fn events_wait_for_the_daemon() {
     });
 }
 
+/// The CPUs on which an exec begins are not those on which the shim goes on.
+#[test]
+fn an_exec_moves_the_shim_for_a_moment_only() {
+    on(|station| {
+        if std::thread::available_parallelism().unwrap().get() < 2 {
+            skip!("one CPU only");
+        }
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "moved", "sleep 600", request);
+        let cpus = || process::status_field(shim.pid(), "Cpus_allowed_list");
+        let before = cpus();
+        let process = knarr_integration::json!({
+            "args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "execCPUAffinity": {"initial": "0"},
+        });
+        let request = task::ExecProcessRequest {
+            id: "moved".to_owned(),
+            exec_id: "e".to_owned(),
+            spec: Some(any::pack_json(any::PROCESS, process.to_string().into())),
+            ..task::ExecProcessRequest::default()
+        };
+        shim.call::<()>("Exec", &request).unwrap();
+        shim.start("e").unwrap();
+        assert_eq!(shim.wait("e"), 0);
+        assert_eq!(cpus(), before);
+        shim.kill(9).unwrap();
+        shim.wait("");
+        shim.delete("").unwrap();
+        ended(station, &shim, "moved");
+    });
+}
+
 /// As many as a probe makes in a day; `KNARR_EXECS` says how many.
 #[test]
 fn execs_cost_one_fork_and_leave_nothing() {

@@ -81,6 +81,7 @@ fn run() -> Result<()> {
         Action::Delete => print(&cleanup::delete(&args)?),
         Action::Serve => {
             knarr_runtime::protect::reexec()?;
+            knarr_runtime::sys::process::keep_statuses();
             server::serve(args)
         }
     }
