@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount as umount};
 
+use crate::idmap;
+
 /// mount(2) takes a page of options.
 const MAX_DATA: usize = 4095;
 
@@ -37,8 +39,12 @@ pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
 
 fn mount_one(described: &Mount, root: &Path) -> Result<()> {
     let target = root.join(described.target.trim_start_matches('/'));
-    let texts: Vec<Text<'_>> = described
+    let (maps, rest): (Vec<&String>, Vec<&String>) = described
         .options
+        .iter()
+        .partition(|option| idmap::is_map(option));
+    let ids = idmap::parse(&maps)?;
+    let texts: Vec<Text<'_>> = rest
         .iter()
         .map(|option| Text::from(option.as_str()))
         .collect();
@@ -65,7 +71,7 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
             let again = rest | MountFlags::BIND;
             mount_remount(&target, again, "").context(|| call(again))?;
         }
-        return Ok(());
+        return ids.map_or(Ok(()), |ids| idmap::replace(&target, recursive, &ids));
     }
     let data = options.data_string();
     let make = |data: String| {
@@ -87,17 +93,23 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         )
         .context(|| call(flags))
     };
-    match described.r#type == "overlay" && data.len() > MAX_DATA {
-        true => match shorten(&data) {
-            Some((directory, data)) => inside(&directory, || make(data)),
+    match (described.r#type == "overlay", ids) {
+        // Its layers are shifted, and not what is written.
+        (true, Some(ids)) => idmap::overlay(&data, &target, &ids, make),
+        (true, None) if data.len() > MAX_DATA => match shorten(&data) {
+            Some((directory, data)) => inside(Path::new(&directory), || make(data)),
             None => make(data),
         },
-        false => make(data),
+        (_, None) => make(data),
+        (false, Some(ids)) => {
+            make(data)?;
+            idmap::replace(&target, false, &ids)
+        }
     }
 }
 
 /// Names the lower directories of an overlay relative to the directory that they are all below.
-fn shorten(data: &str) -> Option<(String, String)> {
+pub(crate) fn shorten(data: &str) -> Option<(String, String)> {
     let option = data
         .split(',')
         .find_map(|option| option.strip_prefix("lowerdir="))?;
@@ -125,11 +137,11 @@ fn shorten(data: &str) -> Option<(String, String)> {
 }
 
 /// Does something with another working directory.
-fn inside<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn inside<T>(directory: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use rustix::process::{chdir, fchdir};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let before = open(".", flags, Mode::empty()).context(|| "open(.)")?;
-    chdir(directory).context(|| format!("chdir({directory})"))?;
+    chdir(directory).context(|| format!("chdir({})", directory.display()))?;
     let result = work();
     fchdir(before).context(|| "fchdir(before)")?;
     result
