@@ -157,9 +157,7 @@ impl Database {
         let start = Instant::now();
         let database = loop {
             match open(path) {
-                Err(error)
-                    if error.code() == Code::Unavailable && start.elapsed() < patience =>
-                {
+                Err(error) if error.code() == Code::Unavailable && start.elapsed() < patience => {
                     std::thread::sleep(PAUSE);
                 }
                 opened => break opened?,
