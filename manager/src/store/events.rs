@@ -67,7 +67,7 @@ impl Log {
             write.tell_at(event.clone());
             Ok(())
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Follows the log from now on.
@@ -118,7 +118,7 @@ impl Log {
                 }
                 Ok(old.len())
             };
-            if self.0.write(job).await? < BATCH {
+            if self.0.write_soon(job).await? < BATCH {
                 return Ok(());
             }
         }
