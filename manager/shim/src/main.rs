@@ -17,6 +17,7 @@
 //! | `logger.rs` | log URIs, and programs that log |
 //! | `pump.rs` | copying between two descriptors |
 //! | `rootfs.rs` | mounts that make a container's root |
+//! | `idmap.rs` | those of user namespaces |
 //! | `metrics.rs` | figures of cgroups in the form that daemons read |
 //! | `events.rs` | telling the daemon what happens |
 //! | `poll.rs` | epoll and its tokens |
@@ -34,6 +35,7 @@ macro_rules! complain {
 mod args;
 mod cleanup;
 mod events;
+mod idmap;
 mod info;
 mod logger;
 mod metrics;

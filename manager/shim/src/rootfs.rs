@@ -13,6 +13,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount as umount};
 
+use crate::idmap;
+
 /// mount(2) takes a page of options.
 const MAX_DATA: usize = 4095;
 
@@ -53,8 +55,12 @@ fn place(root: &Path, below: &str) -> Result<(PathBuf, Option<OwnedFd>)> {
 
 fn mount_one(described: &Mount, root: &Path) -> Result<()> {
     let (target, _found) = place(root, &described.target)?;
-    let texts: Vec<Text<'_>> = described
+    let (maps, rest): (Vec<&String>, Vec<&String>) = described
         .options
+        .iter()
+        .partition(|option| idmap::is_map(option));
+    let ids = idmap::parse(&maps)?;
+    let texts: Vec<Text<'_>> = rest
         .iter()
         .map(|option| Text::from(option.as_str()))
         .collect();
@@ -77,13 +83,14 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         };
         mount(described.source.as_str(), &target, "", bind, None).context(|| call(bind))?;
         let rest = flags & !(MountFlags::BIND | MountFlags::REC);
+        // It covers what was found before.
+        let (target, _found) = place(root, &described.target)?;
         if !rest.is_empty() {
-            // What is bound keeps its flags unless it is mounted anew. It covers what was found before.
-            let (target, _found) = place(root, &described.target)?;
+            // What is bound keeps its flags unless it is mounted anew.
             let again = rest | MountFlags::BIND;
             mount_remount(&target, again, "").context(|| call(again))?;
         }
-        return Ok(());
+        return ids.map_or(Ok(()), |ids| idmap::cover(&target, recursive, &ids));
     }
     let data = options.data_string();
     let make = |data: String| {
@@ -105,17 +112,24 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         )
         .context(|| call(flags))
     };
-    match described.r#type == "overlay" && data.len() > MAX_DATA {
-        true => match shorten(&data) {
-            Some((directory, data)) => inside(&directory, || make(data)),
+    match (described.r#type == "overlay", ids) {
+        // Its layers are shifted, and not what is written.
+        (true, Some(ids)) => idmap::overlay(&data, &target, &ids, make),
+        (true, None) if data.len() > MAX_DATA => match shorten(&data) {
+            Some((directory, data)) => inside(Path::new(&directory), || make(data)),
             None => make(data),
         },
-        false => make(data),
+        (_, None) => make(data),
+        (false, Some(ids)) => {
+            make(data)?;
+            let (target, _found) = place(root, &described.target)?;
+            idmap::cover(&target, false, &ids)
+        }
     }
 }
 
 /// Names the lower directories of an overlay relative to the directory that they are all below.
-fn shorten(data: &str) -> Option<(String, String)> {
+pub(crate) fn shorten(data: &str) -> Option<(String, String)> {
     let option = data
         .split(',')
         .find_map(|option| option.strip_prefix("lowerdir="))?;
@@ -143,11 +157,11 @@ fn shorten(data: &str) -> Option<(String, String)> {
 }
 
 /// Does something with another working directory.
-fn inside<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn inside<T>(directory: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use rustix::process::{chdir, fchdir};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let before = open(".", flags, Mode::empty()).context(|| "open(.)")?;
-    chdir(directory).context(|| format!("chdir({directory})"))?;
+    chdir(directory).context(|| format!("chdir({})", directory.display()))?;
     let result = work();
     fchdir(before).context(|| "fchdir(before)")?;
     result

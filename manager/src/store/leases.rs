@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::database::{Database, Look, Write, now};
+use super::digest::Digest;
 use super::filter::{Fields, Filters, entry};
 use super::name::{Labels, check_labels};
 use super::namespaces;
@@ -112,7 +113,8 @@ impl Leases {
     /// Lets a lease keep something more. It need not be there yet.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows; `InvalidArgument` for what is
+    /// no digest of content.
     pub async fn add(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
@@ -124,7 +126,8 @@ impl Leases {
     /// Lets a lease keep something no longer. It need not have kept it.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows; `InvalidArgument` for what is
+    /// no digest of content.
     pub async fn remove(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
@@ -170,7 +173,13 @@ pub(super) fn remove(write: &Write, namespace: &str, id: &str) -> Result<bool> {
 
 fn check_kind(resource: &Resource) -> Result<()> {
     match resource.kind.as_str() {
-        "content" | "ingests" | "images" => Ok(()),
+        "content" => {
+            let digest = resource.id.parse::<Digest>().map(|_| ());
+            digest.map_err(|error| {
+                error.context(format!("invalid content resource id {}", resource.id))
+            })
+        }
+        "ingests" | "images" => Ok(()),
         kind if kind
             .strip_prefix("snapshots/")
             .is_some_and(|name| !name.is_empty()) =>
