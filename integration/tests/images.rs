@@ -225,19 +225,21 @@ fn exported_archives_are_those_of_containerd() {
         ("all", &["--all-platforms", "knarr.test/multi:1"]),
         ("bare", &["--skip-manifest-json", "knarr.test/multi:1"]),
     ] {
-        let [ours, theirs] = ["knarrd", "containerd"].map(|daemon| {
+        let export = |daemon: &str| {
             let path = it.pen.path(&format!("{name}-{daemon}.tar"));
             let (flags, names) = args.split_at(usize::from(args[0].starts_with("--")));
             let head = ["images", "export"];
             let args = [&head[..], flags, &[path.to_str().unwrap()], names].concat();
             it.on(daemon, &args, None).ok();
             fs::read(path).unwrap()
-        });
+        };
+        // containerd lists several images in manifest.json in an order that chance gives:
+        // it is asked until it gives ours.
+        let ours = export("knarrd");
         assert!(
-            ours == theirs,
-            "{args:?}: {} and {} bytes",
-            ours.len(),
-            theirs.len()
+            (0..30).any(|_| export("containerd") == ours),
+            "{args:?}: never the same {} bytes",
+            ours.len()
         );
     }
     it.same(&["images", "export", "/dev/null", "knarr.test/nothing:1"]);

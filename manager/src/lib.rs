@@ -7,6 +7,7 @@ pub mod image;
 pub mod layer;
 pub mod manager;
 pub mod mount;
+mod proxy;
 pub mod registry;
 pub mod snapshot;
 pub mod store;

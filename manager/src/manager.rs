@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
-use crate::layer::{Layers, Limits};
+use crate::layer::{Differ, Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs, Proxy};
@@ -71,6 +71,8 @@ pub struct Manager {
     pub content: Content,
     /// Layers.
     pub layers: Layers,
+    /// Programs that unpack and make layers, asked before this one does.
+    pub differs: Vec<Differ>,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -135,8 +137,12 @@ impl Manager {
             snapshotters.insert(name.to_owned(), snapshotter);
         }
         let uuid = uuid(&root.join("uuid"))?;
+        let mut differs = Vec::new();
         for (name, proxy) in &config.proxy_plugins {
-            let ProxyKind::Snapshot = proxy.kind;
+            if proxy.kind == ProxyKind::Diff {
+                differs.push(Differ::new(name, proxy)?);
+                continue;
+            }
             let snapshotter = Snapshotter {
                 snapshots: Local::far(Arc::clone(&database), Proxy::new(name, &uuid, proxy)?),
                 exports: proxy.exports.clone(),
@@ -175,6 +181,7 @@ impl Manager {
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             layers: Layers::new("/proc/self/exe", Limits::default()),
+            differs,
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),

@@ -46,8 +46,12 @@ const CACHE: usize = 4 << 20;
 /// The most jobs of one transaction.
 const BATCH: usize = 128;
 
-/// How long to wait for readers when the database has to be opened anew.
+/// How long to wait for readers when the database has to be opened anew, and at the start for an
+/// earlier daemon: one that was killed has its files until the kernel has taken it apart.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait before the next try.
+const PAUSE: Duration = Duration::from_millis(10);
 
 const VERSION_KEY: &str = "version";
 const FIRST_ID_KEY: &str = "first id";
@@ -139,13 +143,26 @@ impl<T: Send, F: FnMut(&Write) -> Result<T> + Send> Job for Change<T, F> {
 }
 
 impl Database {
-    /// Opens the database at `path`, and makes it where there is none. One process at a time.
+    /// Opens the database at `path`, and makes it where there is none. One process at a time: waits
+    /// some seconds for another one that may be ending.
     ///
     /// # Errors
     /// `Unavailable` where another process has it; `DataLoss` where it is damaged beyond what a
     /// crash does; `FailedPrecondition` where a newer program has written it.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = open(path)?;
+        Self::open_within(path, PATIENCE)
+    }
+
+    fn open_within(path: &Path, patience: Duration) -> Result<Self> {
+        let start = Instant::now();
+        let database = loop {
+            match open(path) {
+                Err(error) if error.code() == Code::Unavailable && start.elapsed() < patience => {
+                    std::thread::sleep(PAUSE);
+                }
+                opened => break opened?,
+            }
+        };
         let newest = {
             let read = database
                 .begin_read()
@@ -394,7 +411,7 @@ impl Shared {
             match self::open(&self.path) {
                 Ok(database) => *open = Some(database),
                 Err(error) if start.elapsed() > PATIENCE => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => std::thread::sleep(PAUSE),
             }
         }
         Ok(())
@@ -544,8 +561,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let _database = Database::open(&path).unwrap();
-        let error = Database::open(&path).unwrap_err();
+        let error = Database::open_within(&path, Duration::ZERO).unwrap_err();
         assert_eq!(error.code(), Code::Unavailable, "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_ending_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let first = Database::open(&path).unwrap();
+        let ending = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        Database::open(&path).unwrap();
+        ending.join().unwrap();
     }
 
     #[tokio::test]
