@@ -115,8 +115,6 @@ impl Docker {
             // For checkpoints.
             "experimental": true,
             "live-restore": true,
-            // A registry of the test's own.
-            "insecure-registries": ["127.0.0.1:5000"],
         });
         match manager {
             Manager::Containerd => {

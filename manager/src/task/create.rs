@@ -78,6 +78,7 @@ impl Tasks {
         let container = container.container;
         let key = (order.namespace.clone(), order.id.clone());
         let notes = self.0.table.claim(&key).await?;
+        self.0.log.known(&key.0, &key.1);
         let mut claim = Claim {
             tasks: self.clone(),
             key,
