@@ -6,6 +6,7 @@
 //! | `runtime.rs` | which program a runtime's name stands for |
 //! | `program.rs` | running a program |
 //! | `shim.rs` | starting, finding and cleaning up after shims |
+//! | `grpc.rs` | speaking to those that speak gRPC |
 //! | `table.rs` | the tasks that there are, and what stage each is in |
 //! | `create.rs` | making a task |
 //! | `cgroups.rs` | a wait of the kernel that passes meanwhile |
@@ -26,6 +27,7 @@ mod checkpoint;
 mod create;
 mod end;
 mod events;
+mod grpc;
 mod pod;
 mod program;
 mod restore;
