@@ -50,6 +50,44 @@ fn case_21_umask_unset_is_not_changed_and_set_is_applied() {
 }
 
 #[test]
+fn what_the_caller_ignores_is_of_no_matter() {
+    let sb = Sandbox::new();
+    let bundle = sb.sh_bundle("", |c| {
+        c["process"]["args"] = json!(["grep", "SigIgn", "/proc/self/status"]);
+        c["hooks"] = json!({
+            "createRuntime": [{"path": "/bin/true"}],
+            "createContainer": [{"path": "/bin/true"}],
+            "poststop": [{"path": "/bin/true"}],
+        });
+    });
+    let ignoring = |args: &[&str]| {
+        let plain = sb.command(args);
+        let mut command = knarr_integration::runtime::command("env".as_ref());
+        command
+            .env("KNARR_SANDBOX", sb.cgroup())
+            .arg("--ignore-signal")
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        sb.spawn(command).wait()
+    };
+    // Real-time signals are left as they are.
+    let standard = |text: &str| {
+        let all = text.trim_start_matches("SigIgn:").trim();
+        u64::from_str_radix(all, 16).map(|ignored| ignored & 0x7fff_ffff)
+    };
+    let out = ignoring(&["run", "--bundle", bundle.arg(), "signals"]).ok();
+    assert_eq!(standard(out.text()), Ok(0), "{out:?}");
+    assert_eq!(out.stderr, "", "{out:?}");
+    sb.sleeper("long", |_| {});
+    let out = ignoring(&["exec", "long", "grep", "SigIgn", "/proc/self/status"]).ok();
+    assert_eq!(standard(out.text()), Ok(0), "{out:?}");
+    assert_eq!(
+        ignoring(&["exec", "long", "grep", "x", "/proc/self/stat"]).code,
+        1
+    );
+}
+
+#[test]
 fn oom_score_is_set_in_a_user_namespace_too() {
     let sb = Sandbox::new();
     sb.sleeper("u", |c| {

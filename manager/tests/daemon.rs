@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use knarr_manager::store::database::Database;
 use knarr_manager::store::digest::Algorithm;
 use knarr_proto::services::content::v1::content_client::ContentClient;
 use knarr_proto::services::content::v1::{
@@ -96,6 +97,26 @@ async fn a_second_one_leaves_the_first_alone() {
     let channel = daemon.connect().await;
     let version = VersionClient::new(channel).version(()).await;
     assert!(version.is_ok(), "{version:?}");
+}
+
+/// The kernel needs a moment to take a killed process apart, longer where it waits for the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_starts_while_the_one_before_is_still_dying() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("root")).unwrap();
+    let dying = Database::open(&dir.path().join("root/metadata.db")).unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(daemon.child.try_wait().unwrap().is_none());
+    assert!(!daemon.socket.exists());
+    drop(dying);
+    daemon.connect().await;
+    for _ in 0..10 {
+        let mut killed = daemon;
+        killed.child.kill().unwrap();
+        daemon = Daemon::start(dir.path());
+        daemon.connect().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,7 +34,7 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         .and_then(|container| container.state())
         .map_or(0, |state| u32::try_from(state.pid).unwrap_or(0));
     for warning in Container::force_delete(&root, &args.id)? {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     let root = bundle.join("rootfs");
     idmap::clear(&idmap::spot(&root))?;

@@ -12,7 +12,7 @@ use knarr_runtime::error::{Context, Error, Kind, Result};
 use knarr_runtime::rootfs::IdMap;
 use knarr_runtime::spec::config::IdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
-use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::mount::{MoveMountFlags, move_mount};
 
 use crate::rootfs::{inside, shorten};
 
@@ -54,14 +54,12 @@ fn range(text: &str) -> Result<IdMapping> {
     }
 }
 
-/// Puts a shifted copy in the place of what is mounted at `target`.
+/// Covers what is mounted at `target` with a shifted copy of it; both go when the root is unmounted.
 ///
 /// # Errors
 /// Where the file system can't be shifted.
-pub fn replace(target: &Path, recursive: bool, ids: &IdMap) -> Result<()> {
+pub fn cover(target: &Path, recursive: bool, ids: &IdMap) -> Result<()> {
     let copy = ids.copy(target, recursive)?;
-    unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-        .context(|| format!("umount2({})", target.display()))?;
     attach(&copy, target)
 }
 

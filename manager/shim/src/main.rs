@@ -22,6 +22,8 @@
 //! | `events.rs` | telling the daemon what happens |
 //! | `poll.rs` | epoll and its tokens |
 
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 /// Writes a line to the log, which nobody may read any more: that must not end the shim.
 macro_rules! complain {
     ($($words:tt)*) => {{
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("containerd-shim-knarr-v2: {error}");
+            complain!("containerd-shim-knarr-v2: {error}");
             ExitCode::FAILURE
         }
     }
@@ -83,6 +85,7 @@ fn run() -> Result<()> {
         Action::Delete => print(&cleanup::delete(&args)?),
         Action::Serve => {
             knarr_runtime::protect::reexec()?;
+            knarr_runtime::sys::process::keep_statuses();
             server::serve(args)
         }
     }

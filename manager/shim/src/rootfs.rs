@@ -1,10 +1,12 @@
 //! The mounts that make a container's root, as snapshotters describe them.
 
 use std::fs;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use knarr_proto::types::Mount;
 use knarr_runtime::error::{Context, Error, Kind, Result};
+use knarr_runtime::rootfs::{Links, RootFd};
 use knarr_runtime::spec::Text;
 use knarr_runtime::spec::mount_options::parse_options;
 use rustix::fs::{Mode, OFlags, open};
@@ -37,8 +39,22 @@ pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where a mount goes: the root itself, or a place below it, as the mounts that are there already show it.
+/// What is in them comes from an image, whose links must not lead to the host.
+fn place(root: &Path, below: &str) -> Result<(PathBuf, Option<OwnedFd>)> {
+    if below.is_empty() {
+        return Ok((root.to_owned(), None));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = open(root, flags, Mode::empty()).context(|| format!("open({})", root.display()))?;
+    let found = RootFd::from(fd).resolve(below, Links::Follow);
+    let found = found.context(|| format!("target {below}"))?;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok((path.into(), Some(found)))
+}
+
 fn mount_one(described: &Mount, root: &Path) -> Result<()> {
-    let target = root.join(described.target.trim_start_matches('/'));
+    let (target, _found) = place(root, &described.target)?;
     let (maps, rest): (Vec<&String>, Vec<&String>) = described
         .options
         .iter()
@@ -54,7 +70,8 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         format!(
             "mount({}, {}, {}, {flags:?})",
             described.source,
-            target.display(),
+            root.join(described.target.trim_start_matches('/'))
+                .display(),
             described.r#type
         )
     };
@@ -66,12 +83,14 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         };
         mount(described.source.as_str(), &target, "", bind, None).context(|| call(bind))?;
         let rest = flags & !(MountFlags::BIND | MountFlags::REC);
+        // It covers what was found before.
+        let (target, _found) = place(root, &described.target)?;
         if !rest.is_empty() {
             // What is bound keeps its flags unless it is mounted anew.
             let again = rest | MountFlags::BIND;
             mount_remount(&target, again, "").context(|| call(again))?;
         }
-        return ids.map_or(Ok(()), |ids| idmap::replace(&target, recursive, &ids));
+        return ids.map_or(Ok(()), |ids| idmap::cover(&target, recursive, &ids));
     }
     let data = options.data_string();
     let make = |data: String| {
@@ -103,7 +122,8 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         (_, None) => make(data),
         (false, Some(ids)) => {
             make(data)?;
-            idmap::replace(&target, false, &ids)
+            let (target, _found) = place(root, &described.target)?;
+            idmap::cover(&target, false, &ids)
         }
     }
 }

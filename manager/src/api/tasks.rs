@@ -84,11 +84,7 @@ impl Tasks for Api {
     ) -> Result<Response<StartResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let pid = self.0.tasks.start(process).await?;
         Ok(Response::new(StartResponse { pid }))
     }
@@ -129,11 +125,7 @@ impl Tasks for Api {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
         let (id, exec_id) = (request.container_id, request.exec_id);
-        let state = self.0.tasks.state(Process {
-            namespace: &namespace,
-            id: &id,
-            exec_id: &exec_id,
-        });
+        let state = self.0.tasks.state(Process::new(&namespace, &id, &exec_id));
         let state = state.await?;
         let id = match exec_id.as_str() {
             "" => id,
@@ -165,11 +157,7 @@ impl Tasks for Api {
     async fn kill(&self, request: Request<KillRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let killed = self.0.tasks.kill(process, request.signal, request.all);
         Ok(Response::new(killed.await?))
     }
@@ -193,11 +181,7 @@ impl Tasks for Api {
     async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let resized = self.0.tasks.resize(process, request.width, request.height);
         Ok(Response::new(resized.await?))
     }
@@ -205,11 +189,7 @@ impl Tasks for Api {
     async fn close_io(&self, request: Request<CloseIoRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         if request.stdin {
             self.0.tasks.close_input(process).await?;
         }
@@ -293,11 +273,11 @@ impl Tasks for Api {
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let ended = self.0.tasks.wait(Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        });
+        let ended = self.0.tasks.wait(Process::new(
+            &namespace,
+            &request.container_id,
+            &request.exec_id,
+        ));
         // Clients may wait for as long as containers run.
         let (exit_status, exited_at) = tokio::select! {
             ended = ended => ended?,

@@ -1,14 +1,15 @@
 //! Bundles: the directory that a shim works in, one a task.
 //!
 //! ```text
-//! DIR/NAMESPACE/ID/config.json         what to run
-//! DIR/NAMESPACE/ID/rootfs/             where the shim mounts the root file system
-//! DIR/NAMESPACE/ID/work/               for the shim
-//! DIR/NAMESPACE/ID/log                 fifo: what the shim complains of
-//! DIR/NAMESPACE/ID/shim-binary-path    the shim's program, which can clean up as well
-//! DIR/NAMESPACE/ID/bootstrap.json      where the shim listens
-//! DIR/NAMESPACE/ID/shared-shim         there where the shim is a sandbox's, and does not end with the task
-//! DIR/NAMESPACE/ID/init.pid            the first process; written once the container is made
+//! DIR/NAMESPACE/ID     the bundle; in it:
+//!   config.json        what to run
+//!   rootfs             where the shim mounts the root file system
+//!   work               for the shim
+//!   log                fifo: what the shim complains of
+//!   shim-binary-path   the shim's program, which can clean up as well
+//!   bootstrap.json     where the shim listens
+//!   shared-shim        there where the shim is a sandbox's, and does not end with the task
+//!   init.pid           the first process; written once the container is made
 //! ```
 
 use std::fs;

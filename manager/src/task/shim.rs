@@ -158,6 +158,7 @@ impl Shims {
                 .create(dir);
             made.map_err(|error| Error::io(dir, &error))?;
         }
+        let bare = options.as_ref().map(Any::encode_to_vec);
         let params = BootstrapParams {
             instance_id: bundle.id.clone(),
             namespace: bundle.namespace.clone(),
@@ -169,10 +170,16 @@ impl Shims {
             extensions: Vec::from_iter(options.map(|value| Extension { value: Some(value) })),
             socket_dir: self.0.sockets.clone(),
         };
-        let mut command = self.command(bundle, program)?;
-        command.arg("start");
+        let run = async |input| {
+            let mut command = self.command(bundle, program)?;
+            command.arg("start");
+            self.run(command, input, PROGRAM).await
+        };
         let answer = async {
-            let output = self.run(command, params.encode_to_vec(), PROGRAM).await?;
+            let mut output = run(params.encode_to_vec()).await?;
+            if !output.status.success() && took_for_options(&output) {
+                output = run(bare.unwrap_or_default()).await?;
+            }
             if !output.status.success() {
                 return Err(failed(&output));
             }
@@ -318,6 +325,12 @@ pub(super) fn open_log(bundle: &Bundle) -> Result<tokio::net::unix::pipe::Receiv
         .read_write(true)
         .open_receiver(&path)
         .map_err(|error| Error::io(path.display(), &error))
+}
+
+/// Whether a program has failed because it wants nothing but the options, as shims before containerd 2.3 do: what
+/// they do not know they take for a type.
+fn took_for_options(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains("type with url")
 }
 
 /// What a program that failed has said of it.
