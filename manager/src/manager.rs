@@ -30,6 +30,10 @@ use crate::task::{Pods, Programs, Tasks};
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
 
+/// How long the collector waits for more to come before it begins: clients remove one thing after
+/// another, and wait for the answers.
+const COLLECTOR_DELAY: Duration = Duration::from_millis(200);
+
 /// How much longer than it works the collector rests.
 const COLLECTOR_PAUSE: u32 = 49;
 
@@ -277,6 +281,7 @@ impl Manager {
                 _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => {}
                 () = self.ended() => return,
             }
+            tokio::time::sleep(COLLECTOR_DELAY).await;
         }
     }
 

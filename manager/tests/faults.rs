@@ -1,5 +1,5 @@
 //! What goes wrong around the daemon: the disk is full, clients vanish, clients get in each other's
-//! way, and the collector is at work all the time.
+//! way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
@@ -8,8 +8,6 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use knarr_manager::store::digest::Algorithm;
@@ -18,11 +16,9 @@ use knarr_proto::services::content::v1::{StatusRequest, WriteAction, WriteConten
 use knarr_proto::services::events::v1::SubscribeRequest;
 use knarr_proto::services::events::v1::events_client::EventsClient;
 use knarr_proto::services::images::v1::images_client::ImagesClient;
-use knarr_proto::services::images::v1::{
-    CreateImageRequest, GetImageRequest, Image, ListImagesRequest,
-};
+use knarr_proto::services::images::v1::{CreateImageRequest, GetImageRequest, Image};
+use knarr_proto::services::leases::v1::CreateRequest;
 use knarr_proto::services::leases::v1::leases_client::LeasesClient;
-use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
 use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use knarr_proto::services::snapshots::v1::{
     CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
@@ -39,13 +35,6 @@ async fn create_lease(channel: &Channel, id: &str) -> Result<(), Status> {
     };
     let mut leases = LeasesClient::new(channel.clone());
     leases.create(in_namespace(request)).await.map(drop)
-}
-
-async fn end_lease(channel: &Channel, id: &str, sync: bool) -> Result<(), Status> {
-    let id = id.to_owned();
-    let mut leases = LeasesClient::new(channel.clone());
-    let request = in_namespace(DeleteRequest { id, sync });
-    leases.delete(request).await.map(drop)
 }
 
 fn leased<T>(message: T) -> Request<T> {
@@ -295,89 +284,4 @@ async fn of_two_that_remove_and_use_one_wins() {
         }
     }
     println!("used {} times, removed {} times", won[0], won[1]);
-}
-
-/// Calls go on while the collector looks at many objects. `KNARR_GC_OBJECTS` says how many; the
-/// longest call of each kind is printed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collection_holds_up_nobody() {
-    let objects: usize =
-        std::env::var("KNARR_GC_OBJECTS").map_or(400, |text| text.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let mut daemon = Daemon::start(dir.path());
-    let channel = daemon.connect().await;
-    let makers = (0..16).map(|maker| {
-        let channel = channel.clone();
-        tokio::spawn(async move {
-            for number in (maker..objects).step_by(16) {
-                create_image(&channel, &format!("image {number}"))
-                    .await
-                    .unwrap();
-            }
-        })
-    });
-    for maker in makers.collect::<Vec<_>>() {
-        maker.await.unwrap();
-    }
-    let done = Arc::new(AtomicBool::new(false));
-    let under_way = Arc::new(AtomicBool::new(false));
-    let during = Arc::new(AtomicUsize::new(0));
-    let caller = {
-        let (channel, done) = (channel.clone(), Arc::clone(&done));
-        let (under_way, during) = (Arc::clone(&under_way), Arc::clone(&during));
-        tokio::spawn(async move {
-            let (mut reads, mut writes) = (Vec::new(), Vec::new());
-            for round in 0.. {
-                if done.load(Ordering::Relaxed) {
-                    break;
-                }
-                let start = Instant::now();
-                assert!(has_image(&channel, "image 1").await);
-                reads.push(start.elapsed());
-                let start = Instant::now();
-                create_lease(&channel, &format!("c{round}")).await.unwrap();
-                writes.push(start.elapsed());
-                during.fetch_add(
-                    usize::from(under_way.load(Ordering::Relaxed)),
-                    Ordering::Relaxed,
-                );
-            }
-            (reads, writes)
-        })
-    };
-    let mut longest = Duration::ZERO;
-    for round in 0..10 {
-        create_lease(&channel, &format!("gone{round}"))
-            .await
-            .unwrap();
-        let start = Instant::now();
-        under_way.store(true, Ordering::Relaxed);
-        end_lease(&channel, &format!("gone{round}"), true)
-            .await
-            .unwrap();
-        under_way.store(false, Ordering::Relaxed);
-        longest = longest.max(start.elapsed());
-    }
-    done.store(true, Ordering::Relaxed);
-    let (mut reads, mut writes) = caller.await.unwrap();
-    assert!(
-        during.load(Ordering::Relaxed) > 0,
-        "no call ended during a collection"
-    );
-    reads.sort_unstable();
-    writes.sort_unstable();
-    let show = |all: &[Duration]| {
-        let at = |part: usize| all[(all.len() - 1) * part / 1000];
-        format!(
-            "median {:?}, 99.9 % {:?}, longest {:?}",
-            at(500),
-            at(999),
-            at(1000)
-        )
-    };
-    println!("{objects} images, the longest collection {longest:?}");
-    println!("reads: {}\nwrites: {}", show(&reads), show(&writes));
-    let mut images = ImagesClient::new(channel);
-    let listed = images.list(in_namespace(ListImagesRequest::default()));
-    assert_eq!(listed.await.unwrap().into_inner().images.len(), objects);
 }

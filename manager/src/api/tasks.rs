@@ -19,7 +19,7 @@ use crate::error::{Code, Error};
 use crate::store::database::now;
 use crate::store::filter::Filters;
 use crate::store::schema;
-use crate::task::bundle::Bootstrap;
+use crate::task::bundle::{Bootstrap, Protocol};
 use crate::task::{Dump, Order, Process};
 
 fn process(id: String, state: shim::StateResponse) -> WireProcess {
@@ -50,6 +50,7 @@ impl Tasks for Api {
             address => Some(Bootstrap {
                 version: request.task_api_version,
                 address,
+                protocol: Protocol::Ttrpc,
             }),
         };
         let order = Order {

@@ -115,7 +115,7 @@ impl Log {
             write.tell_at(event.clone());
             Ok(())
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Follows the log from now on; soon after a start, also what happened since to tasks that had been there.
@@ -174,7 +174,7 @@ impl Log {
                 }
                 Ok(old.len())
             };
-            if self.0.write(job).await? < BATCH {
+            if self.0.write_soon(job).await? < BATCH {
                 return Ok(());
             }
         }

@@ -113,8 +113,8 @@ impl Collector {
             .database
             .note_writes()
             .ok_or_else(|| Error::new(Code::Unavailable, "another collection is under way"))?;
-        // A change that was under way before it would be noted is on the disk after this one.
-        self.database.write(|_| Ok(())).await?;
+        // A change that was under way before it would be noted can be seen after this one.
+        self.database.write_soon(|_| Ok(())).await?;
         let database = Arc::clone(&self.database);
         let looked = tokio::task::spawn_blocking(move || database.read(Marked::look));
         let mut marked = looked
@@ -134,12 +134,14 @@ impl Collector {
                 // Nearest to the end first: a snapshot before its parent.
                 for object in step.iter().rev() {
                     if !marked.live.contains(object) {
+                        // Its file goes.
+                        write.settles();
                         remove(write, object, &mut removed)?;
                     }
                 }
                 Ok(removed)
             };
-            let some = self.database.write(job).await?;
+            let some = self.database.write_soon(job).await?;
             removed.blobs += some.blobs;
             removed.snapshots += some.snapshots;
             removed.images += some.images;

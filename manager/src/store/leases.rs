@@ -75,7 +75,7 @@ impl Leases {
             let id = id.clone();
             Ok(Named { id, lease })
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Ends a lease; what it kept may be collected.
@@ -88,7 +88,7 @@ impl Leases {
             true => Ok(()),
             false => Err(not_here(&id)),
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// The leases that filters take.
@@ -120,7 +120,7 @@ impl Leases {
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job =
             move |write: &Write| keep(write, &namespace, Some(&id), &resource.kind, &resource.id);
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Lets a lease keep something no longer. It need not have kept it.
@@ -135,7 +135,7 @@ impl Leases {
             exists(write, &namespace, &id)?;
             release(write, &namespace, Some(&id), &resource.kind, &resource.id)
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// What a lease keeps.

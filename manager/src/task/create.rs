@@ -68,6 +68,7 @@ impl Tasks {
     /// # Errors
     /// `NotFound` where there is no such container, `AlreadyExists`; whatever its shim says.
     pub async fn create(&self, order: Order) -> Result<u32> {
+        self.expect();
         let this = self.clone();
         to_the_end(async move { this.create_now(order).await }).await
     }

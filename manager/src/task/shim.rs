@@ -26,7 +26,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::bundle::{Bootstrap, Bundle};
+use super::bundle::{Bootstrap, Bundle, Protocol};
+use super::grpc;
 use super::program::{self, Output};
 use super::runtime::Programs;
 use crate::error::{Code, Error, Result};
@@ -198,8 +199,18 @@ impl Shims {
             let what = "it is no unix:// address of an absolute path";
             Error::invalid(format!("address {:?} of a shim: {what}", at.address))
         })?;
-        let failed = |what: &dyn fmt::Display| format!("failed to create TTRPC connection: {what}");
-        match timeout(CONNECT, Client::connect(Path::new(path))).await {
+        let (protocol, place) = (at.protocol, Path::new(path));
+        let failed = |what: &dyn fmt::Display| {
+            let name = protocol.name().to_uppercase();
+            format!("failed to create {name} connection: {what}")
+        };
+        let connect = async {
+            match protocol {
+                Protocol::Ttrpc => Client::connect(place).await,
+                Protocol::Grpc => grpc::connect(place).await,
+            }
+        };
+        match timeout(CONNECT, connect).await {
             Ok(Ok(client)) => Ok(Shim { client, at }),
             Ok(Err(error)) => {
                 let what = failed(&format_args!("dial {path}: {error}"));
@@ -348,12 +359,16 @@ fn parse_answer(bytes: &[u8]) -> Result<Bootstrap> {
         let result = BootstrapResult::decode(bytes).map_err(|error| nonsense(bytes, &error))?;
         (result.version.into(), result.address, result.protocol)
     };
-    if protocol != "ttrpc" {
+    let protocol = Protocol::named(&protocol).ok_or_else(|| {
         let what = format!("unexpected protocol: {protocol:?}");
-        return Err(Error::new(Code::Unknown, what));
-    }
+        Error::new(Code::Unknown, what)
+    })?;
     match u32::try_from(version) {
-        Ok(version @ (2 | 3)) => Ok(Bootstrap { version, address }),
+        Ok(version @ (2 | 3)) => Ok(Bootstrap {
+            version,
+            address,
+            protocol,
+        }),
         _ => Err(Error::new(
             Code::Unknown,
             format!("unsupported shim version ({version}): 2 and 3 are known"),
@@ -415,6 +430,7 @@ mod tests {
         let at = |version| Bootstrap {
             version,
             address: "unix:///run/s".to_owned(),
+            protocol: Protocol::Ttrpc,
         };
         assert_eq!(parse_answer(b"unix:///run/s\n").unwrap(), at(2));
         let json = br#"{"version": 3, "address": "unix:///run/s", "protocol": "ttrpc"}"#;
@@ -426,6 +442,8 @@ mod tests {
             ..BootstrapResult::default()
         };
         assert_eq!(parse_answer(&result.encode_to_vec()).unwrap(), at(3));
+        let json = br#"{"version": 3, "address": "unix:///run/s", "protocol": "grpc"}"#;
+        assert_eq!(parse_answer(json).unwrap().protocol, Protocol::Grpc);
         for wrong in [
             &b""[..],
             b"hello",
@@ -433,7 +451,7 @@ mod tests {
             b"{}",
             b"\xff\xff\xff",
             br#"{"version": 4, "address": "unix:///run/s", "protocol": "ttrpc"}"#,
-            br#"{"version": 3, "address": "unix:///run/s", "protocol": "grpc"}"#,
+            br#"{"version": 3, "address": "unix:///run/s", "protocol": "http"}"#,
         ] {
             assert!(parse_answer(wrong).is_err(), "{wrong:?}");
         }
