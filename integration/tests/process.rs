@@ -5,7 +5,7 @@
 use std::fs;
 
 use knarr_integration::bundle::push;
-use knarr_integration::{Sandbox, json, process};
+use knarr_integration::{Sandbox, json};
 
 #[test]
 fn user_groups_cwd_and_environment() {
@@ -385,14 +385,30 @@ fn case_65_memory_policy() {
 }
 
 #[test]
-fn session_keyring_is_its_own() {
+fn session_keyring_is_its_own_unless_the_callers_is_kept() {
     let sb = Sandbox::new();
-    let own = fs::read_to_string("/proc/keys").is_ok();
-    if !own {
+    if fs::read_to_string("/proc/keys").is_err() {
         knarr_integration::skip!("this kernel has no /proc/keys");
     }
-    let c = sb.sleeper("keys", |_| {});
-    assert!(process::alive(c.pid));
-    let out = sb.sh("true", |_| {}).ok();
-    assert_eq!(out.code, 0);
+    // Keyrings are seen by all of the host's root.
+    let id = |name: &str| format!("{name}-{}", std::process::id());
+    let has_keyring = |id: &str| {
+        let keys = fs::read_to_string("/proc/keys").unwrap();
+        keys.contains(&format!("_ses.{id}: "))
+    };
+    let (own, callers) = (id("own"), id("callers"));
+    sb.sleeper(&own, |_| {});
+    assert!(has_keyring(&own));
+    let bundle = sb.sh_bundle("exec sleep 600", |_| {});
+    sb.rt(&[
+        "create",
+        "--no-new-keyring",
+        "--bundle",
+        bundle.arg(),
+        &callers,
+    ])
+    .ok();
+    sb.rt(&["start", &callers]).ok();
+    sb.rt(&["exec", "--detach", &callers, "sleep", "600"]).ok();
+    assert!(!has_keyring(&callers));
 }

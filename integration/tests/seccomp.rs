@@ -187,10 +187,7 @@ fn case_62_listener_gets_one_process_state() {
     exec.wait().ok();
     let state: Value = serde_json::from_slice(&messages.remove(0).data).unwrap();
     assert_eq!(state["state"]["status"], "running");
-    let pid: u64 = std::fs::read_to_string(sb.path("pid"))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let pid: u64 = fs::read_to_string(sb.path("pid")).unwrap().parse().unwrap();
     assert_eq!(state["pid"], pid, "the new process");
     assert_eq!(
         state["state"]["pid"],
@@ -206,7 +203,7 @@ fn case_62_listener_failures() {
     let stale = sb.path("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let file = sb.path("file");
-    std::fs::write(&file, "").unwrap();
+    fs::write(&file, "").unwrap();
     let datagrams = sb.path("datagrams.sock");
     let _datagrams = UnixDatagram::bind(&datagrams).unwrap();
     for path in [PathBuf::from("/nonexistent/socket"), stale, file, datagrams] {
@@ -229,7 +226,7 @@ fn case_62_listener_failures() {
     let _kept = listener.messages();
     create.wait().ok();
     sb.rt(&["start", "left"]).ok();
-    std::fs::remove_file(listener.path()).unwrap();
+    fs::remove_file(listener.path()).unwrap();
     drop(listener);
     let processes = || cgroup::processes(&bundle.cgroup).len();
     let out = sb.rt(&["exec", "left", "/bin/true"]).exits(255);

@@ -117,7 +117,7 @@ impl Container {
             .and_then(|spec| spec.linux.as_ref()?.seccomp.as_ref());
         let procfs = ProcFs::open()?;
         let around = Surroundings {
-            session_keyring: Some(&self.id),
+            session_keyring: (!record.no_new_keyring).then_some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
             keep_groups: record.annotations.contains_key(KEEP_GROUPS),
