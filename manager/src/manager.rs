@@ -55,6 +55,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 ///
 /// ```text
 /// ROOT/metadata.db              records and events
+/// ROOT/metadata.journal         those of the last moment, which the other file lacks
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes

@@ -120,7 +120,8 @@ impl Leases {
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job =
             move |write: &Write| keep(write, &namespace, Some(&id), &resource.kind, &resource.id);
-        self.0.write_soon(job).await
+        // A client may note, and have on the disk, that this is kept for it.
+        self.0.write(job).await
     }
 
     /// Lets a lease keep something no longer. It need not have kept it.

@@ -58,6 +58,9 @@ const BATCH: usize = 128;
 /// How long after their answers the disk has the changes that do not wait for it.
 const DELAY: Duration = Duration::from_secs(1);
 
+/// How long after a failure that is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// How long to wait for readers when the database has to be opened anew, and at the start for an
 /// earlier daemon: one that was killed has its files until the kernel has taken it apart.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -202,10 +205,12 @@ impl Database {
         };
         let ids =
             AtomicU64::new(reserve_ids(database).map_err(|error| fault(path.display(), error))?);
+        let journal = open.journal.lock();
+        let all_on_disk = journal.is_ok_and(|journal| journal.is_empty());
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             open: RwLock::new(Some(open)),
-            unsettled: AtomicBool::new(false),
+            unsettled: AtomicBool::new(!all_on_disk),
             newest: watch::Sender::new(newest),
             untidy: watch::Sender::new(0),
             written: Mutex::default(),
@@ -377,7 +382,11 @@ impl Shared {
 
     fn serve(&self, jobs: &Receiver<Box<dyn Job>>) {
         // When the disk is to have what did not wait for it.
-        let mut due: Option<Instant> = None;
+        let later = |delay| {
+            let unsettled = self.unsettled.load(Ordering::Acquire);
+            unsettled.then(|| Instant::now() + delay)
+        };
+        let mut due = later(DELAY);
         loop {
             let next = match due {
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -396,9 +405,10 @@ impl Shared {
             }
             let late = due.is_some_and(|due| due <= Instant::now());
             self.serve_batch(batch, late);
-            due = match self.unsettled.load(Ordering::Acquire) {
-                true => due.filter(|_| !late).or(Some(Instant::now() + DELAY)),
-                false => None,
+            due = match late {
+                // The disk is full or fails.
+                true => later(AGAIN),
+                false => later(DELAY).map(|new| due.map_or(new, |due| due.min(new))),
             };
         }
         if self.unsettled.load(Ordering::Acquire) {
@@ -538,20 +548,22 @@ fn commit(
     Ok(())
 }
 
-/// Opens or makes the files, and sees to it that the database has what the journal has.
+/// Opens or makes the files; what the journal has can be seen.
 fn open(path: &Path) -> Result<Open> {
     let database = open_database(path)?;
     let lost = |error| fault(path.display(), error);
     let generation = generation(&database).map_err(lost)?;
     let path = path.with_extension("journal");
     let journal = Journal::open(&path, generation);
-    let (mut journal, rows) = journal.map_err(|error| Error::io(path.display(), &error))?;
-    let mut caught_up = || {
-        let transaction = database.begin_write()?;
+    let (journal, rows) = journal.map_err(|error| Error::io(path.display(), &error))?;
+    let caught_up = || {
+        let mut transaction = database.begin_write()?;
         for row in &rows {
             journal::replay(&transaction, row)?;
         }
-        commit(transaction, &mut journal, None)
+        // The journal keeps them: a disk that is full may be opened as well.
+        transaction.set_durability(Durability::None)?;
+        Ok(transaction.commit()?)
     };
     if !rows.is_empty() {
         caught_up().map_err(|error| fault(path.display(), error))?;
