@@ -12,6 +12,7 @@ use clap::Parser;
 use knarr_manager::api;
 use knarr_manager::config::{self, Config};
 use knarr_manager::error::{Code, Error, Result};
+use knarr_manager::image;
 use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
@@ -24,6 +25,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Threads that serve requests. What waits for the disk has others.
 const WORKERS: usize = 2;
+
+/// Threads that wait for disks and programs. More than what waits for a registry or an arriving
+/// layer may hold, so that there is always one left to make those go on.
+const WAITING: usize = 4 * image::AT_ONCE;
 
 /// Container manager that speaks the containerd API.
 #[derive(Debug, Parser)]
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(WAITING)
         .enable_all()
         .build()
         .map_err(|error| Error::io("the threads", &error))?;

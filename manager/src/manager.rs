@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
+use crate::image;
 use crate::layer::{Differ, Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
@@ -78,6 +79,10 @@ pub struct Manager {
     pub layers: Layers,
     /// Programs that unpack and make layers, asked before this one does.
     pub differs: Vec<Differ>,
+    /// Places for blobs that are written while they arrive, of all pulls together.
+    pub arriving: Arc<Semaphore>,
+    /// Places for layers that are read while they arrive.
+    pub reading: Arc<Semaphore>,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -187,6 +192,8 @@ impl Manager {
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             layers: Layers::new("/proc/self/exe", Limits::default()),
             differs,
+            arriving: Arc::new(Semaphore::new(image::AT_ONCE)),
+            reading: Arc::new(Semaphore::new(image::AT_ONCE)),
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::Context;
 use super::model::{Descriptor, Document};
@@ -40,6 +40,12 @@ struct Arrival {
     file: Option<Arc<File>>,
     length: u64,
     done: bool,
+}
+
+/// Waits for a place.
+async fn place(of: Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let place = of.acquire_owned().await;
+    place.map_err(|_| Error::internal("nobody fetches any longer"))
 }
 
 /// Fetches blobs for one pull.
@@ -185,6 +191,9 @@ impl Fetcher {
             arrival.file = Some(file);
             arrival.length = start;
         });
+        // Other pulls may have them all: the writing below has a thread as long as the blob comes.
+        let arriving = Arc::clone(&self.context.manager.arriving);
+        let _place = place(arriving).await?;
         let mut blob = self.client.blob(target, start).await?;
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let written = arrival.clone();
@@ -300,7 +309,9 @@ impl Layers for Fetcher {
         // Where the limit for this user is lower, it stays as it is.
         let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE);
         let handle = Handle::current();
+        let place = place(Arc::clone(&self.context.manager.reading)).await?;
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             let mut offset = 0;
             loop {
                 let more = arrival.wait_for(|arrival| arrival.done || arrival.length > offset);

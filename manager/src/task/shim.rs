@@ -22,6 +22,7 @@ use knarr_proto::prost::Message as _;
 use knarr_proto::prost_types::Any;
 use knarr_proto::ttrpc::services::TaskClient;
 use knarr_proto::ttrpc::{self, Client, Options};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -43,6 +44,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How many programs run at once: more would only get in each other's way.
 const AT_ONCE: usize = 16;
+
+/// For how long one of them keeps its place.
+const PLACE: Duration = Duration::from_secs(3);
 
 /// The longest path of a socket, in bytes. unix(7)
 const LONGEST_SOCKET: usize = 107;
@@ -304,8 +308,49 @@ impl Shims {
     }
 
     async fn run(&self, command: Command, input: Vec<u8>, limit: Duration) -> Result<Output> {
-        let _place = self.0.at_once.acquire().await;
-        program::run(command, input, limit).await
+        let place = self.0.at_once.acquire().await;
+        let mut work = std::pin::pin!(program::run(command, input, limit));
+        if let Ok(output) = timeout(PLACE, &mut work).await {
+            return output;
+        }
+        // It waits for something else than the processor, and holds up nobody else's.
+        drop(place);
+        work.await
+    }
+
+    /// Kills the shim that was started for a bundle; whether there is one. It is found by how it
+    /// was started, since one that hangs can't be asked.
+    pub(super) fn kill(&self, bundle: &Bundle) -> bool {
+        let Ok(daemon) = self.daemon() else {
+            return false;
+        };
+        let said = [
+            ["-namespace", &*bundle.namespace],
+            ["-id", &*bundle.id],
+            ["-address", &*daemon.address],
+        ];
+        let is_it = |pid: Pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            said.iter().all(|said| {
+                let pairs = words.windows(2);
+                pairs
+                    .into_iter()
+                    .any(|pair| pair == said.map(str::as_bytes))
+            })
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let mut killed = false;
+        for pid in names.filter_map(Pid::from_raw).filter(|pid| is_it(*pid)) {
+            // The number may have been given to another meanwhile.
+            if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+                && is_it(pid)
+            {
+                killed |= pidfd_send_signal(process, Signal::KILL).is_ok();
+            }
+        }
+        killed
     }
 }
 

@@ -41,6 +41,7 @@ use redb::{
 use tokio::sync::{oneshot, watch};
 
 use journal::{Entry, Journal};
+pub(crate) use transaction::Steps;
 pub use transaction::{Look, Read, Write};
 
 use super::schema::{

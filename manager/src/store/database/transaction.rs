@@ -1,14 +1,18 @@
 //! Inside one transaction: looking, and changing.
 
 use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use super::super::schema::{Bytes, EVENTS, Event, Typed, decode};
 use super::journal::Entry;
-use super::{Row, fault, now};
+use super::{Database, Row, fault, now};
 use crate::error::{Error, Result};
+
+/// How long one look of many may take.
+const LOOK: Duration = Duration::from_millis(2);
 
 fn lost(error: impl Into<redb::Error>) -> Error {
     fault("the database", error.into())
@@ -114,6 +118,77 @@ impl Look for Read {
         row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
     ) -> Result<()> {
         walk(&self.0.open_table(table).map_err(lost)?, start, row)
+    }
+}
+
+/// Reading in many short looks, each of what was committed last by then: a long one would keep the
+/// writer from using pages anew, and have it free all of them at once afterwards.
+#[derive(Debug)]
+pub(crate) struct Steps<'a> {
+    database: &'a Database,
+    now: RefCell<Option<(Read, Instant)>>,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(database: &'a Database) -> Self {
+        let now = RefCell::default();
+        Self { database, now }
+    }
+
+    /// Looks, also where that takes longer than it should.
+    fn look<T>(&self, look: impl FnOnce(&Read, Instant) -> Result<T>) -> Result<T> {
+        let kept = self.now.take();
+        let (read, since) = match kept.filter(|(_, since)| since.elapsed() < LOOK) {
+            Some(kept) => kept,
+            None => (self.database.shared.begin_read()?, Instant::now()),
+        };
+        let seen = look(&read, since);
+        self.now.replace(Some((read, since)));
+        seen
+    }
+}
+
+impl Look for Steps<'_> {
+    fn bytes<K: Key + 'static, T>(
+        &self,
+        table: TableDefinition<'_, K, Bytes>,
+        key: K::SelfType<'_>,
+        look: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.look(|read, _| read.bytes(table, key, look))
+    }
+
+    fn rows<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+        start: K::SelfType<'_>,
+        mut row: impl FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let bytes_of = |key: &K::SelfType<'_>| K::as_bytes(key).as_ref().to_vec();
+        let mut from = bytes_of(&start);
+        let mut first = true;
+        loop {
+            let mut next = None;
+            self.look(|read, since| {
+                read.rows(table, K::from_bytes(&from), |key, value| {
+                    let bytes = bytes_of(&key);
+                    if !first && bytes == from {
+                        return Ok(true);
+                    }
+                    if !row(key, value)? {
+                        return Ok(false);
+                    }
+                    let over = since.elapsed() >= LOOK;
+                    next = over.then_some(bytes);
+                    Ok(!over)
+                })
+            })?;
+            match next {
+                None => return Ok(()),
+                Some(next) => from = next,
+            }
+            first = false;
+        }
     }
 }
 
