@@ -101,6 +101,8 @@ impl Proxy {
 pub enum ProxyKind {
     /// A snapshotter.
     Snapshot,
+    /// What unpacks and makes layers.
+    Diff,
 }
 
 impl Config {

@@ -67,6 +67,11 @@ impl Arguments {
                 *place = value;
             }
         }
+        // Clients and shims get these names, and have other working directories.
+        for place in [&mut config.root, &mut config.state, &mut config.address] {
+            let whole = std::path::absolute(&*place);
+            *place = whole.map_err(|error| Error::io(place.display(), &error))?;
+        }
         Ok(config)
     }
 }

@@ -22,6 +22,8 @@ use knarr_proto::services::images::v1::{
 };
 use knarr_proto::services::leases::v1::leases_client::LeasesClient;
 use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
+use knarr_proto::services::snapshots::v1::PrepareSnapshotRequest;
+use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use knarr_proto::services::version::v1::version_client::VersionClient;
 use knarr_proto::types::Descriptor;
 use rustix::process::{Pid, Signal};
@@ -280,4 +282,24 @@ async fn what_was_acknowledged_survives_a_kill() {
     let names = acknowledged.lock().unwrap().clone();
     println!("{} blobs and images", names.len());
     check(&channel, &names).await;
+}
+
+/// Whoever mounts a snapshot, or finds a socket, has another working directory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_may_be_relative() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_knarrd"));
+    command.current_dir(dir.path());
+    command.args(["--root", "root", "--state", "state", "--address", "socket"]);
+    let mut daemon = Daemon::run(dir.path(), command);
+    let channel = daemon.connect().await;
+    let request = in_namespace(PrepareSnapshotRequest {
+        snapshotter: "overlayfs".to_owned(),
+        key: "a".to_owned(),
+        ..PrepareSnapshotRequest::default()
+    });
+    let made = SnapshotsClient::new(channel).prepare(request).await;
+    let source = made.unwrap().into_inner().mounts[0].source.clone();
+    let root = dir.path().canonicalize().unwrap();
+    assert!(source.starts_with(root.to_str().unwrap()), "{source}");
 }

@@ -143,7 +143,7 @@ impl Fetcher {
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else if Document::is_one(&target.media_type) {
-                let bytes = self.client.manifest(&to_registry(target)).await?;
+                let bytes = self.client.manifest(target).await?;
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else {
@@ -194,7 +194,7 @@ impl Fetcher {
         // Other pulls may have them all: the writing below has a thread as long as the blob comes.
         let arriving = Arc::clone(&self.context.manager.arriving);
         let _place = place(arriving).await?;
-        let mut blob = self.client.blob(&to_registry(target), start).await?;
+        let mut blob = self.client.blob(target, start).await?;
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let written = arrival.clone();
         let writing = tokio::task::spawn_blocking(move || -> Result<Writer> {
@@ -284,15 +284,6 @@ fn embedded(target: &Descriptor) -> Result<Option<Vec<u8>>> {
         return wrong("has another digest than the descriptor says");
     }
     Ok(Some(bytes))
-}
-
-/// A descriptor in the words of the registry's client.
-#[must_use]
-pub fn to_registry(target: &Descriptor) -> crate::registry::Descriptor {
-    let mut descriptor =
-        crate::registry::Descriptor::new(&*target.media_type, target.digest.clone(), target.size);
-    descriptor.urls.clone_from(&target.urls);
-    descriptor
 }
 
 impl Layers for Fetcher {

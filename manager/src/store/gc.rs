@@ -118,8 +118,8 @@ impl Collector {
             .database
             .note_writes()
             .ok_or_else(|| Error::new(Code::Unavailable, "another collection is under way"))?;
-        // A change that was under way before it would be noted is on the disk after this one.
-        self.database.write(|_| Ok(())).await?;
+        // A change that was under way before it would be noted can be seen after this one.
+        self.database.write_soon(|_| Ok(())).await?;
         let database = Arc::clone(&self.database);
         let looked = tokio::task::spawn_blocking(move || Marked::look(&Steps::new(&database)));
         let mut marked = looked
@@ -141,6 +141,8 @@ impl Collector {
                 // Nearest to the end first: a snapshot before its parent.
                 for object in job_step.iter().rev() {
                     if !marked.live.contains(object) {
+                        // Its file goes.
+                        write.settles();
                         remove(write, object, &mut removed)?;
                     }
                     left -= 1;
@@ -150,7 +152,7 @@ impl Collector {
                 }
                 Ok((removed, left))
             };
-            let (some, left) = self.database.write(job).await?;
+            let (some, left) = self.database.write_soon(job).await?;
             candidates.extend(step.iter().take(left).cloned());
             removed.blobs += some.blobs;
             removed.snapshots += some.snapshots;

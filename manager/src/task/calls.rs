@@ -61,6 +61,18 @@ pub struct Process<'a> {
     pub exec_id: &'a str,
 }
 
+impl<'a> Process<'a> {
+    /// That process.
+    #[must_use]
+    pub fn new(namespace: &'a str, id: &'a str, exec_id: &'a str) -> Self {
+        Self {
+            namespace,
+            id,
+            exec_id,
+        }
+    }
+}
+
 impl Tasks {
     async fn find(&self, namespace: &str, id: &str) -> Result<Arc<Task>> {
         let key = (namespace.to_owned(), id.to_owned());

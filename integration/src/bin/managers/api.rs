@@ -128,27 +128,74 @@ impl Api {
         daemon.remove("e");
     }
 
-    /// Many containers at once: made and started, the daemon killed and started again, all removed.
-    pub async fn many(&mut self, daemon: &mut Daemon<'_>, report: &mut Report, count: usize) {
-        daemon.run(&["-d"], "first", &["sleep", "1000"]);
-        let model = self.container("first").await;
-        let key = (SNAPSHOTTER.to_owned(), "first".to_owned());
+    /// The calls that matter of `ctr run --rm` of `true`, from the container to the removal of its
+    /// snapshot: what of that time is not ctr's own.
+    pub async fn runs(&mut self, daemon: &Daemon<'_>, report: &mut Report, rounds: usize) {
+        daemon.run(&["-d"], "model", &["sleep", "1000"]);
+        let (model, parent) = self.model("model").await;
+        for round in 0..=rounds {
+            let id = format!("a{round}");
+            let mut container = Self::renamed(daemon, &model, &id);
+            let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
+            spec["process"]["args"] = json!(["true"]);
+            container.spec.as_mut().unwrap().value = spec.to_string().into();
+            let start = Instant::now();
+            let started = Self(self.0.clone()).start(container, parent.clone());
+            started.await.unwrap();
+            let request = WaitRequest {
+                container_id: id.clone(),
+                ..Default::default()
+            };
+            let exit = self.tasks().wait(in_namespace(request)).await.unwrap();
+            assert_eq!(exit.into_inner().exit_status, 0);
+            let container_id = id.clone();
+            let delete = in_namespace(DeleteTaskRequest { container_id });
+            self.tasks().delete(delete).await.unwrap();
+            let delete = in_namespace(DeleteContainerRequest { id: id.clone() });
+            self.containers().delete(delete).await.unwrap();
+            let (snapshotter, key) = (SNAPSHOTTER.to_owned(), id);
+            let remove = in_namespace(RemoveSnapshotRequest { snapshotter, key });
+            // The collector may have been faster.
+            let _ = self.snapshots().remove(remove).await;
+            let wall = start.elapsed();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if round > 0 {
+                report.add("the same calls without ctr, ms", daemon, millis(wall));
+            }
+        }
+        daemon.remove("model");
+    }
+
+    /// A container as a model for others, and what its snapshot is built upon.
+    async fn model(&self, id: &str) -> (Container, String) {
+        let key = (SNAPSHOTTER.to_owned(), id.to_owned());
         let (snapshotter, key) = key;
         let request = in_namespace(StatSnapshotRequest { snapshotter, key });
         let found = self.snapshots().stat(request).await.unwrap().into_inner();
-        let parent = found.info.unwrap().parent;
+        (self.container(id).await, found.info.unwrap().parent)
+    }
+
+    fn renamed(daemon: &Daemon<'_>, model: &Container, id: &str) -> Container {
+        let mut container = model.clone();
+        container.id = id.to_owned();
+        container.snapshot_key = id.to_owned();
+        let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
+        spec["linux"]["cgroupsPath"] = json!(daemon.cgroup_of(id));
+        container.spec.as_mut().unwrap().value = spec.to_string().into();
+        container
+    }
+
+    /// Many containers at once: made and started, the daemon killed and started again, all removed.
+    pub async fn many(&mut self, daemon: &mut Daemon<'_>, report: &mut Report, count: usize) {
+        daemon.run(&["-d"], "first", &["sleep", "1000"]);
+        let (model, parent) = self.model("first").await;
         let ids: Vec<String> = (0..count).map(|index| format!("c{index}")).collect();
 
         let start = Instant::now();
         let started: Vec<_> = ids
             .iter()
             .map(|id| {
-                let mut container = model.clone();
-                container.id.clone_from(id);
-                container.snapshot_key.clone_from(id);
-                let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
-                spec["linux"]["cgroupsPath"] = json!(daemon.cgroup_of(id));
-                container.spec.as_mut().unwrap().value = spec.to_string().into();
+                let container = Self::renamed(daemon, &model, id);
                 let api = Self(self.0.clone());
                 tokio::spawn(api.start(container, parent.clone()))
             })

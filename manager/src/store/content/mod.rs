@@ -327,7 +327,7 @@ impl Content {
             write.put(INGESTS, key, &row)?;
             Ok(Some(row))
         };
-        let row = match self.0.database.write(job).await? {
+        let row = match self.0.database.write_soon(job).await? {
             None => {
                 let digest = order.expected.map(|digest| digest.to_string());
                 let digest = digest.unwrap_or_default();

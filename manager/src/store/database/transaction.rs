@@ -7,6 +7,7 @@ use prost::Message;
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use super::super::schema::{Bytes, EVENTS, Event, Typed, decode};
+use super::journal::Entry;
 use super::{Database, Row, fault, now};
 use crate::error::{Error, Result};
 
@@ -222,6 +223,10 @@ pub struct Write {
     pub(super) events: RefCell<Vec<Event>>,
     /// What was written, where a collection was under way at the start.
     pub(super) rows: Option<RefCell<Vec<Row>>>,
+    /// What was changed, where that is to go into the journal.
+    pub(super) entries: Option<RefCell<Vec<Entry>>>,
+    /// Whether it has to wait for the disk all the same.
+    pub(super) settles: Cell<bool>,
     pub(super) untidy: Cell<bool>,
 }
 
@@ -265,8 +270,9 @@ impl Write {
         value: &impl Message,
     ) -> Result<()> {
         self.note(&table, &key);
-        let mut table = self.transaction.open_table(table).map_err(lost)?;
         let bytes = value.encode_to_vec();
+        self.log(&table, &key, Some(&bytes));
+        let mut table = self.transaction.open_table(table).map_err(lost)?;
         table.insert(key, bytes.as_slice()).map_err(lost)?;
         Ok(())
     }
@@ -280,6 +286,7 @@ impl Write {
         table: TableDefinition<'_, K, V>,
         key: K::SelfType<'_>,
     ) -> Result<bool> {
+        self.log(&table, &key, None);
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         Ok(table.remove(key).map_err(lost)?.is_some())
     }
@@ -294,6 +301,7 @@ impl Write {
         key: K::SelfType<'_>,
     ) -> Result<bool> {
         self.note(&table, &key);
+        self.log(&table, &key, Some(&[]));
         let mut table = self.transaction.open_table(table).map_err(lost)?;
         Ok(table.insert(key, ()).map_err(lost)?.is_some())
     }
@@ -306,6 +314,38 @@ impl Write {
         if let Some(rows) = &self.rows {
             rows.borrow_mut().push(Row::new(table, key));
         }
+    }
+
+    fn log<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: &TableDefinition<'_, K, V>,
+        key: &K::SelfType<'_>,
+        value: Option<&[u8]>,
+    ) {
+        if let Some(entries) = &self.entries {
+            entries.borrow_mut().push(Entry::new(table, key, value));
+        }
+    }
+
+    /// Has this change wait for the disk: files go that only its removals let go.
+    pub(crate) fn settles(&self) {
+        self.settles.set(true);
+    }
+
+    /// Adds the events to their table, numbered on from `newest`; the last number.
+    pub(super) fn store_events(&self, mut newest: u64) -> Result<u64, redb::Error> {
+        let events = self.events.take();
+        if events.is_empty() {
+            return Ok(newest);
+        }
+        let mut table = self.transaction.open_table(EVENTS)?;
+        for event in &events {
+            newest += 1;
+            let bytes = event.encode_to_vec();
+            self.log(&EVENTS, &newest, Some(&bytes));
+            table.insert(newest, bytes.as_slice())?;
+        }
+        Ok(newest)
     }
 
     /// Notes that something may have lost the last that refers to it.
