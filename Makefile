@@ -101,7 +101,7 @@ example: demo-needs build-needs
 	$(CARGO) run --locked -q -p knarr-runtime --example lifecycle -- $(BUNDLE)
 
 # Skipped tests print why; the list is repeated at the end.
-test: build-needs test-needs knarr shim knarrd conformance
+test: build-needs test-needs knarr shim knarrd ctl conformance
 	@rm -f $(TARGET_DIR)/skipped.txt
 	KNARR_BIN=$(KNARR) KNARR_SHIM_BIN=$(SHIM) KNARRD_BIN=$(KNARRD) KNARR_PROBE_BIN=$(CONFORMANCE) KNARR_SKIPS=$(abspath $(TARGET_DIR))/skipped.txt \
 		$(CARGO) test --locked --workspace --features knarr-runtime/generate,knarr-proto/grpc,knarr-proto/ttrpc-client \

@@ -206,18 +206,7 @@ pub fn image(dir: &Path, tar: &Path, name: &str, command: &[&str]) {
         String::from_utf8(out.stdout).unwrap()
     };
     rootfs(&dir.join("rootfs"));
-    run(
-        "tar",
-        &[
-            "-C",
-            "rootfs",
-            "--owner=0",
-            "--group=0",
-            "-cf",
-            "layer.tar",
-            ".",
-        ],
-    );
+    run("tar", &["-C", "rootfs", "-cf", "layer.tar", "."]);
     let sum = run("sha256sum", &["layer.tar"]);
     let digest = sum.split(' ').next().unwrap();
     let arch = match std::env::consts::ARCH {

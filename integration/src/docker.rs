@@ -1,4 +1,5 @@
-//! A dockerd in a [`Pen`], with the runtime under test as its default, and its client.
+//! A dockerd in a [`Pen`], with the runtime under test as its default, and its client; on containerd, or
+//! on the daemon under test in containerd's place.
 #![allow(
     clippy::missing_panics_doc,
     reason = "everything here fails by panicking"
@@ -12,7 +13,7 @@ use crate::cgroup::Driver;
 use crate::daemon::{PATIENCE, Pen, Watch};
 use crate::peers::{self, Source};
 use crate::runtime::{self, Outcome, Running};
-use crate::{bundle, cgroup, json, process};
+use crate::{bundle, cgroup, containerd, json, pair, process};
 
 /// The image that every test uses.
 pub const IMAGE: &str = "box:1";
@@ -29,6 +30,16 @@ pub struct Docker {
     pub driver: Driver,
     /// Where it runs.
     pub pen: Pen,
+    manager: Manager,
+}
+
+/// What dockerd gives its containers and images to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manager {
+    /// containerd, whose shim calls the runtime under test.
+    Containerd,
+    /// knarrd, with its own shim.
+    Knarrd,
 }
 
 /// A container in the background, gone at the end of the test.
@@ -46,6 +57,20 @@ impl Docker {
     /// both ways in which an operator can put it in runc's place.
     #[must_use]
     pub fn new(source: Source, driver: Driver) -> Self {
+        Self::upon(Manager::Containerd, source, driver)
+    }
+
+    /// The same with knarrd instead of containerd, and with nothing configured but its socket. The newest
+    /// daemons keep images there too.
+    ///
+    /// # Panics
+    /// Where the shim is not built.
+    #[must_use]
+    pub fn on_knarrd(source: Source, driver: Driver) -> Self {
+        Self::upon(Manager::Knarrd, source, driver)
+    }
+
+    fn upon(manager: Manager, source: Source, driver: Driver) -> Self {
         let mut pen = Pen::new(&source.path(), driver);
         let socket = format!("unix://{}", pen.path("docker.sock").display());
         pen.set_env("DOCKER_HOST", &socket);
@@ -54,6 +79,7 @@ impl Docker {
             source,
             driver,
             pen,
+            manager,
         };
         symlink(
             peers::client("docker").unwrap(),
@@ -75,9 +101,9 @@ impl Docker {
             Driver::Cgroupfs => "cgroupfs",
             Driver::Systemd => "systemd",
         };
-        let config = json!({
+        let mut config = json!({
             "hosts": [socket],
-            "containerd": "/run/containerd/containerd.sock",
+            "containerd": this.socket(),
             "data-root": this.pen.path("data"),
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
@@ -89,16 +115,24 @@ impl Docker {
             // For checkpoints.
             "experimental": true,
             "live-restore": true,
-            "default-runtime": RUNTIME,
-            "runtimes": {RUNTIME: {"path": runtime::path()}},
         });
+        match manager {
+            Manager::Containerd => {
+                config["default-runtime"] = RUNTIME.into();
+                config["runtimes"] = json!({RUNTIME: {"path": runtime::path()}});
+                let text = format!(
+                    "version = 2\nroot = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri', \
+                     'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n",
+                    this.pen.path("containerd").display()
+                );
+                fs::write(this.pen.path("containerd.toml"), text).unwrap();
+            }
+            Manager::Knarrd => {
+                let shim = containerd::shim().expect("containerd-shim-knarr-v2 is not built");
+                symlink(shim, this.pen.bin().join(containerd::SHIM)).unwrap();
+            }
+        }
         fs::write(this.pen.path("daemon.json"), config.to_string()).unwrap();
-        let config = format!(
-            "version = 2\nroot = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri', \
-             'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n",
-            this.pen.path("containerd").display()
-        );
-        fs::write(this.pen.path("containerd.toml"), config).unwrap();
         this.start();
         let image = this.pen.path("box.tar");
         bundle::image(&this.pen.path("image"), &image, IMAGE, &["/bin/sh"]);
@@ -106,19 +140,43 @@ impl Docker {
         this
     }
 
+    /// The socket of what is in containerd's place.
+    #[must_use]
+    pub fn socket(&self) -> &'static str {
+        match self.manager {
+            Manager::Containerd => "/run/containerd/containerd.sock",
+            Manager::Knarrd => "/run/knarrd/knarrd.sock",
+        }
+    }
+
     /// Starts the daemon, also again, and its containerd beside it, as distributions do: dockerd gives one that
     /// it starts itself 15 seconds, which are too few for a slow machine.
     pub fn start(&self) {
-        let program = self.source.find("containerd").unwrap();
-        let config = self.pen.path("containerd.toml");
-        let args = [
-            program.to_str().unwrap(),
-            "--config",
-            config.to_str().unwrap(),
-        ];
-        self.pen.daemon("containerd", &args);
-        let answers = || self.pen.run(&["ctr", "version"]).code == 0;
-        self.pen.wait_for("containerd", answers);
+        self.start_manager();
+        self.start_dockerd();
+    }
+
+    /// Starts what is in containerd's place, also again.
+    pub fn start_manager(&self) {
+        let (name, program, rest) = match self.manager {
+            Manager::Containerd => {
+                let program = self.source.find("containerd").unwrap();
+                let config = self.pen.path("containerd.toml");
+                ("containerd", program, ["--config".into(), config])
+            }
+            Manager::Knarrd => {
+                let root = self.pen.path("knarrd");
+                ("knarrd", pair::knarrd(), ["--root".into(), root])
+            }
+        };
+        let args = [&program, &rest[0], &rest[1]].map(|arg| arg.to_str().unwrap());
+        self.pen.daemon(name, &args);
+        let answers = || self.pen.run(&["ctr", "-a", self.socket(), "version"]).code == 0;
+        self.pen.wait_for(name, answers);
+    }
+
+    /// Starts dockerd, also again.
+    pub fn start_dockerd(&self) {
         let program = self.source.find("dockerd").unwrap();
         let config = self.pen.path("daemon.json");
         let args = [

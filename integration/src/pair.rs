@@ -66,6 +66,8 @@ impl Pair {
         }
         let this = Self { pen, ctr };
         let path = |name: &str| this.pen.path(name).to_str().unwrap().to_owned();
+        // containerd would let nobody else through, and users of namespaces need to get to their roots.
+        fs::create_dir(path("containerd")).unwrap();
         let config = format!(
             "version = 3\nroot = '{}'\nstate = '{}'\n[grpc]\naddress = '{}'\n",
             path("containerd/root"),

@@ -12,6 +12,7 @@
 //!   has ended with 255; here the start fails.
 //! - `sandboxes run` with runc's shim, which has no sandboxes: containerd's client gets an error, while
 //!   knarrd serves that name with its own shim, which has.
+//! - Debian's shim: containerd 2.4 fails to start it, knarrd does not.
 //! - `tasks checkpoint`, `containers checkpoint --task`: they need criu.
 //! - `shim` is told where the shim's socket is: those of knarrd are in its state directory, where ctr does
 //!   not look for them.
@@ -63,10 +64,8 @@ impl Names {
             ("registry", REGISTRY.to_owned()),
             ("ctr", it.ctr.to_str().unwrap().to_owned()),
         ];
-        for (name, source) in [("newest", Source::Newest), ("debian", Source::Debian)] {
-            let dir = source.path().remove(0);
-            names.push((name, dir.to_str().unwrap().to_owned()));
-        }
+        let dir = Source::Newest.path().remove(0);
+        names.push(("newest", dir.to_str().unwrap().to_owned()));
         let runc = peers::runc().unwrap_or_else(|| "runc".into());
         names.push(("runc", runc.to_str().unwrap().to_owned()));
         Self(names)
@@ -79,7 +78,7 @@ impl Names {
     }
 }
 
-/// Whether Debian's client and shim are there too.
+/// Debian's client.
 fn debian() -> Result<std::path::PathBuf, String> {
     let found = Source::Debian.find("ctr");
     found.ok_or_else(|| peers::missing("Debian's ctr"))
@@ -101,7 +100,7 @@ fn records_and_what_is_not_there() {
 fn events_come_by_publish() {
     let it = pair!();
     let _watch = it.pen.watch("knarrd");
-    let knarrd = knarr_integration::pair::knarrd();
+    let knarrd = pair::knarrd();
     let knarrd = knarrd.to_str().unwrap();
     let socket = it.pen.path("knarrd.sock");
     let socket = socket.to_str().unwrap();
@@ -180,9 +179,6 @@ fn containers_and_tasks() {
     let it = pair!();
     if containerd::shim().is_none() {
         skip!("containerd-shim-knarr-v2 is not built: cargo build -p knarr-shim");
-    }
-    if let Err(missing) = debian() {
-        skip!("{missing}");
     }
     let _watch = it.pen.watch("knarrd");
     Names::new(&it).run(&it, include_str!("ctr/containers.txt"));

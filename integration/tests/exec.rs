@@ -293,6 +293,66 @@ fn case_27_exec_cpu_affinity_is_not_for_init() {
 }
 
 #[test]
+fn a_given_process_leaves_no_confinement_by_silence() {
+    let sb = Sandbox::new();
+    let c = sb.sleeper("e", |c| {
+        c["process"]["user"]["umask"] = json!(0o027);
+        let net_raw = json!(["CAP_NET_RAW"]);
+        c["process"]["capabilities"] =
+            json!({"bounding": net_raw, "permitted": net_raw, "effective": net_raw});
+    });
+    let file = sb.path("process.json");
+    let status = |further: &[(&str, knarr_integration::Value)]| {
+        let mut process = json!({"args": ["grep", "CapBnd\\|CapEff\\|Umask", "/proc/self/status"],
+            "cwd": "/", "env": ["PATH=/bin"]});
+        for (key, value) in further {
+            process[*key] = value.clone();
+        }
+        fs::write(&file, process.to_string()).unwrap();
+        let out = sb
+            .rt(&["exec", "--process", file.to_str().unwrap(), "e"])
+            .ok();
+        let words = out.stdout.split_whitespace();
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let own = process::status_field(c.pid, "CapEff");
+    let none = "0000000000000000";
+    assert_ne!(own, none);
+    assert_eq!(
+        status(&[]),
+        ["Umask:", "0027", "CapEff:", &own, "CapBnd:", &own]
+    );
+    let says = status(&[
+        ("capabilities", json!({})),
+        ("user", json!({"uid": 0, "gid": 0, "umask": 0o022})),
+    ]);
+    assert_eq!(says, ["Umask:", "0022", "CapEff:", none, "CapBnd:", none]);
+}
+
+/// Only some processors have resctrl: what is shown is that an exec is not without the container's class.
+#[test]
+fn an_exec_that_cannot_enter_the_class_does_not_run() {
+    let sb = Sandbox::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if mounts.contains(" - resctrl ") {
+        knarr_integration::skip!("resctrl is mounted here; it is left alone");
+    }
+    sb.sleeper("e", |_| {});
+    let state = sb.root().join("e/state.json");
+    let before = fs::read_to_string(&state).unwrap();
+    let mut record: knarr_integration::Value = serde_json::from_str(&before).unwrap();
+    record["rdt"] = json!({"class": "c"});
+    fs::write(&state, record.to_string()).unwrap();
+    let out = sb.rt(&["exec", "e", "echo", "ran"]).exits(255);
+    assert!(
+        out.stdout.is_empty() && out.stderr.contains("linux.intelRdt"),
+        "{out:?}"
+    );
+    fs::write(&state, before).unwrap();
+    sb.rt(&["exec", "e", "true"]).ok();
+}
+
+#[test]
 fn many_at_once() {
     let sb = Sandbox::new();
     sb.sleeper("e", |_| {});

@@ -98,6 +98,14 @@ fn exec_takes_the_containers_profile_or_its_own() {
         .rt(&["exec", "--apparmor", &of_exec.name, "c", show[0], show[1]])
         .ok();
     assert_eq!(out.text(), format!("{} (enforce)", of_exec.name));
+    // A process that is described as a whole, but for the profile.
+    let file = sb.path("process.json");
+    let process = json!({"args": show, "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(&file, process.to_string()).unwrap();
+    let out = sb
+        .rt(&["exec", "--process", file.to_str().unwrap(), "c"])
+        .ok();
+    assert_eq!(out.text(), format!("{} (enforce)", of_init.name));
     let out = sb
         .rt(&["exec", "--apparmor", "knarr-it-absent", "c", "true"])
         .exits(255);

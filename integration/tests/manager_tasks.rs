@@ -540,3 +540,227 @@ fn a_shim_that_hangs() {
         it.ctr(&["container", "rm", id]).ok();
     }
 }
+
+#[test]
+fn a_container_is_held_by_the_shim_of_its_sandbox() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    let shims = || it.pids("containerd-shim-knarr-v2 -namespace").len();
+    let pod = it.path("pod.json");
+    fs::write(
+        &pod,
+        r#"{"metadata": {"name": "a", "uid": "u", "namespace": "n"}}"#,
+    )
+    .unwrap();
+    let said = it.ctr(&["sandboxes", "run", &pod, "pod"]).ok();
+    assert_eq!(said.stdout, "pod\n");
+    let listed = it.ctr(&["sandboxes", "ls"]).ok();
+    assert!(listed.stdout.contains("pod "), "{listed:#?}");
+    assert_eq!(shims(), 1);
+    for id in ["one", "two"] {
+        it.run(&["-d", "--sandbox", "pod"], id, "sleep 1000").ok();
+        it.becomes(id, Some("RUNNING"));
+        let info = it.ctr(&["containers", "info", id]).ok();
+        assert!(info.stdout.contains(r#""SandboxID": "pod""#), "{info:#?}");
+    }
+    assert_eq!(shims(), 1);
+    it.ctr(&["task", "rm", "-f", "one"]);
+    it.becomes("one", None);
+    // A daemon that comes later knows what is in the sandbox, and that the shim stays.
+    it.end(Signal::KILL);
+    it.start();
+    it.becomes("two", Some("RUNNING"));
+    it.ctr(&["task", "rm", "-f", "two"]);
+    it.becomes("two", None);
+    assert_eq!(shims(), 1, "the sandbox goes with its last container");
+    it.ctr(&["sandboxes", "rm", "pod"]).ok();
+    assert!(process::eventually(PATIENCE, || shims() == 0));
+    assert!(!it.ctr(&["sandboxes", "ls"]).ok().stdout.contains("pod "));
+}
+
+/// runc's shims of today and of containerd 1.6, and crun below runc's: their containers live as those of our own.
+#[test]
+fn shims_of_others() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    let Some(runc) = peers::runc() else {
+        skip!("{}", peers::missing("runc"));
+    };
+    std::os::unix::fs::symlink(runc, it.pen.bin().join("runc")).unwrap();
+    let find = |source: Source| {
+        let found = source.find("containerd-shim-runc-v2");
+        found.map(|path| path.to_str().unwrap().to_owned())
+    };
+    let crun = peers::dir().join("crun-new/crun");
+    // crun refuses hosts with both versions of cgroups.
+    it.pen.run(&["umount", "-l", "/sys/fs/cgroup/unified"]);
+    let (newest, debian) = (find(Source::Newest), find(Source::Debian));
+    let ways = [
+        newest.as_deref().map(|shim| vec!["--runtime", shim]),
+        debian.as_deref().map(|shim| vec!["--runtime", shim]),
+        crun.is_file()
+            .then(|| vec!["--runc-binary", crun.to_str().unwrap()]),
+    ];
+    let events = it.events();
+    for (n, flags) in ways.into_iter().enumerate() {
+        let Some(flags) = flags else {
+            println!(
+                "way {n} left out: {}",
+                peers::missing("another's shim or crun")
+            );
+            continue;
+        };
+        let ids = [format!("short{n}"), format!("long{n}")];
+        it.run(&[&["--rm"], &flags[..]].concat(), &ids[0], "exit 6")
+            .exits(6);
+        let limited = [&["-d", "--memory-limit", "16777216"], &flags[..]].concat();
+        let id = &*ids[1];
+        it.run(&limited, id, "sleep 1000").ok();
+        let pids = it.pids("containerd-shim-runc-v2 ");
+        assert_eq!(pids.len(), 1, "{flags:?}: {pids:?}");
+        let exec = |script: &str| {
+            let to = [
+                "task",
+                "exec",
+                "--exec-id",
+                "e",
+                id,
+                "/bin/sh",
+                "-c",
+                script,
+            ];
+            it.ctr(&to)
+        };
+        exec("exit 3").exits(3);
+        it.ctr(&["task", "pause", id]).ok();
+        it.becomes(id, Some("PAUSED"));
+        it.ctr(&["task", "resume", id]).ok();
+        let figures = it.ctr(&["task", "metrics", id]).ok();
+        assert!(figures.stdout.contains("pids.current"), "{figures:#?}");
+        exec("exec tail /dev/zero").exits(137);
+        let told = || {
+            topics(&events, id)
+                .iter()
+                .any(|topic| topic == "/tasks/oom")
+        };
+        assert!(
+            process::eventually(PATIENCE, told),
+            "{flags:?}: no word of it"
+        );
+        if n == 0 {
+            it.ctr(&["task", "kill", "-s", "KILL", id]).ok();
+            it.becomes(id, Some("STOPPED"));
+        }
+        let out = it.ctr(&["task", "rm", "-f", id]);
+        assert!(out.stderr.contains("137"), "{out:#?}");
+        it.ctr(&["container", "rm", id]).ok();
+        assert!(process::eventually(PATIENCE, || it
+            .pids("containerd-shim-runc-v2 ")
+            .is_empty()));
+    }
+    assert!(process::eventually(PATIENCE, || it.bundles().is_empty()));
+}
+
+/// A container of another's shim that ends while the daemon is away.
+#[test]
+fn shims_of_others_outlive_the_daemon() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    let Some(runc) = peers::runc() else {
+        skip!("{}", peers::missing("runc"));
+    };
+    std::os::unix::fs::symlink(runc, it.pen.bin().join("runc")).unwrap();
+    let script = "trap 'exit 9' TERM; while :; do sleep 0.1; done";
+    let sources = [Source::Newest, Source::Debian];
+    let shims = sources.map(|source| source.find("containerd-shim-runc-v2"));
+    let shims: Vec<_> = shims.into_iter().flatten().collect();
+    for (n, shim) in shims.iter().enumerate() {
+        let flags = ["-d", "--runtime", shim.to_str().unwrap()];
+        for name in ["ends", "stays"] {
+            it.run(&flags, &format!("{name}{n}"), script).ok();
+        }
+    }
+    let ids: Vec<String> = (0..shims.len())
+        .flat_map(|n| ["ends", "stays"].map(|name| format!("{name}{n}")))
+        .collect();
+    let pids: Vec<String> = ids.iter().map(|id| it.status(id).unwrap().1).collect();
+    it.end(Signal::KILL);
+    for (id, pid) in ids.iter().zip(&pids) {
+        if id.starts_with("ends") {
+            it.pen.run(&["kill", "-TERM", pid]).ok();
+            let gone = || it.pen.run(&["kill", "-0", pid]).code != 0;
+            assert!(process::eventually(PATIENCE, gone));
+        }
+    }
+    it.start();
+    // Who listens only now hears what happened since the start; what had been told before does not come again.
+    let events = it.events();
+    for (id, pid) in ids.iter().zip(&pids) {
+        if id.starts_with("ends") {
+            it.becomes(id, Some("STOPPED"));
+            hears(&events, id, &["/tasks/exit"]);
+            let out = it.ctr(&["task", "rm", id]);
+            assert!(out.stderr.contains("exit code 9"), "{out:#?}");
+        } else {
+            assert_eq!(it.status(id), Some(("RUNNING".to_owned(), pid.clone())));
+            let exec = ["task", "exec", "--exec-id", "e", id, "/bin/true"];
+            it.ctr(&exec).ok();
+            it.ctr(&["task", "rm", "-f", id]);
+        }
+        it.ctr(&["container", "rm", id]).ok();
+    }
+    assert!(process::eventually(PATIENCE, || it.bundles().is_empty()));
+}
+
+/// Our own client: the command's output and exit code, plain words where something is wrong, and nothing left.
+#[test]
+fn knarrctl_runs_containers() {
+    let it = it!();
+    let _watch = it.pen.watch("knarrd");
+    let Some(knarrctl) = runtime::newest_built("knarrctl") else {
+        skip!("knarrctl is not built: cargo build -p knarr-ctl");
+    };
+    let socket = it.path("knarrd.sock");
+    let command = |args: &[&str]| {
+        let knarrctl = [knarrctl.to_str().unwrap(), "-a", &socket];
+        it.pen.command(&[&knarrctl, args].concat())
+    };
+    let ctl = |args: &[&str]| it.pen.spawn(command(args)).wait();
+    let nothing_left = || {
+        let left = it.ctr(&["containers", "ls", "-q"]).ok();
+        assert_eq!(left.text(), "");
+        let left = it.ctr(&["snapshots", "ls"]).ok();
+        assert!(!left.stdout.contains("Active"), "{left:#?}");
+    };
+    let image = ["run", IMAGE];
+    for code in 0..4 {
+        let script = format!("echo out; echo err >&2; exit {code}");
+        let out = ctl(&[&image[..], &["sh", "-c", &script]].concat()).exits(code);
+        assert_eq!((&*out.stdout, &*out.stderr), ("out\n", "err\n"));
+    }
+    let input = it.pen.path("input");
+    fs::write(&input, "piped\n").unwrap();
+    let mut piped = command(&["run", "-i", IMAGE, "cat"]);
+    piped.stdin(fs::File::open(input).unwrap());
+    assert_eq!(it.pen.spawn(piped).wait().ok().stdout, "piped\n");
+    ctl(&["run", IMAGE, "no-such-program"]).fails_with("executable file not found in $PATH");
+    nothing_left();
+
+    let one = it
+        .pen
+        .spawn(command(&["run", "--name", "one", IMAGE, "sleep", "1000"]));
+    it.becomes("one", Some("RUNNING"));
+    ctl(&["run", "--name", "one", IMAGE, "true"]).fails_with("container \"one\": already exists");
+    assert_eq!(it.status("one").unwrap().0, "RUNNING");
+    it.ctr(&["task", "kill", "-s", "KILL", "one"]).ok();
+    one.wait().exits(137);
+    nothing_left();
+
+    let lost = ["run", "none:1", "true"];
+    ctl(&lost).fails_with("no image docker.io/library/none:1 here");
+    let nowhere = it
+        .pen
+        .run(&[knarrctl.to_str().unwrap(), "-a", "/no/such", "images"]);
+    let said = nowhere.fails_with("is it running?");
+    assert_eq!(said.stderr.matches("No such file").count(), 1, "{said:#?}");
+}

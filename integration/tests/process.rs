@@ -5,7 +5,7 @@
 use std::fs;
 
 use knarr_integration::bundle::push;
-use knarr_integration::{Sandbox, json, process};
+use knarr_integration::{Sandbox, json};
 
 #[test]
 fn user_groups_cwd_and_environment() {
@@ -47,6 +47,44 @@ fn case_21_umask_unset_is_not_changed_and_set_is_applied() {
         .sh("umask", |c| c["process"]["user"]["umask"] = json!(0o077))
         .ok();
     assert_eq!(out.text(), "0077");
+}
+
+#[test]
+fn what_the_caller_ignores_is_of_no_matter() {
+    let sb = Sandbox::new();
+    let bundle = sb.sh_bundle("", |c| {
+        c["process"]["args"] = json!(["grep", "SigIgn", "/proc/self/status"]);
+        c["hooks"] = json!({
+            "createRuntime": [{"path": "/bin/true"}],
+            "createContainer": [{"path": "/bin/true"}],
+            "poststop": [{"path": "/bin/true"}],
+        });
+    });
+    let ignoring = |args: &[&str]| {
+        let plain = sb.command(args);
+        let mut command = knarr_integration::runtime::command("env".as_ref());
+        command
+            .env("KNARR_SANDBOX", sb.cgroup())
+            .arg("--ignore-signal")
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        sb.spawn(command).wait()
+    };
+    // Real-time signals are left as they are.
+    let standard = |text: &str| {
+        let all = text.trim_start_matches("SigIgn:").trim();
+        u64::from_str_radix(all, 16).map(|ignored| ignored & 0x7fff_ffff)
+    };
+    let out = ignoring(&["run", "--bundle", bundle.arg(), "signals"]).ok();
+    assert_eq!(standard(out.text()), Ok(0), "{out:?}");
+    assert_eq!(out.stderr, "", "{out:?}");
+    sb.sleeper("long", |_| {});
+    let out = ignoring(&["exec", "long", "grep", "SigIgn", "/proc/self/status"]).ok();
+    assert_eq!(standard(out.text()), Ok(0), "{out:?}");
+    assert_eq!(
+        ignoring(&["exec", "long", "grep", "x", "/proc/self/stat"]).code,
+        1
+    );
 }
 
 #[test]
@@ -347,14 +385,30 @@ fn case_65_memory_policy() {
 }
 
 #[test]
-fn session_keyring_is_its_own() {
+fn session_keyring_is_its_own_unless_the_callers_is_kept() {
     let sb = Sandbox::new();
-    let own = fs::read_to_string("/proc/keys").is_ok();
-    if !own {
+    if fs::read_to_string("/proc/keys").is_err() {
         knarr_integration::skip!("this kernel has no /proc/keys");
     }
-    let c = sb.sleeper("keys", |_| {});
-    assert!(process::alive(c.pid));
-    let out = sb.sh("true", |_| {}).ok();
-    assert_eq!(out.code, 0);
+    // Keyrings are seen by all of the host's root.
+    let id = |name: &str| format!("{name}-{}", std::process::id());
+    let has_keyring = |id: &str| {
+        let keys = fs::read_to_string("/proc/keys").unwrap();
+        keys.contains(&format!("_ses.{id}: "))
+    };
+    let (own, callers) = (id("own"), id("callers"));
+    sb.sleeper(&own, |_| {});
+    assert!(has_keyring(&own));
+    let bundle = sb.sh_bundle("exec sleep 600", |_| {});
+    sb.rt(&[
+        "create",
+        "--no-new-keyring",
+        "--bundle",
+        bundle.arg(),
+        &callers,
+    ])
+    .ok();
+    sb.rt(&["start", &callers]).ok();
+    sb.rt(&["exec", "--detach", &callers, "sleep", "600"]).ok();
+    assert!(!has_keyring(&callers));
 }

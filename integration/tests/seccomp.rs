@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::PathBuf;
@@ -186,10 +187,7 @@ fn case_62_listener_gets_one_process_state() {
     exec.wait().ok();
     let state: Value = serde_json::from_slice(&messages.remove(0).data).unwrap();
     assert_eq!(state["state"]["status"], "running");
-    let pid: u64 = std::fs::read_to_string(sb.path("pid"))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let pid: u64 = fs::read_to_string(sb.path("pid")).unwrap().parse().unwrap();
     assert_eq!(state["pid"], pid, "the new process");
     assert_eq!(
         state["state"]["pid"],
@@ -205,7 +203,7 @@ fn case_62_listener_failures() {
     let stale = sb.path("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let file = sb.path("file");
-    std::fs::write(&file, "").unwrap();
+    fs::write(&file, "").unwrap();
     let datagrams = sb.path("datagrams.sock");
     let _datagrams = UnixDatagram::bind(&datagrams).unwrap();
     for path in [PathBuf::from("/nonexistent/socket"), stale, file, datagrams] {
@@ -228,7 +226,7 @@ fn case_62_listener_failures() {
     let _kept = listener.messages();
     create.wait().ok();
     sb.rt(&["start", "left"]).ok();
-    std::fs::remove_file(listener.path()).unwrap();
+    fs::remove_file(listener.path()).unwrap();
     drop(listener);
     let processes = || cgroup::processes(&bundle.cgroup).len();
     let out = sb.rt(&["exec", "left", "/bin/true"]).exits(255);
@@ -303,7 +301,7 @@ fn docker() -> Value {
     config["linux"]["seccomp"].clone()
 }
 
-/// Neither what sets the container up nor the filters, exec's compiled in there, need more of its memory.
+/// Neither what sets the container up, or an exec, nor the filters need more of its memory.
 #[test]
 fn dockers_profile_fits_into_a_megabyte() {
     let sb = Sandbox::new();
@@ -318,6 +316,47 @@ fn dockers_profile_fits_into_a_megabyte() {
         sb.rt(&["exec", "small", "/bin/true"]).ok();
     }
     assert!(process::alive(small.pid));
+}
+
+/// The filter is compiled once, and is in the state; an exec has it or does not run.
+#[test]
+fn a_damaged_filter_is_no_missing_one() {
+    let sb = Sandbox::new();
+    sb.sleeper("c", |c| c["linux"]["seccomp"] = docker());
+    let state = sb.root().join("c/state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    let Some(filter) = record["filter"].as_str().map(str::to_owned) else {
+        panic!("no filter in {text}");
+    };
+    let exec = |record: &Value| {
+        fs::write(&state, record.to_string()).unwrap();
+        sb.rt(&["exec", "c", "grep", "-c", "Seccomp:.2", "/proc/self/status"])
+    };
+    assert_eq!(exec(&record).ok().text(), "1");
+    let (half, odd) = filter.split_at(filter.len() / 32 * 16 + 8);
+    for damaged in [
+        "",
+        half,
+        &odd[1..],
+        &filter[..8],
+        &filter.replace('0', "x"),
+        &format!("{filter}{}", &filter[8..].repeat(20)),
+        // No flag that exists.
+        &format!("80000000{}", &filter[8..]),
+    ] {
+        record["filter"] = json!(damaged);
+        let out = exec(&record).exits(255);
+        assert_eq!(out.stdout, "", "{damaged:.40}: {out:?}");
+        assert_eq!(out.stderr.lines().count(), 1, "{damaged:.40}: {out:?}");
+    }
+    for other in [json!(7), json!([filter])] {
+        record["filter"] = other;
+        assert_eq!(exec(&record).exits(255).stdout, "");
+    }
+    // As an older version's: compiled from the configuration.
+    record.as_object_mut().unwrap().remove("filter");
+    assert_eq!(exec(&record).ok().text(), "1");
 }
 
 #[test]

@@ -531,6 +531,85 @@ fn events_wait_for_the_daemon() {
     });
 }
 
+/// A link of the image's does not lead a mount of the root to the host's directories.
+#[test]
+fn mounts_stay_below_the_root() {
+    on(|station| {
+        let bundle = station.bundle("below", "cat /linked/it", |config| {
+            config["root"] = knarr_integration::json!({"path": "rootfs"});
+        });
+        let outside = station.pen.path("outside");
+        let content = station.pen.path("content");
+        for directory in [&outside, &content] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::fs::write(content.join("it"), "here").unwrap();
+        let image = station.pen.path("rootfs");
+        let inside = image.join(outside.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(&inside).unwrap();
+        std::os::unix::fs::symlink(&outside, image.join("linked")).unwrap();
+        let mount = |source: &std::path::Path, target: &str, option: &str| Mount {
+            r#type: "bind".to_owned(),
+            source: source.display().to_string(),
+            target: target.to_owned(),
+            options: vec![option.to_owned(), "ro".to_owned()],
+        };
+        let shim = station.shim("below", &bundle);
+        let log = station.pen.path("below.log");
+        let with = |target: &str| task::CreateTaskRequest {
+            stdout: format!("file://{}", log.display()),
+            rootfs: vec![mount(&image, "", "rbind"), mount(&content, target, "bind")],
+            ..task::CreateTaskRequest::default()
+        };
+        let refused = shim.create(with("nowhere")).unwrap_err();
+        assert!(refused.message.contains("rootfs[1]"), "{refused:?}");
+        shim.create(with("/linked")).unwrap();
+        let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", shim.pid())).unwrap();
+        let point = format!(" {} ", outside.display());
+        assert!(!table.contains(&point), "{table}");
+        assert!(
+            table.contains(&format!("{} ro,", outside.display())),
+            "{table}"
+        );
+        shim.start("").unwrap();
+        assert_eq!(shim.wait(""), 0);
+        assert_eq!(std::fs::read_to_string(log).unwrap(), "here");
+        shim.delete("").unwrap();
+        ended(station, &shim, "below");
+    });
+}
+
+/// The CPUs on which an exec begins are not those on which the shim goes on.
+#[test]
+fn an_exec_moves_the_shim_for_a_moment_only() {
+    on(|station| {
+        if std::thread::available_parallelism().unwrap().get() < 2 {
+            skip!("one CPU only");
+        }
+        let request = task::CreateTaskRequest::default();
+        let shim = started(station, "moved", "sleep 600", request);
+        let cpus = || process::status_field(shim.pid(), "Cpus_allowed_list");
+        let before = cpus();
+        let process = knarr_integration::json!({
+            "args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "execCPUAffinity": {"initial": "0"},
+        });
+        let request = task::ExecProcessRequest {
+            id: "moved".to_owned(),
+            exec_id: "e".to_owned(),
+            spec: Some(any::pack_json(any::PROCESS, process.to_string().into())),
+            ..task::ExecProcessRequest::default()
+        };
+        shim.call::<()>("Exec", &request).unwrap();
+        shim.start("e").unwrap();
+        assert_eq!(shim.wait("e"), 0);
+        assert_eq!(cpus(), before);
+        shim.kill(9).unwrap();
+        shim.wait("");
+        shim.delete("").unwrap();
+        ended(station, &shim, "moved");
+    });
+}
+
 /// As many as a probe makes in a day; `KNARR_EXECS` says how many.
 #[test]
 fn execs_cost_one_fork_and_leave_nothing() {

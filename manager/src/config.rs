@@ -101,6 +101,8 @@ impl Proxy {
 pub enum ProxyKind {
     /// A snapshotter.
     Snapshot,
+    /// What unpacks and makes layers.
+    Diff,
 }
 
 impl Config {
@@ -137,9 +139,12 @@ impl Config {
         }
         out += &format!("\n[overlayfs]\nvolatile = {}\n", self.overlayfs.volatile);
         for (name, proxy) in &self.proxy_plugins {
-            let ProxyKind::Snapshot = proxy.kind;
+            let kind = match proxy.kind {
+                ProxyKind::Snapshot => "snapshot",
+                ProxyKind::Diff => "diff",
+            };
             out += &format!(
-                "\n[proxy_plugins.{}]\ntype = \"snapshot\"\naddress = {}\ntimeout = {}\n",
+                "\n[proxy_plugins.{}]\ntype = \"{kind}\"\naddress = {}\ntimeout = {}\n",
                 text(name),
                 path(&proxy.address),
                 proxy.timeout

@@ -17,6 +17,7 @@ use clap::Parser as _;
 use knarr_manager::api;
 use knarr_manager::config::{self, Config};
 use knarr_manager::error::{Code, Error, Result};
+use knarr_manager::image;
 use knarr_manager::layer::worker;
 use knarr_manager::manager::{self, Manager};
 use rustix::fs::Mode;
@@ -29,6 +30,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Threads that serve requests. What waits for the disk has others.
 const WORKERS: usize = 2;
+
+/// Threads that wait for disks and programs. More than what waits for a registry or an arriving
+/// layer may hold, so that there is always one left to make those go on.
+const WAITING: usize = 4 * image::AT_ONCE;
 
 /// What the file says, but for what the command line does.
 fn configured(arguments: &Arguments) -> Result<Config> {
@@ -47,6 +52,11 @@ fn configured(arguments: &Arguments) -> Result<Config> {
         if let Some(value) = value {
             place.clone_from(value);
         }
+    }
+    // Clients and shims get these names, and have other working directories.
+    for place in [&mut config.root, &mut config.state, &mut config.address] {
+        let whole = std::path::absolute(&*place);
+        *place = whole.map_err(|error| Error::io(place.display(), &error))?;
     }
     Ok(config)
 }
@@ -99,6 +109,7 @@ fn act(mut arguments: Arguments) -> Result<()> {
 fn run(config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(WAITING)
         .enable_all()
         .build()
         .map_err(|error| Error::io("the threads", &error))?;

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::config::{Config, ProxyKind};
 use crate::error::{Error, Result};
-use crate::layer::{Layers, Limits};
+use crate::image;
+use crate::layer::{Differ, Layers, Limits};
 use crate::mount::Mounts;
 use crate::registry::Registry;
 use crate::snapshot::{Driver, Local, Native, Overlayfs, Proxy};
@@ -29,6 +30,10 @@ use crate::task::{Pods, Programs, Tasks};
 
 /// When the collector begins after the daemon has.
 const COLLECTOR_START: Duration = Duration::from_millis(100);
+
+/// How long the collector waits for more to come before it begins: clients remove one thing after
+/// another, and wait for the answers.
+const COLLECTOR_DELAY: Duration = Duration::from_millis(200);
 
 /// How much longer than it works the collector rests.
 const COLLECTOR_PAUSE: u32 = 49;
@@ -51,6 +56,7 @@ const SNAPSHOTTERS: [(&str, Open); 2] = [
 ///
 /// ```text
 /// ROOT/metadata.db              records and events
+/// ROOT/metadata.journal         those of the last moment, which the other file lacks
 /// ROOT/uuid                     tells this manager from others, for good
 /// ROOT/content/                 blobs
 /// ROOT/snapshots/NAME/          what each snapshotter makes
@@ -71,6 +77,12 @@ pub struct Manager {
     pub content: Content,
     /// Layers.
     pub layers: Layers,
+    /// Programs that unpack and make layers, asked before this one does.
+    pub differs: Vec<Differ>,
+    /// Places for blobs that are written while they arrive, of all pulls together.
+    pub arriving: Arc<Semaphore>,
+    /// Places for layers that are read while they arrive.
+    pub reading: Arc<Semaphore>,
     /// What is mounted for clients.
     pub mounts: Mounts,
     /// Leases.
@@ -135,8 +147,12 @@ impl Manager {
             snapshotters.insert(name.to_owned(), snapshotter);
         }
         let uuid = uuid(&root.join("uuid"))?;
+        let mut differs = Vec::new();
         for (name, proxy) in &config.proxy_plugins {
-            let ProxyKind::Snapshot = proxy.kind;
+            if proxy.kind == ProxyKind::Diff {
+                differs.push(Differ::new(name, proxy)?);
+                continue;
+            }
             let snapshotter = Snapshotter {
                 snapshots: Local::far(Arc::clone(&database), Proxy::new(name, &uuid, proxy)?),
                 exports: proxy.exports.clone(),
@@ -175,6 +191,9 @@ impl Manager {
             containers,
             sandboxes: Sandboxes::new(Arc::clone(&database)),
             layers: Layers::new("/proc/self/exe", Limits::default()),
+            differs,
+            arriving: Arc::new(Semaphore::new(image::AT_ONCE)),
+            reading: Arc::new(Semaphore::new(image::AT_ONCE)),
             leases: Leases::new(Arc::clone(&database)),
             log,
             registry: Registry::default(),
@@ -270,6 +289,7 @@ impl Manager {
                 _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => {}
                 () = self.ended() => return,
             }
+            tokio::time::sleep(COLLECTOR_DELAY).await;
         }
     }
 

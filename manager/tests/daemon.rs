@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use knarr_manager::store::database::Database;
 use knarr_manager::store::digest::Algorithm;
 use knarr_proto::services::content::v1::content_client::ContentClient;
 use knarr_proto::services::content::v1::{
@@ -21,6 +22,8 @@ use knarr_proto::services::images::v1::{
 };
 use knarr_proto::services::leases::v1::leases_client::LeasesClient;
 use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
+use knarr_proto::services::snapshots::v1::PrepareSnapshotRequest;
+use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use knarr_proto::services::version::v1::version_client::VersionClient;
 use knarr_proto::types::Descriptor;
 use rustix::process::{Pid, Signal};
@@ -94,6 +97,26 @@ async fn a_second_one_leaves_the_first_alone() {
     let channel = daemon.connect().await;
     let version = VersionClient::new(channel).version(()).await;
     assert!(version.is_ok(), "{version:?}");
+}
+
+/// The kernel needs a moment to take a killed process apart, longer where it waits for the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_starts_while_the_one_before_is_still_dying() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("root")).unwrap();
+    let dying = Database::open(&dir.path().join("root/metadata.db")).unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(daemon.child.try_wait().unwrap().is_none());
+    assert!(!daemon.socket.exists());
+    drop(dying);
+    daemon.connect().await;
+    for _ in 0..10 {
+        let mut killed = daemon;
+        killed.child.kill().unwrap();
+        daemon = Daemon::start(dir.path());
+        daemon.connect().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,4 +282,24 @@ async fn what_was_acknowledged_survives_a_kill() {
     let names = acknowledged.lock().unwrap().clone();
     println!("{} blobs and images", names.len());
     check(&channel, &names).await;
+}
+
+/// Whoever mounts a snapshot, or finds a socket, has another working directory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_may_be_relative() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_knarrd"));
+    command.current_dir(dir.path());
+    command.args(["--root", "root", "--state", "state", "--address", "socket"]);
+    let mut daemon = Daemon::run(dir.path(), command);
+    let channel = daemon.connect().await;
+    let request = in_namespace(PrepareSnapshotRequest {
+        snapshotter: "overlayfs".to_owned(),
+        key: "a".to_owned(),
+        ..PrepareSnapshotRequest::default()
+    });
+    let made = SnapshotsClient::new(channel).prepare(request).await;
+    let source = made.unwrap().into_inner().mounts[0].source.clone();
+    let root = dir.path().canonicalize().unwrap();
+    assert!(source.starts_with(root.to_str().unwrap()), "{source}");
 }

@@ -1,33 +1,47 @@
 //! What goes wrong around the daemon: the disk is full, clients vanish, clients get in each other's
-//! way, and the collector is at work all the time.
+//! way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use knarr_manager::store::digest::Algorithm;
+use knarr_proto::prost_types::Any;
+use knarr_proto::services::containers::v1::container::Runtime;
+use knarr_proto::services::containers::v1::containers_client::ContainersClient;
+use knarr_proto::services::containers::v1::{
+    Container, CreateContainerRequest, UpdateContainerRequest,
+};
 use knarr_proto::services::content::v1::content_client::ContentClient;
-use knarr_proto::services::content::v1::{StatusRequest, WriteAction, WriteContentRequest};
-use knarr_proto::services::events::v1::SubscribeRequest;
+use knarr_proto::services::content::v1::{
+    Info as BlobInfo, StatusRequest, UpdateRequest, WriteAction, WriteContentRequest,
+};
 use knarr_proto::services::events::v1::events_client::EventsClient;
+use knarr_proto::services::events::v1::{PublishRequest, SubscribeRequest};
 use knarr_proto::services::images::v1::images_client::ImagesClient;
 use knarr_proto::services::images::v1::{
-    CreateImageRequest, GetImageRequest, Image, ListImagesRequest,
+    CreateImageRequest, GetImageRequest, Image, UpdateImageRequest,
 };
 use knarr_proto::services::leases::v1::leases_client::LeasesClient;
-use knarr_proto::services::leases::v1::{CreateRequest, DeleteRequest};
+use knarr_proto::services::leases::v1::{AddResourceRequest, CreateRequest, Resource};
+use knarr_proto::services::namespaces::v1::namespaces_client::NamespacesClient;
+use knarr_proto::services::namespaces::v1::{
+    CreateNamespaceRequest, Namespace, UpdateNamespaceRequest,
+};
+use knarr_proto::services::sandbox::v1::store_client::StoreClient;
+use knarr_proto::services::sandbox::v1::{StoreCreateRequest, StoreUpdateRequest};
 use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use knarr_proto::services::snapshots::v1::{
-    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+    CommitSnapshotRequest, Info, PrepareSnapshotRequest, RemoveSnapshotRequest,
+    StatSnapshotRequest, UpdateSnapshotRequest, ViewSnapshotRequest,
 };
-use knarr_proto::types::Descriptor;
+use knarr_proto::types::{Descriptor, Sandbox};
 use support::{Daemon, command, in_namespace};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -39,13 +53,6 @@ async fn create_lease(channel: &Channel, id: &str) -> Result<(), Status> {
     };
     let mut leases = LeasesClient::new(channel.clone());
     leases.create(in_namespace(request)).await.map(drop)
-}
-
-async fn end_lease(channel: &Channel, id: &str, sync: bool) -> Result<(), Status> {
-    let id = id.to_owned();
-    let mut leases = LeasesClient::new(channel.clone());
-    let request = in_namespace(DeleteRequest { id, sync });
-    leases.delete(request).await.map(drop)
 }
 
 fn leased<T>(message: T) -> Request<T> {
@@ -132,14 +139,14 @@ async fn remove(channel: &Channel, key: &str) -> Result<(), Status> {
     snapshots.remove(request).await.map(drop)
 }
 
-/// The daemon with a root directory on a disk of eight megabytes.
-fn on_a_small_disk(dir: &Path) -> Daemon {
+/// The daemon with a root directory on a disk of so many megabytes.
+fn on_a_small_disk(dir: &Path, size: usize) -> Daemon {
     let root = dir.join("root");
     fs::create_dir(&root).unwrap();
     let daemon = command(dir);
-    let script = "mount -t tmpfs -o size=8m none \"$0\" && exec \"$@\"";
+    let script = format!("mount -t tmpfs -o size={size}m none \"$0\" && exec \"$@\"");
     let mut own = Command::new("unshare");
-    own.args(["-m", "--propagation", "private", "sh", "-ec", script]);
+    own.args(["-m", "--propagation", "private", "sh", "-ec", &script]);
     own.arg(&root)
         .arg(daemon.get_program())
         .args(daemon.get_args());
@@ -152,7 +159,7 @@ async fn a_full_disk_is_told_and_survived() {
         return println!("skipped: a_full_disk_is_told_and_survived: needs root, to mount");
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut daemon = on_a_small_disk(dir.path());
+    let mut daemon = on_a_small_disk(dir.path(), 8);
     let channel = daemon.connect().await;
     create_lease(&channel, "l").await.unwrap();
     create_image(&channel, "before").await.unwrap();
@@ -206,6 +213,252 @@ async fn a_full_disk_is_told_and_survived() {
         }
     }
     commit(&channel, "committed", "active").await.unwrap();
+    assert!(daemon.child.try_wait().unwrap().is_none());
+}
+
+/// Labels of half a megabyte, for which no room is left between records.
+fn labels() -> BTreeMap<String, String> {
+    let label = |number| (format!("{number}"), "x".repeat(4000));
+    (0..125).map(label).collect()
+}
+
+fn large() -> Any {
+    Any {
+        type_url: "large".to_owned(),
+        value: vec![7; 500_000],
+    }
+}
+
+/// Calls each method that writes a record with much to write.
+async fn write_by_each(channel: &Channel, round: usize) -> Vec<(&'static str, Result<(), Status>)> {
+    let name = format!("new {round}").replace(' ', "-");
+    let old = |name: &str| format!("old-{name}");
+    let mut done = Vec::new();
+    let mut client = NamespacesClient::new(channel.clone());
+    let namespace = Some(Namespace {
+        name: name.clone(),
+        labels: labels(),
+    });
+    let request = CreateNamespaceRequest { namespace };
+    done.push(("namespaces create", client.create(request).await.map(drop)));
+    let namespace = Some(Namespace {
+        name: "test".to_owned(),
+        labels: labels(),
+    });
+    let update_mask = None;
+    let request = UpdateNamespaceRequest {
+        namespace,
+        update_mask,
+    };
+    done.push(("namespaces update", client.update(request).await.map(drop)));
+
+    let mut client = ImagesClient::new(channel.clone());
+    let image = |name: &str| {
+        let target = Some(Descriptor {
+            media_type: "application/octet-stream".into(),
+            digest: Algorithm::Sha256.digest(b"x").to_string(),
+            size: 1,
+            ..Descriptor::default()
+        });
+        Some(Image {
+            name: name.to_owned(),
+            target,
+            labels: labels(),
+            ..Image::default()
+        })
+    };
+    let request = CreateImageRequest {
+        image: image(&name),
+        ..CreateImageRequest::default()
+    };
+    let answer = client.create(in_namespace(request)).await;
+    done.push(("images create", answer.map(drop)));
+    let request = UpdateImageRequest {
+        image: image("before"),
+        ..UpdateImageRequest::default()
+    };
+    let answer = client.update(in_namespace(request)).await;
+    done.push(("images update", answer.map(drop)));
+
+    let mut client = ContainersClient::new(channel.clone());
+    let container = |id: &str| {
+        let runtime = Some(Runtime {
+            name: "io.containerd.runc.v2".to_owned(),
+            options: None,
+        });
+        Some(Container {
+            id: id.to_owned(),
+            runtime,
+            spec: Some(large()),
+            ..Container::default()
+        })
+    };
+    let request = CreateContainerRequest {
+        container: container(&name),
+    };
+    let answer = client.create(in_namespace(request)).await;
+    done.push(("containers create", answer.map(drop)));
+    let request = UpdateContainerRequest {
+        container: container(&old("container")),
+        update_mask: None,
+    };
+    let answer = client.update(in_namespace(request)).await;
+    done.push(("containers update", answer.map(drop)));
+
+    let mut client = LeasesClient::new(channel.clone());
+    let request = CreateRequest {
+        id: name.clone(),
+        labels: labels(),
+    };
+    let answer = client.create(in_namespace(request)).await;
+    done.push(("leases create", answer.map(drop)));
+    let resource = Some(Resource {
+        id: "x".repeat(500_000),
+        r#type: "ingests".to_owned(),
+    });
+    let id = "l".to_owned();
+    let request = AddResourceRequest { id, resource };
+    let answer = client.add_resource(in_namespace(request)).await;
+    done.push(("leases add resource", answer.map(drop)));
+
+    let mut client = SnapshotsClient::new(channel.clone());
+    let snapshotter = "native".to_owned();
+    let request = PrepareSnapshotRequest {
+        snapshotter: snapshotter.clone(),
+        key: name.clone(),
+        labels: labels(),
+        ..PrepareSnapshotRequest::default()
+    };
+    let answer = client.prepare(leased(request)).await;
+    done.push(("snapshots prepare", answer.map(drop)));
+    let request = ViewSnapshotRequest {
+        snapshotter: snapshotter.clone(),
+        key: format!("view {name}"),
+        labels: labels(),
+        ..ViewSnapshotRequest::default()
+    };
+    let answer = client.view(leased(request)).await;
+    done.push(("snapshots view", answer.map(drop)));
+    let request = CommitSnapshotRequest {
+        snapshotter: snapshotter.clone(),
+        name: format!("committed {name}"),
+        key: old("active"),
+        labels: labels(),
+        ..CommitSnapshotRequest::default()
+    };
+    let answer = client.commit(leased(request)).await;
+    done.push(("snapshots commit", answer.map(drop)));
+    let request = UpdateSnapshotRequest {
+        snapshotter,
+        info: Some(Info {
+            name: old("snapshot"),
+            labels: labels(),
+            ..Info::default()
+        }),
+        update_mask: None,
+    };
+    let answer = client.update(in_namespace(request)).await;
+    done.push(("snapshots update", answer.map(drop)));
+
+    let mut client = ContentClient::new(channel.clone());
+    let request = UpdateRequest {
+        info: Some(BlobInfo {
+            digest: Algorithm::Sha256.digest(b"old-blob").to_string(),
+            labels: labels(),
+            ..BlobInfo::default()
+        }),
+        update_mask: None,
+    };
+    let answer = client.update(in_namespace(request)).await;
+    done.push(("content update", answer.map(drop)));
+    let answer = write(channel, &name, vec![7; 4 << 20], true).await;
+    done.push(("content write", answer));
+
+    let mut client = StoreClient::new(channel.clone());
+    let sandbox = |id: &str| {
+        Some(Sandbox {
+            sandbox_id: id.to_owned(),
+            spec: Some(large()),
+            ..Sandbox::default()
+        })
+    };
+    let request = StoreCreateRequest {
+        sandbox: sandbox(&name),
+    };
+    let answer = client.create(in_namespace(request)).await;
+    done.push(("sandboxes create", answer.map(drop)));
+    let request = StoreUpdateRequest {
+        sandbox: sandbox(&old("sandbox")),
+        fields: Vec::new(),
+    };
+    let answer = client.update(in_namespace(request)).await;
+    done.push(("sandboxes update", answer.map(drop)));
+
+    let mut client = EventsClient::new(channel.clone());
+    let request = PublishRequest {
+        topic: "/large".to_owned(),
+        event: Some(large()),
+    };
+    let answer = client.publish(in_namespace(request)).await;
+    done.push(("events publish", answer.map(drop)));
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_method_that_writes_tells_of_a_full_disk() {
+    if !rustix::process::geteuid().is_root() {
+        return println!(
+            "skipped: each_method_that_writes_tells_of_a_full_disk: needs root, to mount"
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = on_a_small_disk(dir.path(), 64);
+    let channel = daemon.connect().await;
+    // What is there to be changed.
+    create_lease(&channel, "l").await.unwrap();
+    create_image(&channel, "before").await.unwrap();
+    for key in ["old-active", "old-snapshot"] {
+        prepare(&channel, key, "").await.unwrap();
+    }
+    write(&channel, "blob", b"old-blob".to_vec(), true)
+        .await
+        .unwrap();
+    let container = Some(Container {
+        id: "old-container".to_owned(),
+        runtime: Some(Runtime {
+            name: "io.containerd.runc.v2".to_owned(),
+            options: None,
+        }),
+        spec: Some(Any::default()),
+        ..Container::default()
+    });
+    let request = CreateContainerRequest { container };
+    let mut containers = ContainersClient::new(channel.clone());
+    containers.create(in_namespace(request)).await.unwrap();
+    let sandbox = Some(Sandbox {
+        sandbox_id: "old-sandbox".to_owned(),
+        ..Sandbox::default()
+    });
+    let request = StoreCreateRequest { sandbox };
+    let mut sandboxes = StoreClient::new(channel.clone());
+    sandboxes.create(in_namespace(request)).await.unwrap();
+
+    let seen = format!("/proc/{}/root", daemon.child.id());
+    let filler = Path::new(&seen).join(dir.path().join("root/filler").strip_prefix("/").unwrap());
+    let full = fs::write(&filler, vec![1; 128 << 20]);
+    assert!(full.is_err(), "the disk is larger than it should be");
+    for (method, done) in write_by_each(&channel, 0).await {
+        let status = done.expect_err(method);
+        assert_eq!(status.code(), Code::ResourceExhausted, "{method}: {status}");
+        let message = status.message();
+        assert!(!message.contains('\n'), "{method}: {message}");
+        assert!(message.contains("No space left"), "{method}: {message}");
+    }
+    assert!(has_image(&channel, "before").await);
+    fs::remove_file(&filler).unwrap();
+    for (method, done) in write_by_each(&channel, 1).await {
+        assert!(done.is_ok(), "{method}: {done:?}");
+    }
     assert!(daemon.child.try_wait().unwrap().is_none());
 }
 
@@ -295,89 +548,4 @@ async fn of_two_that_remove_and_use_one_wins() {
         }
     }
     println!("used {} times, removed {} times", won[0], won[1]);
-}
-
-/// Calls go on while the collector looks at many objects. `KNARR_GC_OBJECTS` says how many; the
-/// longest call of each kind is printed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collection_holds_up_nobody() {
-    let objects: usize =
-        std::env::var("KNARR_GC_OBJECTS").map_or(400, |text| text.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let mut daemon = Daemon::start(dir.path());
-    let channel = daemon.connect().await;
-    let makers = (0..16).map(|maker| {
-        let channel = channel.clone();
-        tokio::spawn(async move {
-            for number in (maker..objects).step_by(16) {
-                create_image(&channel, &format!("image {number}"))
-                    .await
-                    .unwrap();
-            }
-        })
-    });
-    for maker in makers.collect::<Vec<_>>() {
-        maker.await.unwrap();
-    }
-    let done = Arc::new(AtomicBool::new(false));
-    let under_way = Arc::new(AtomicBool::new(false));
-    let during = Arc::new(AtomicUsize::new(0));
-    let caller = {
-        let (channel, done) = (channel.clone(), Arc::clone(&done));
-        let (under_way, during) = (Arc::clone(&under_way), Arc::clone(&during));
-        tokio::spawn(async move {
-            let (mut reads, mut writes) = (Vec::new(), Vec::new());
-            for round in 0.. {
-                if done.load(Ordering::Relaxed) {
-                    break;
-                }
-                let start = Instant::now();
-                assert!(has_image(&channel, "image 1").await);
-                reads.push(start.elapsed());
-                let start = Instant::now();
-                create_lease(&channel, &format!("c{round}")).await.unwrap();
-                writes.push(start.elapsed());
-                during.fetch_add(
-                    usize::from(under_way.load(Ordering::Relaxed)),
-                    Ordering::Relaxed,
-                );
-            }
-            (reads, writes)
-        })
-    };
-    let mut longest = Duration::ZERO;
-    for round in 0..10 {
-        create_lease(&channel, &format!("gone{round}"))
-            .await
-            .unwrap();
-        let start = Instant::now();
-        under_way.store(true, Ordering::Relaxed);
-        end_lease(&channel, &format!("gone{round}"), true)
-            .await
-            .unwrap();
-        under_way.store(false, Ordering::Relaxed);
-        longest = longest.max(start.elapsed());
-    }
-    done.store(true, Ordering::Relaxed);
-    let (mut reads, mut writes) = caller.await.unwrap();
-    assert!(
-        during.load(Ordering::Relaxed) > 0,
-        "no call ended during a collection"
-    );
-    reads.sort_unstable();
-    writes.sort_unstable();
-    let show = |all: &[Duration]| {
-        let at = |part: usize| all[(all.len() - 1) * part / 1000];
-        format!(
-            "median {:?}, 99.9 % {:?}, longest {:?}",
-            at(500),
-            at(999),
-            at(1000)
-        )
-    };
-    println!("{objects} images, the longest collection {longest:?}");
-    println!("reads: {}\nwrites: {}", show(&reads), show(&writes));
-    let mut images = ImagesClient::new(channel);
-    let listed = images.list(in_namespace(ListImagesRequest::default()));
-    assert_eq!(listed.await.unwrap().into_inner().images.len(), objects);
 }

@@ -1,4 +1,4 @@
-//! A snapshotter that another process serves: used, stopped, killed.
+//! Snapshotters and differs that another process serves: used, stopped, killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::tests_outside_test_module, reason = "the whole file is one")]
 
@@ -12,6 +12,11 @@ use std::time::{Duration, Instant};
 
 use knarr_manager::config::Config;
 use knarr_manager::manager::Manager;
+use knarr_manager::store::digest::Algorithm;
+use knarr_proto::services::content::v1::content_client::ContentClient;
+use knarr_proto::services::content::v1::{InfoRequest, WriteAction, WriteContentRequest};
+use knarr_proto::services::diff::v1::diff_client::DiffClient;
+use knarr_proto::services::diff::v1::{ApplyRequest, DiffRequest};
 use knarr_proto::services::images::v1::ListImagesRequest;
 use knarr_proto::services::images::v1::images_client::ImagesClient;
 use knarr_proto::services::introspection::v1::PluginsRequest;
@@ -24,6 +29,7 @@ use knarr_proto::services::snapshots::v1::{
     PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest, UsageRequest,
     ViewSnapshotRequest,
 };
+use knarr_proto::types::{Descriptor, Mount};
 use rustix::process::{Pid, Signal};
 use support::{Daemon, command, in_namespace};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -372,4 +378,104 @@ fn a_configuration_that_is_wrong_is_told() {
     }
     let none = command(dir.path()).args(["--config", "/no/such"]).output();
     assert!(!none.unwrap().status.success());
+}
+
+/// A layer without an entry, as a blob.
+async fn layer(channel: &Channel) -> Descriptor {
+    let data = vec![0; 1024];
+    let digest = Algorithm::Sha256.digest(&data).to_string();
+    let request = WriteContentRequest {
+        action: WriteAction::Commit.into(),
+        r#ref: "layer".to_owned(),
+        expected: digest.clone(),
+        total: 1024,
+        data: data.into(),
+        ..WriteContentRequest::default()
+    };
+    let mut content = ContentClient::new(channel.clone());
+    let request = in_namespace(tokio_stream::iter([request]));
+    let mut answers = content.write(request).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    Descriptor {
+        media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+        digest,
+        size: 1024,
+        ..Descriptor::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_differ_is_asked_first() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: its_differ_is_asked_first: needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    let target = dir.path().join("target");
+    for dir in [&here, &there, &target] {
+        fs::create_dir(dir).unwrap();
+    }
+    let mut other = Daemon::start(&there);
+    let far = other.connect().await;
+    let config = here.join("config.toml");
+    let text = format!(
+        "[proxy_plugins.far]\ntype = 'diff'\naddress = '{}'\n",
+        there.join("socket").display()
+    );
+    fs::write(&config, text).unwrap();
+    let mut program = command(&here);
+    program.arg("--config").arg(config);
+    let mut daemon = Daemon::run(&here, program);
+    let channel = daemon.connect().await;
+    let plugins = IntrospectionClient::new(channel.clone())
+        .plugins(PluginsRequest {
+            filters: vec!["type==io.containerd.differ.v1".to_owned()],
+        })
+        .await;
+    let names = plugins.unwrap().into_inner().plugins.into_iter();
+    let names: Vec<String> = names.map(|plugin| plugin.id).collect();
+    assert_eq!(names, ["far", "walking"]);
+
+    // Only the other one has the blob.
+    let blob = layer(&far).await;
+    let mounts = vec![Mount {
+        r#type: "bind".to_owned(),
+        source: target.display().to_string(),
+        options: vec!["rbind".to_owned(), "rw".to_owned()],
+        ..Mount::default()
+    }];
+    let request = ApplyRequest {
+        diff: Some(blob.clone()),
+        mounts: mounts.clone(),
+        ..ApplyRequest::default()
+    };
+    let mut differ = DiffClient::new(channel.clone());
+    let applied = differ.apply(in_namespace(request.clone())).await.unwrap();
+    assert_eq!(applied.into_inner().applied.unwrap().digest, blob.digest);
+    fs::write(target.join("new"), "x").unwrap();
+    let made = differ
+        .diff(in_namespace(DiffRequest {
+            right: mounts,
+            r#ref: "new".to_owned(),
+            ..DiffRequest::default()
+        }))
+        .await;
+    let digest = made.unwrap().into_inner().diff.unwrap().digest;
+    let info = InfoRequest { digest };
+    let mut content = ContentClient::new(far);
+    content.info(in_namespace(info.clone())).await.unwrap();
+    let mut content = ContentClient::new(channel);
+    let status = content.info(in_namespace(info)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+
+    // What nobody knows, and nobody there.
+    let mut unknown = request.clone();
+    unknown.diff.as_mut().unwrap().media_type = "application/x-other".to_owned();
+    let status = differ.apply(in_namespace(unknown)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    other.kill();
+    let status = differ.apply(in_namespace(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("differ far"), "{status}");
 }

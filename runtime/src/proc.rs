@@ -76,11 +76,25 @@ pub(crate) fn identity_in(stat: &OwnedFd) -> Option<Identity> {
     parse_stat(buffer.get(..read)?)
 }
 
-fn parse_stat(stat: &[u8]) -> Option<Identity> {
+/// The standard signals that a process ignores, from the open file /proc/PID/stat: the lowest bit is
+/// signal 1's.
+pub(crate) fn ignored_signals(stat: &OwnedFd) -> Option<u64> {
+    let mut buffer = [0u8; 1024];
+    let read = rustix::io::read(stat, &mut buffer).ok()?;
+    // The 33rd field.
+    fields(buffer.get(..read)?)?.nth(30)?.parse().ok()
+}
+
+/// The fields of /proc/PID/stat from the third on.
+fn fields(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     // The second field is the command in parentheses and may contain anything, ") " too.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
+    Some(rest.split_ascii_whitespace())
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Identity> {
+    let mut fields = fields(stat)?;
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;

@@ -33,9 +33,12 @@ impl Daemon {
     pub async fn connect(socket: &Path, namespace: &str) -> Result<Self> {
         let place = socket.display();
         let endpoint = Endpoint::from_shared(format!("unix://{place}"))?;
-        let channel = endpoint.connect().await.with_context(|| {
-            format!(
-                "cannot connect to knarrd at {place}: is it running? (--address names its socket)"
+        let channel = endpoint.connect().await.map_err(|error| {
+            // What is around it says the same again.
+            let error = Error::new(error);
+            let cause = error.root_cause();
+            anyhow!(
+                "cannot connect to knarrd at {place}: {cause}; is it running? (--address names its socket)"
             )
         })?;
         let namespace = namespace

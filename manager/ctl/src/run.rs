@@ -47,38 +47,8 @@ pub async fn run(daemon: &Daemon, options: &Options) -> Result<u8> {
             host_network: options.net_host,
         },
     )?;
-    let prepare = daemon.request(PrepareSnapshotRequest {
-        snapshotter: SNAPSHOTTER.to_owned(),
-        key: id.clone(),
-        parent: image.chain_id.clone(),
-        ..Default::default()
-    });
-    let prepared = daemon.snapshots().prepare(prepare).await;
-    let rootfs = prepared
-        .map_err(|status| said(&status))?
-        .into_inner()
-        .mounts;
-    let ended = contain(daemon, options, &id, &image, spec, rootfs).await;
-    let remove = daemon.request(RemoveSnapshotRequest {
-        snapshotter: SNAPSHOTTER.to_owned(),
-        key: id,
-    });
-    let removed = daemon.snapshots().remove(remove).await;
-    let code = ended?;
-    removed.map_err(|status| said(&status))?;
-    Ok(code)
-}
-
-async fn contain(
-    daemon: &Daemon,
-    options: &Options,
-    id: &str,
-    image: &Image,
-    spec: serde_json::Value,
-    rootfs: Vec<knarr_proto::types::Mount>,
-) -> Result<u8> {
     let container = Container {
-        id: id.to_owned(),
+        id: id.clone(),
         image: image.name.clone(),
         runtime: Some(Runtime {
             name: options.runtime.clone(),
@@ -89,18 +59,43 @@ async fn contain(
             value: spec.to_string().into_bytes(),
         }),
         snapshotter: SNAPSHOTTER.to_owned(),
-        snapshot_key: id.to_owned(),
+        snapshot_key: id.clone(),
         ..Default::default()
     };
+    // It comes first and goes last: the collector leaves alone what a container refers to.
     let container = Some(container);
     let create = daemon.request(CreateContainerRequest { container });
     let created = daemon.containers().create(create).await;
     created.map_err(|status| said(&status))?;
-    let ended = work(daemon, options, id, rootfs).await;
-    let delete = daemon.request(DeleteContainerRequest { id: id.to_owned() });
+    let ended = contain(daemon, options, &id, &image).await;
+    let delete = daemon.request(DeleteContainerRequest { id });
     let deleted = daemon.containers().delete(delete).await;
     let code = ended?;
     deleted.map_err(|status| said(&status))?;
+    Ok(code)
+}
+
+/// The container's root file system, and its task on that.
+async fn contain(daemon: &Daemon, options: &Options, id: &str, image: &Image) -> Result<u8> {
+    let prepare = daemon.request(PrepareSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: id.to_owned(),
+        parent: image.chain_id.clone(),
+        ..Default::default()
+    });
+    let prepared = daemon.snapshots().prepare(prepare).await;
+    let rootfs = prepared
+        .map_err(|status| said(&status))?
+        .into_inner()
+        .mounts;
+    let ended = work(daemon, options, id, rootfs).await;
+    let remove = daemon.request(RemoveSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: id.to_owned(),
+    });
+    let removed = daemon.snapshots().remove(remove).await;
+    let code = ended?;
+    removed.map_err(|status| said(&status))?;
     Ok(code)
 }
 
@@ -152,6 +147,8 @@ async fn work(
 
 /// Starts the task and follows it to its end; the caller's signals go to it.
 async fn follow(daemon: &Daemon, id: &str, input: Option<oneshot::Receiver<()>>) -> Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let container_id = id.to_owned();
     let wait = daemon.request(WaitRequest {
         container_id: container_id.clone(),
@@ -179,8 +176,6 @@ async fn follow(daemon: &Daemon, id: &str, input: Option<oneshot::Receiver<()>>)
             }
         });
     }
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::pin!(waited);
     let exit = loop {
         let signal = tokio::select! {

@@ -12,7 +12,7 @@ use knarr_runtime::container::Container;
 use knarr_runtime::error::{Context, Result};
 
 use crate::args::Args;
-use crate::{rootfs, start, task};
+use crate::{idmap, rootfs, start, task};
 
 /// 128 and SIGKILL: how a container ends whose shim has died.
 const KILLED: u32 = 137;
@@ -34,9 +34,11 @@ pub fn delete(args: &Args) -> Result<Vec<u8>> {
         .and_then(|container| container.state())
         .map_or(0, |state| u32::try_from(state.pid).unwrap_or(0));
     for warning in Container::force_delete(&root, &args.id)? {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
-    rootfs::unmount(&bundle.join("rootfs"))?;
+    let root = bundle.join("rootfs");
+    idmap::clear(&idmap::spot(&root))?;
+    rootfs::unmount(&root)?;
     remove_socket(&bundle);
     Ok(DeleteResponse {
         pid,

@@ -17,9 +17,12 @@
 //! | `logger.rs` | log URIs, and programs that log |
 //! | `pump.rs` | copying between two descriptors |
 //! | `rootfs.rs` | mounts that make a container's root |
+//! | `idmap.rs` | those of user namespaces |
 //! | `metrics.rs` | figures of cgroups in the form that daemons read |
 //! | `events.rs` | telling the daemon what happens |
 //! | `poll.rs` | epoll and its tokens |
+
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 /// Writes a line to the log, which nobody may read any more: that must not end the shim.
 macro_rules! complain {
@@ -32,6 +35,7 @@ macro_rules! complain {
 mod args;
 mod cleanup;
 mod events;
+mod idmap;
 mod info;
 mod logger;
 mod metrics;
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("containerd-shim-knarr-v2: {error}");
+            complain!("containerd-shim-knarr-v2: {error}");
             ExitCode::FAILURE
         }
     }
@@ -81,6 +85,7 @@ fn run() -> Result<()> {
         Action::Delete => print(&cleanup::delete(&args)?),
         Action::Serve => {
             knarr_runtime::protect::reexec()?;
+            knarr_runtime::sys::process::keep_statuses();
             server::serve(args)
         }
     }

@@ -1,15 +1,19 @@
 //! The mounts that make a container's root, as snapshotters describe them.
 
 use std::fs;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use knarr_proto::types::Mount;
 use knarr_runtime::error::{Context, Error, Kind, Result};
+use knarr_runtime::rootfs::{Links, RootFd};
 use knarr_runtime::spec::Text;
 use knarr_runtime::spec::mount_options::parse_options;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount as umount};
+
+use crate::idmap;
 
 /// mount(2) takes a page of options.
 const MAX_DATA: usize = 4095;
@@ -35,10 +39,28 @@ pub fn mount_all(mounts: &[Mount], target: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where a mount goes: the root itself, or a place below it, as the mounts that are there already show it.
+/// What is in them comes from an image, whose links must not lead to the host.
+fn place(root: &Path, below: &str) -> Result<(PathBuf, Option<OwnedFd>)> {
+    if below.is_empty() {
+        return Ok((root.to_owned(), None));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = open(root, flags, Mode::empty()).context(|| format!("open({})", root.display()))?;
+    let found = RootFd::from(fd).resolve(below, Links::Follow);
+    let found = found.context(|| format!("target {below}"))?;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok((path.into(), Some(found)))
+}
+
 fn mount_one(described: &Mount, root: &Path) -> Result<()> {
-    let target = root.join(described.target.trim_start_matches('/'));
-    let texts: Vec<Text<'_>> = described
+    let (target, _found) = place(root, &described.target)?;
+    let (maps, rest): (Vec<&String>, Vec<&String>) = described
         .options
+        .iter()
+        .partition(|option| idmap::is_map(option));
+    let ids = idmap::parse(&maps)?;
+    let texts: Vec<Text<'_>> = rest
         .iter()
         .map(|option| Text::from(option.as_str()))
         .collect();
@@ -48,7 +70,8 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         format!(
             "mount({}, {}, {}, {flags:?})",
             described.source,
-            target.display(),
+            root.join(described.target.trim_start_matches('/'))
+                .display(),
             described.r#type
         )
     };
@@ -60,12 +83,14 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         };
         mount(described.source.as_str(), &target, "", bind, None).context(|| call(bind))?;
         let rest = flags & !(MountFlags::BIND | MountFlags::REC);
+        // It covers what was found before.
+        let (target, _found) = place(root, &described.target)?;
         if !rest.is_empty() {
             // What is bound keeps its flags unless it is mounted anew.
             let again = rest | MountFlags::BIND;
             mount_remount(&target, again, "").context(|| call(again))?;
         }
-        return Ok(());
+        return ids.map_or(Ok(()), |ids| idmap::cover(&target, recursive, &ids));
     }
     let data = options.data_string();
     let make = |data: String| {
@@ -87,17 +112,24 @@ fn mount_one(described: &Mount, root: &Path) -> Result<()> {
         )
         .context(|| call(flags))
     };
-    match described.r#type == "overlay" && data.len() > MAX_DATA {
-        true => match shorten(&data) {
-            Some((directory, data)) => inside(&directory, || make(data)),
+    match (described.r#type == "overlay", ids) {
+        // Its layers are shifted, and not what is written.
+        (true, Some(ids)) => idmap::overlay(&data, &target, &ids, make),
+        (true, None) if data.len() > MAX_DATA => match shorten(&data) {
+            Some((directory, data)) => inside(Path::new(&directory), || make(data)),
             None => make(data),
         },
-        false => make(data),
+        (_, None) => make(data),
+        (false, Some(ids)) => {
+            make(data)?;
+            let (target, _found) = place(root, &described.target)?;
+            idmap::cover(&target, false, &ids)
+        }
     }
 }
 
 /// Names the lower directories of an overlay relative to the directory that they are all below.
-fn shorten(data: &str) -> Option<(String, String)> {
+pub(crate) fn shorten(data: &str) -> Option<(String, String)> {
     let option = data
         .split(',')
         .find_map(|option| option.strip_prefix("lowerdir="))?;
@@ -125,11 +157,11 @@ fn shorten(data: &str) -> Option<(String, String)> {
 }
 
 /// Does something with another working directory.
-fn inside<T>(directory: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn inside<T>(directory: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use rustix::process::{chdir, fchdir};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let before = open(".", flags, Mode::empty()).context(|| "open(.)")?;
-    chdir(directory).context(|| format!("chdir({directory})"))?;
+    chdir(directory).context(|| format!("chdir({})", directory.display()))?;
     let result = work();
     fchdir(before).context(|| "fchdir(before)")?;
     result

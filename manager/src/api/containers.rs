@@ -105,6 +105,7 @@ impl Containers for Api {
     ) -> Result<Response<CreateContainerResponse>, Status> {
         let namespace = namespace(&request)?;
         let (id, new) = from_wire(required(request.into_inner().container, "container")?);
+        self.0.tasks.expect();
         let named = self.0.containers.create(&namespace, &id, new).await?;
         let container = Some(to_wire(named));
         Ok(Response::new(CreateContainerResponse { container }))

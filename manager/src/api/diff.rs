@@ -34,6 +34,12 @@ impl Diff for Api {
     ) -> Result<Response<ApplyResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
+        for differ in &self.0.differs {
+            if let Some(applied) = differ.apply(&namespace, &request).await? {
+                let applied = Some(applied);
+                return Ok(Response::new(ApplyResponse { applied }));
+            }
+        }
         let blob = required(request.diff, "diff")?;
         layer::check_media_type(&blob.media_type)?;
         let blob = self.0.content.read(&namespace, &blob.digest.parse()?)?;
@@ -54,6 +60,12 @@ impl Diff for Api {
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
         let (namespace, lease) = (namespace(&request)?, lease(&request));
         let request = request.into_inner();
+        for differ in &self.0.differs {
+            let made = differ.diff(&namespace, &request, lease.as_deref());
+            if let Some(diff) = made.await? {
+                return Ok(Response::new(DiffResponse { diff: Some(diff) }));
+            }
+        }
         let media_type = match &*request.media_type {
             "" => USUAL,
             given => given,

@@ -8,6 +8,7 @@ use knarr_proto::services::leases::v1::{
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, namespace, required, timestamp};
+use crate::manager;
 use crate::store::filter::Filters;
 use crate::store::leases::{self, Named};
 
@@ -30,7 +31,10 @@ impl Leases for Api {
         request: Request<CreateRequest>,
     ) -> Result<Response<CreateResponse>, Status> {
         let namespace = namespace(&request)?;
-        let CreateRequest { id, labels } = request.into_inner();
+        let CreateRequest { mut id, labels } = request.into_inner();
+        if id.is_empty() {
+            id = manager::new_uuid()?;
+        }
         let named = self.0.leases.create(&namespace, &id, labels).await?;
         let lease = Some(to_wire(named));
         Ok(Response::new(CreateResponse { lease }))

@@ -194,7 +194,13 @@ pub(super) fn all(manager: &Manager) -> Vec<Plugin> {
             ..Plugin::default()
         }
     });
-    snapshotters.chain(parts).collect()
+    let differs = manager.differs.iter().map(|differ| Plugin {
+        r#type: DIFFER.to_owned(),
+        id: differ.name().to_owned(),
+        platforms: vec![platform()],
+        ..Plugin::default()
+    });
+    snapshotters.chain(differs).chain(parts).collect()
 }
 
 /// The platform that this program is for, in Go's words.

@@ -19,7 +19,7 @@ use crate::error::{Code, Error};
 use crate::store::database::now;
 use crate::store::filter::Filters;
 use crate::store::schema;
-use crate::task::bundle::Bootstrap;
+use crate::task::bundle::{Bootstrap, Protocol};
 use crate::task::{Dump, Order, Process};
 
 fn process(id: String, state: shim::StateResponse) -> WireProcess {
@@ -50,6 +50,7 @@ impl Tasks for Api {
             address => Some(Bootstrap {
                 version: request.task_api_version,
                 address,
+                protocol: Protocol::Ttrpc,
             }),
         };
         let order = Order {
@@ -83,11 +84,7 @@ impl Tasks for Api {
     ) -> Result<Response<StartResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let pid = self.0.tasks.start(process).await?;
         Ok(Response::new(StartResponse { pid }))
     }
@@ -128,11 +125,7 @@ impl Tasks for Api {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
         let (id, exec_id) = (request.container_id, request.exec_id);
-        let state = self.0.tasks.state(Process {
-            namespace: &namespace,
-            id: &id,
-            exec_id: &exec_id,
-        });
+        let state = self.0.tasks.state(Process::new(&namespace, &id, &exec_id));
         let state = state.await?;
         let id = match exec_id.as_str() {
             "" => id,
@@ -164,11 +157,7 @@ impl Tasks for Api {
     async fn kill(&self, request: Request<KillRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let killed = self.0.tasks.kill(process, request.signal, request.all);
         Ok(Response::new(killed.await?))
     }
@@ -192,11 +181,7 @@ impl Tasks for Api {
     async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         let resized = self.0.tasks.resize(process, request.width, request.height);
         Ok(Response::new(resized.await?))
     }
@@ -204,11 +189,7 @@ impl Tasks for Api {
     async fn close_io(&self, request: Request<CloseIoRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let process = Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        };
+        let process = Process::new(&namespace, &request.container_id, &request.exec_id);
         if request.stdin {
             self.0.tasks.close_input(process).await?;
         }
@@ -292,11 +273,11 @@ impl Tasks for Api {
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
         let namespace = namespace(&request)?;
         let request = request.into_inner();
-        let ended = self.0.tasks.wait(Process {
-            namespace: &namespace,
-            id: &request.container_id,
-            exec_id: &request.exec_id,
-        });
+        let ended = self.0.tasks.wait(Process::new(
+            &namespace,
+            &request.container_id,
+            &request.exec_id,
+        ));
         // Clients may wait for as long as containers run.
         let (exit_status, exited_at) = tokio::select! {
             ended = ended => ended?,

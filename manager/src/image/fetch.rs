@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::Context;
 use super::model::{Descriptor, Document};
@@ -40,6 +40,12 @@ struct Arrival {
     file: Option<Arc<File>>,
     length: u64,
     done: bool,
+}
+
+/// Waits for a place.
+async fn place(of: Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let place = of.acquire_owned().await;
+    place.map_err(|_| Error::internal("nobody fetches any longer"))
 }
 
 /// Fetches blobs for one pull.
@@ -137,7 +143,7 @@ impl Fetcher {
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else if Document::is_one(&target.media_type) {
-                let bytes = self.client.manifest(&to_registry(target)).await?;
+                let bytes = self.client.manifest(target).await?;
                 writer.truncate(0)?;
                 writer.write(&bytes)?;
             } else {
@@ -185,7 +191,10 @@ impl Fetcher {
             arrival.file = Some(file);
             arrival.length = start;
         });
-        let mut blob = self.client.blob(&to_registry(target), start).await?;
+        // Other pulls may have them all: the writing below has a thread as long as the blob comes.
+        let arriving = Arc::clone(&self.context.manager.arriving);
+        let _place = place(arriving).await?;
+        let mut blob = self.client.blob(target, start).await?;
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let written = arrival.clone();
         let writing = tokio::task::spawn_blocking(move || -> Result<Writer> {
@@ -277,15 +286,6 @@ fn embedded(target: &Descriptor) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// A descriptor in the words of the registry's client.
-#[must_use]
-pub fn to_registry(target: &Descriptor) -> crate::registry::Descriptor {
-    let mut descriptor =
-        crate::registry::Descriptor::new(&*target.media_type, target.digest.clone(), target.size);
-    descriptor.urls.clone_from(&target.urls);
-    descriptor
-}
-
 impl Layers for Fetcher {
     async fn open(&self, layer: &Descriptor) -> Result<OwnedFd> {
         let mut arrival = self.arrival(&layer.digest).subscribe();
@@ -309,7 +309,9 @@ impl Layers for Fetcher {
         // Where the limit for this user is lower, it stays as it is.
         let _ = rustix::pipe::fcntl_setpipe_size(&input, PIPE);
         let handle = Handle::current();
+        let place = place(Arc::clone(&self.context.manager.reading)).await?;
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             let mut offset = 0;
             loop {
                 let more = arrival.wait_for(|arrival| arrival.done || arrival.length > offset);

@@ -58,6 +58,9 @@ fn time_in(seconds: i64) -> String {
     Timestamp { seconds, nanos: 0 }.to_string()
 }
 
+/// How many blobs arrive at once, in all pulls together.
+pub const AT_ONCE: usize = 64;
+
 /// For whom images are moved, and who hears of it.
 #[derive(Debug, Clone)]
 pub struct Context {

@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Context;
-use super::fetch::to_registry;
 use super::model::{Descriptor, Document, media};
 use super::platform::Wanted;
 use super::progress::Progress;
@@ -206,7 +205,7 @@ impl Pusher {
         let source = Arc::new(Stored(reader));
         let sources: Vec<&str> = part.sources.iter().map(String::as_str).collect();
         let sent = Arc::new(AtomicU64::new(0));
-        let descriptor = to_registry(target);
+        let descriptor = target.clone();
         let pushing = self
             .client
             .push_blob(&descriptor, source, &sources, Arc::clone(&sent));
@@ -238,7 +237,7 @@ impl Pusher {
             0 => self.client.reference().tag(),
             _ => None,
         };
-        let descriptor = to_registry(&part.target);
+        let descriptor = part.target.clone();
         let pushed = self.client.push_manifest(&descriptor, bytes.into(), tag);
         self.done(part, pushed.await)
     }

@@ -11,15 +11,18 @@
 //! changes/   files below descriptors to entries
 //! worker/    the process: the job, where it works, how it is shut in, decompression
 //! spawn.rs   the daemon's side of it; store.rs new layers as blobs
+//! differ.rs  other programs that do the same
 //! ```
 
 mod changes;
+mod differ;
 mod spawn;
 mod store;
 pub mod tar;
 pub mod unpack;
 pub mod worker;
 
+pub use differ::Differ;
 pub use store::New;
 
 use std::os::fd::OwnedFd;

@@ -128,7 +128,7 @@ impl Mounts {
             write.put(MOUNTS, (&*space, &*new.name), &new.activation)?;
             leases::keep(write, &space, lease.as_deref(), RESOURCE, &new.name)
         };
-        let stored = database.write(job).await;
+        let stored = database.write_soon(job).await;
         if let Err(error) = stored {
             let _ = self.unmake(id).await;
             return Err(error);
@@ -154,7 +154,7 @@ impl Mounts {
             }
             remove(write, &space, &name)
         };
-        self.0.database.write(job).await?;
+        self.0.database.write_soon(job).await?;
         self.unmake(id).await
     }
 
@@ -221,7 +221,7 @@ impl Mounts {
             }
             Ok(())
         };
-        self.0.database.write(job).await
+        self.0.database.write_soon(job).await
     }
 
     /// Unmounts what no record names: what a crash, or a deactivation that did not end, has left.

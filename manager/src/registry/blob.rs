@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use super::call::{Answer, next, shown};
 use super::client::{Ask, Client, Site, Target, put};
-use super::descriptor::{Descriptor, media_type};
 use super::headers;
 use super::retry::{Attempts, Meter};
+use super::{Descriptor, media_type};
 use crate::error::{Code, Error, Result};
 
 impl Client {

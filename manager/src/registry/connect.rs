@@ -134,20 +134,21 @@ impl Pool {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(broken)?;
-        let builder = if tls.skip_verify {
-            let verifier = Arc::new(TrustAnybody(provider));
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
+        let named = if tls.skip_verify {
+            None
         } else {
-            let (roots, named) = self.authorities(&tls.ca)?;
-            let usual = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+            let (roots, certificates) = self.authorities(&tls.ca)?;
+            let usual =
+                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
             let usual = usual.map_err(|error| Error::invalid(format!("TLS: {error}")))?;
-            let verifier = Arc::new(TrustNamed { usual, named });
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
+            Some(TrustNamed {
+                usual,
+                certificates,
+            })
         };
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trust { provider, named }));
         // rustls has one certificate for a connection: the first.
         match tls.client.first() {
             None => Ok(builder.with_no_client_auth()),
@@ -210,15 +211,23 @@ fn proxy_of(proxies: &Matcher, url: &Uri) -> Option<hyper_util::client::proxy::m
     proxies.intercept(url)
 }
 
-/// Trusts authorities, and the very certificates that were named as authorities: a registry's one
+/// Who is believed to be the host that was asked for. Signatures are checked in either case.
+#[derive(Debug)]
+struct Trust {
+    provider: Arc<CryptoProvider>,
+    /// `None` where certificates are not to be checked.
+    named: Option<TrustNamed>,
+}
+
+/// Authorities, and the very certificates that were named as authorities: a registry's one
 /// certificate is often its own authority, which the rules of the web do not allow.
 #[derive(Debug)]
 struct TrustNamed {
     usual: Arc<WebPkiServerVerifier>,
-    named: Certificates,
+    certificates: Certificates,
 }
 
-impl ServerCertVerifier for TrustNamed {
+impl ServerCertVerifier for Trust {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -227,12 +236,15 @@ impl ServerCertVerifier for TrustNamed {
         status: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let usual = self
+        let Some(named) = &self.named else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let usual = named
             .usual
             .verify_server_cert(certificate, chain, name, status, now);
         match usual {
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.named.contains(certificate) =>
+                if named.certificates.contains(certificate) =>
             {
                 let parsed = ParsedCertificate::try_from(certificate)?;
                 rustls::client::verify_server_name(&parsed, name)?;
@@ -248,48 +260,7 @@ impl ServerCertVerifier for TrustNamed {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual
-            .verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual
-            .verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
-}
-
-/// For hosts whose certificates are not to be checked.
-#[derive(Debug)]
-struct TrustAnybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TrustAnybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -299,12 +270,13 @@ impl ServerCertVerifier for TrustAnybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 

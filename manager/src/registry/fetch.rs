@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::call::{Answer, join, plain, same_origin, shown};
 use super::client::{Client, Site, Target, put};
-use super::descriptor::{Descriptor, media_type};
 use super::headers;
 use super::retry::Attempts;
+use super::{Descriptor, media_type};
 use crate::error::{Code, Error, Result};
 use crate::store::digest::{Algorithm, Digest};
 

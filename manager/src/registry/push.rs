@@ -16,11 +16,11 @@ use super::auth::add_field;
 use super::body::{Part, Payload, Source};
 use super::call::{Answer, Trouble, join, shown};
 use super::client::{Ask, Client, Site, Target, is_passing, put};
-use super::descriptor::{Descriptor, media_type};
 use super::fetch::{Index, referrers_tag};
 use super::headers;
 use super::reference::{check_repository, check_tag};
 use super::retry::Attempts;
+use super::{Descriptor, media_type};
 use crate::error::{Code, Error, Result};
 use crate::store::digest::{Algorithm, Digest};
 

@@ -92,7 +92,7 @@ impl Backend {
                 let make = move || {
                     let (id, kind, labels) = (snapshot.id, snapshot.kind(), &snapshot.labels);
                     driver.create(id, kind, &parents, labels)?;
-                    Ok(driver.mounts(id, kind, &parents, labels))
+                    driver.mounts(id, kind, &parents, labels)
                 };
                 blocking(make).await
             }
@@ -109,7 +109,7 @@ impl Backend {
         match self {
             Self::Here(driver) => {
                 let (id, kind) = (snapshot.id, snapshot.kind());
-                Ok(driver.mounts(id, kind, &ids(parents), &snapshot.labels))
+                driver.mounts(id, kind, &ids(parents), &snapshot.labels)
             }
             Self::There(proxy) => proxy.mounts(namespace, snapshot).await,
         }

@@ -43,11 +43,25 @@ pub(super) fn make_dirs(path: &Path, mode: u32) -> Result<()> {
     made.map_err(|error| Error::io(path.display(), &error))
 }
 
-/// Gives `to` the owner and the mode of `from`.
-pub(super) fn own_alike(from: &Path, to: &Path) -> Result<()> {
-    let like = fs::symlink_metadata(from).map_err(|error| Error::io(from.display(), &error))?;
-    let owner = (Uid::from_raw(like.uid()), Gid::from_raw(like.gid()));
-    rustix::fs::chown(to, Some(owner.0), Some(owner.1)).map_err(failed(to))?;
+/// Gives `to` the mode of `from`, and the owner that `shift` says for its owner. Without `from`, the
+/// owner is root and the mode stays.
+pub(super) fn own_alike(
+    from: Option<&Path>,
+    to: &Path,
+    shift: impl Fn((u32, u32)) -> (u32, u32),
+) -> Result<()> {
+    let like = from
+        .map(|from| fs::symlink_metadata(from).map_err(|error| Error::io(from.display(), &error)));
+    let like = like.transpose()?;
+    let owner = like
+        .as_ref()
+        .map_or((0, 0), |like| (like.uid(), like.gid()));
+    let (uid, gid) = shift(owner);
+    if like.is_some() || (uid, gid) != owner {
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chown(to, owner.0, owner.1).map_err(failed(to))?;
+    }
+    let Some(like) = like else { return Ok(()) };
     let mode = Mode::from_raw_mode(like.mode() & 0o7777);
     rustix::fs::chmod(to, mode).map_err(failed(to))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use knarr_proto::events as told;
 
@@ -19,6 +20,9 @@ use crate::store::{events, leases, namespaces};
 
 /// The label of a snapshot to be made that says how the client will call it once it is committed.
 const TARGET: &str = "containerd.io/snapshot.ref";
+
+/// How long after its record a directory goes.
+const DISCARD: Duration = Duration::from_millis(50);
 
 /// A snapshot with its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +61,7 @@ pub struct Local(Arc<Inner>);
 struct Inner {
     database: Arc<Database>,
     backend: Backend,
-    /// Directories whose records are on their way: the cleaner leaves these alone.
+    /// Directories whose records are on their way, or leave: the cleaner leaves these alone.
     arriving: Mutex<HashSet<u64>>,
     /// Whether another program is being cleaned up at.
     tidying: AtomicBool,
@@ -242,10 +246,9 @@ impl Local {
             events::tell(write, &space, "/snapshot/prepare", &event);
             leases::keep(write, &space, lease.as_deref(), &resource(&name), &key)
         };
-        let stored = self.0.database.write(job).await;
-        drop(arrival);
+        let stored = self.0.database.write_soon(job).await;
         if let Err(error) = stored {
-            self.discard(namespace, snapshot);
+            self.discard(namespace, snapshot, arrival);
             return Err(error);
         }
         Ok(mounts)
@@ -384,17 +387,23 @@ impl Local {
     /// `NotFound`; `FailedPrecondition` while it is a parent.
     pub async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
         let driver = self.name().to_owned();
+        let id = self.stat(namespace, key)?.snapshot.id;
+        // The disk may have the record still: until then the directory stays.
+        let leaving = Arrival::of(&self.0, id);
         let (space, key) = (namespace.to_owned(), key.to_owned());
         let job = move |write: &Write| {
             let Named { snapshot, .. } = get(write, &space, &driver, &key)?;
+            if snapshot.id != id {
+                return Err(not_here(&key));
+            }
             if has_children(write, &space, &driver, &key)? {
                 return Err(Error::precondition("cannot remove snapshot with child"));
             }
             Self::forget(write, &space, &driver, &key, &snapshot.parent)?;
             Ok(snapshot)
         };
-        let snapshot = self.0.database.write(job).await?;
-        self.discard(namespace, snapshot);
+        let snapshot = self.0.database.write_soon(job).await?;
+        self.discard(namespace, snapshot, leaving);
         Ok(())
     }
 
@@ -418,7 +427,7 @@ impl Local {
             write.put(SNAPSHOTS, (&*space, &*driver, &*key), &named.snapshot)?;
             Ok(named)
         };
-        self.0.database.write(job).await
+        self.0.database.write_soon(job).await
     }
 
     /// Removes what no record names: what a crash, or a removal that did not end, has left.
@@ -492,9 +501,17 @@ impl Local {
     }
 
     /// Removes a directory when there is time; the cleaner does it where this fails.
-    fn discard(&self, namespace: &str, snapshot: Snapshot) {
+    fn discard(&self, namespace: &str, snapshot: Snapshot, known: Arrival) {
         let (inner, space) = (Arc::clone(&self.0), namespace.to_owned());
-        tokio::spawn(async move { inner.backend.remove(&space, &snapshot).await });
+        tokio::spawn(async move {
+            // Others have gone by then, and one commit does for all.
+            tokio::time::sleep(DISCARD).await;
+            let settled = inner.database.settle().await;
+            drop(known);
+            if settled.is_ok() {
+                let _ = inner.backend.remove(&space, &snapshot).await;
+            }
+        });
     }
 }
 
@@ -504,7 +521,7 @@ impl Inner {
     }
 }
 
-/// A directory whose record is on its way.
+/// A directory whose record is on its way, or leaves.
 struct Arrival(Arc<Inner>, u64);
 
 impl Arrival {

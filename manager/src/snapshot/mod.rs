@@ -12,6 +12,7 @@
 
 mod backend;
 mod disk;
+mod idmap;
 mod local;
 mod native;
 mod overlayfs;
@@ -66,7 +67,16 @@ pub trait Driver: std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// How a snapshot is mounted.
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], labels: &Labels) -> Vec<Mount>;
+    ///
+    /// # Errors
+    /// `InvalidArgument` for labels that make no sense.
+    fn mounts(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parents: &[u64],
+        labels: &Labels,
+    ) -> Result<Vec<Mount>>;
 
     /// What a snapshot takes on the disk beyond its parent.
     ///

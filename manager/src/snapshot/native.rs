@@ -48,17 +48,23 @@ impl Driver for Native {
         made
     }
 
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Vec<Mount> {
+    fn mounts(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parents: &[u64],
+        _labels: &Labels,
+    ) -> Result<Vec<Mount>> {
         let (shown, access) = match (kind, parents) {
             (SnapshotKind::Active, _) => (id, "rw"),
             (_, [parent, ..]) => (*parent, "ro"),
             (_, []) => (id, "ro"),
         };
-        vec![Mount {
+        Ok(vec![Mount {
             kind: "bind".to_owned(),
             source: self.tree(shown).display().to_string(),
             options: vec!["rbind".to_owned(), access.to_owned()],
-        }]
+        }])
     }
 
     fn usage(&self, id: u64) -> Result<Usage> {

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::idmap::{self, IdMaps};
 use super::{Driver, Mount, disk};
 use crate::error::Result;
 use crate::store::name::Labels;
@@ -17,6 +18,8 @@ use crate::store::schema::{SnapshotKind, Usage};
 pub struct Overlayfs {
     dir: PathBuf,
     volatile: bool,
+    /// Whether its mounts can shift owners.
+    idmapped: bool,
 }
 
 impl Overlayfs {
@@ -27,8 +30,11 @@ impl Overlayfs {
     /// Where it can't be made.
     pub fn open(dir: &Path, volatile: bool) -> Result<Self> {
         disk::make_dirs(dir, 0o700)?;
-        let dir = dir.to_owned();
-        Ok(Self { dir, volatile })
+        Ok(Self {
+            dir: dir.to_owned(),
+            volatile,
+            idmapped: idmap::is_possible(dir),
+        })
     }
 
     fn layer(&self, id: u64) -> String {
@@ -38,6 +44,31 @@ impl Overlayfs {
             .display()
             .to_string()
     }
+
+    fn overlay(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parents: &[u64],
+        mut options: Vec<String>,
+    ) -> Mount {
+        if kind == SnapshotKind::Active {
+            let work = self.dir.join(id.to_string()).join("work");
+            options.push(format!("workdir={}", work.display()));
+            options.push(format!("upperdir={}", self.layer(id)));
+        }
+        let lower: Vec<String> = parents.iter().map(|parent| self.layer(*parent)).collect();
+        options.push(format!("lowerdir={}", lower.join(":")));
+        options.push("index=off".to_owned());
+        if self.volatile && kind == SnapshotKind::Active {
+            options.push("volatile".to_owned());
+        }
+        Mount {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options,
+        }
+    }
 }
 
 impl Driver for Overlayfs {
@@ -46,10 +77,15 @@ impl Driver for Overlayfs {
     }
 
     fn capabilities(&self) -> &'static [&'static str] {
-        &["rebase"]
+        match self.idmapped {
+            true => &["remap-ids", "only-remap-ids", "rebase"],
+            // Clients copy the layers then, and give the copy away.
+            false => &["rebase"],
+        }
     }
 
-    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Result<()> {
+    fn create(&self, id: u64, kind: SnapshotKind, parents: &[u64], labels: &Labels) -> Result<()> {
+        let maps = IdMaps::of(labels)?;
         let dir = self.dir.join(id.to_string());
         let made = (|| {
             disk::make_dir(&dir, 0o700)?;
@@ -58,8 +94,12 @@ impl Driver for Overlayfs {
                 disk::make_dir(&dir.join("work"), 0o711)?;
             }
             // The root directory belongs to whom it belonged to below.
-            parents.first().map_or(Ok(()), |parent| {
-                disk::own_alike(Path::new(&self.layer(*parent)), &dir.join("fs"))
+            let below = parents.first().map(|parent| self.layer(*parent));
+            disk::own_alike(below.as_deref().map(Path::new), &dir.join("fs"), |owner| {
+                maps.as_ref().map_or(owner, |maps| {
+                    let root = || maps.outside(0, 0).unwrap_or(owner);
+                    maps.outside(owner.0, owner.1).unwrap_or_else(root)
+                })
             })
         })();
         if made.is_err() {
@@ -72,43 +112,40 @@ impl Driver for Overlayfs {
         // The root directory belongs to whom it belongs below, unless the layer has said something.
         let own = self.layer(id);
         match disk::is_as_made(Path::new(&own), 0o755)? {
-            true => disk::own_alike(Path::new(&self.layer(parent)), Path::new(&own)),
+            true => {
+                let below = self.layer(parent);
+                disk::own_alike(Some(Path::new(&below)), Path::new(&own), |owner| owner)
+            }
             false => Ok(()),
         }
     }
 
-    fn mounts(&self, id: u64, kind: SnapshotKind, parents: &[u64], _labels: &Labels) -> Vec<Mount> {
-        let bind = |id, access: &str| {
-            vec![Mount {
-                kind: "bind".to_owned(),
-                source: self.layer(id),
-                options: vec![access.to_owned(), "rbind".to_owned()],
-            }]
-        };
-        match (kind, parents) {
-            (SnapshotKind::Active, []) => return bind(id, "rw"),
-            (_, []) => return bind(id, "ro"),
+    fn mounts(
+        &self,
+        id: u64,
+        kind: SnapshotKind,
+        parents: &[u64],
+        labels: &Labels,
+    ) -> Result<Vec<Mount>> {
+        let maps = IdMaps::of(labels)?;
+        let mut options: Vec<String> = maps
+            .map(|maps| maps.options)
+            .into_iter()
+            .flatten()
+            .collect();
+        let (shown, access) = match (kind, parents) {
+            (SnapshotKind::Active, []) => (id, "rw"),
+            (_, []) => (id, "ro"),
             // An overlay of one layer is refused by the kernel.
-            (SnapshotKind::View, [parent]) => return bind(*parent, "ro"),
-            _ => {}
-        }
-        let mut options = Vec::new();
-        if kind == SnapshotKind::Active {
-            let work = self.dir.join(id.to_string()).join("work");
-            options.push(format!("workdir={}", work.display()));
-            options.push(format!("upperdir={}", self.layer(id)));
-        }
-        let lower: Vec<String> = parents.iter().map(|parent| self.layer(*parent)).collect();
-        options.push(format!("lowerdir={}", lower.join(":")));
-        options.push("index=off".to_owned());
-        if self.volatile && kind == SnapshotKind::Active {
-            options.push("volatile".to_owned());
-        }
-        vec![Mount {
-            kind: "overlay".to_owned(),
-            source: "overlay".to_owned(),
+            (SnapshotKind::View, [parent]) => (*parent, "ro"),
+            _ => return Ok(vec![self.overlay(id, kind, parents, options)]),
+        };
+        options.extend([access.to_owned(), "rbind".to_owned()]);
+        Ok(vec![Mount {
+            kind: "bind".to_owned(),
+            source: self.layer(shown),
             options,
-        }]
+        }])
     }
 
     fn usage(&self, id: u64) -> Result<Usage> {

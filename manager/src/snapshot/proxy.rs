@@ -1,28 +1,24 @@
 //! A snapshotter that another program serves over the API's own Snapshots service.
 //!
 //! Names there are `UUID/NUMBER/KEY`: the manager's name, so that a program can serve several, and
-//! the number, so that keys that are used again don't meet. Every call has a deadline, and nothing
-//! is locked while one is under way: who waits for a program that hangs is who asked it.
+//! the number, so that keys that are used again don't meet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use knarr_proto::services::snapshots::v1 as wire;
 use knarr_proto::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use knarr_proto::types;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::Status;
+use tonic::transport::Channel;
 
 use super::backend::{Known, Layer};
 use super::{Mount, inherited};
 use crate::config;
 use crate::error::{Code, Error, Result};
+use crate::proxy::{LARGEST, Remote, about};
 use crate::store::name::Labels;
 use crate::store::schema::{Snapshot, SnapshotKind, Usage};
-
-/// The largest answer, in bytes.
-const LARGEST: usize = 16 << 20;
 
 /// The other program.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ pub struct Proxy {
     /// How names begin that this manager gives.
     prefix: String,
     capabilities: Vec<String>,
-    deadline: Duration,
+    other: Remote,
     client: SnapshotsClient<Channel>,
 }
 
@@ -44,11 +40,7 @@ impl Proxy {
     /// # Errors
     /// `InvalidArgument` for an address that is none.
     pub fn new(name: &str, uuid: &str, config: &config::Proxy) -> Result<Self> {
-        let address = format!("unix://{}", config.address.display());
-        let endpoint = Endpoint::from_shared(address)
-            .map_err(|error| Error::invalid(format!("proxy_plugins.{name}.address: {error}")))?;
-        // Made when it is first needed, and anew when it has broken.
-        let channel = endpoint.connect_lazy();
+        let other = Remote::new("snapshotter", name, config)?;
         Ok(Self {
             name: name.to_owned(),
             there: config
@@ -57,8 +49,8 @@ impl Proxy {
                 .unwrap_or_else(|| name.to_owned()),
             prefix: format!("{uuid}/"),
             capabilities: config.capabilities.clone(),
-            deadline: config.deadline(),
-            client: SnapshotsClient::new(channel).max_decoding_message_size(LARGEST),
+            client: SnapshotsClient::new(other.channel.clone()).max_decoding_message_size(LARGEST),
+            other,
         })
     }
 
@@ -80,36 +72,7 @@ impl Proxy {
         what: &str,
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<T> {
-        match tokio::time::timeout(self.deadline, answer).await {
-            Ok(answer) => answer.map_err(|status| self.told(&status)),
-            Err(_) => {
-                let (name, limit) = (&self.name, self.deadline.as_secs());
-                let message = format!("snapshotter {name}: {what} takes longer than {limit} s");
-                Err(Error::new(Code::DeadlineExceeded, message))
-            }
-        }
-    }
-
-    fn told(&self, status: &Status) -> Error {
-        let code = match status.code() {
-            tonic::Code::NotFound => Code::NotFound,
-            tonic::Code::AlreadyExists => Code::AlreadyExists,
-            tonic::Code::FailedPrecondition => Code::FailedPrecondition,
-            tonic::Code::InvalidArgument => Code::InvalidArgument,
-            // Nothing is cancelled from here: the other side went in the middle of the call.
-            tonic::Code::Unavailable | tonic::Code::Cancelled => Code::Unavailable,
-            tonic::Code::ResourceExhausted => Code::ResourceExhausted,
-            tonic::Code::OutOfRange => Code::OutOfRange,
-            tonic::Code::DataLoss => Code::DataLoss,
-            tonic::Code::Unimplemented => Code::Unimplemented,
-            tonic::Code::DeadlineExceeded => Code::DeadlineExceeded,
-            tonic::Code::PermissionDenied => Code::PermissionDenied,
-            _ => Code::Internal,
-        };
-        let message = status.message();
-        let end = format!(": {}", code.words());
-        let message = message.strip_suffix(&end).unwrap_or(message);
-        Error::new(code, format!("snapshotter {}: {message}", self.name))
+        self.other.call(what, answer).await
     }
 
     pub(super) async fn create(
@@ -299,15 +262,6 @@ impl Proxy {
         let id = rest.split('/').next().and_then(|id| id.parse().ok());
         id.is_some_and(|id| !known.ids.contains(&id)) && !known.remotes.contains(name)
     }
-}
-
-fn about<T>(namespace: &str, message: T) -> Result<Request<T>> {
-    let mut request = Request::new(message);
-    let value = namespace
-        .parse()
-        .map_err(|_| Error::invalid(format!("namespace {namespace:?}")))?;
-    request.metadata_mut().insert("containerd-namespace", value);
-    Ok(request)
 }
 
 fn from_wire(mounts: Vec<types::Mount>) -> Vec<Mount> {

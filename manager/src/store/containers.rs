@@ -115,7 +115,7 @@ impl Containers {
             let id = id.clone();
             Ok(Named { id, container })
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Changes a container: the fields that `paths` name, or all that can be changed.
@@ -179,7 +179,7 @@ impl Containers {
             events::tell(write, &namespace, "/containers/update", &event);
             Ok(named)
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Removes a container.
@@ -197,7 +197,7 @@ impl Containers {
             events::tell(write, &namespace, "/containers/delete", &event);
             Ok(())
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 }
 

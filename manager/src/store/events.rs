@@ -4,7 +4,9 @@
 //! only if the change is on the disk, and in the order of the changes. What shims and clients report
 //! gets a change of its own.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use knarr_proto::any;
 use knarr_proto::prost::{Message, Name};
@@ -22,6 +24,9 @@ const BATCH: usize = 64;
 /// How many events are kept. Subscribers are seconds behind at most; the rest is for those who ask
 /// what happened before.
 const KEPT: u64 = 100_000;
+
+/// How long after a start the daemon's clients may take to come back and still hear what happened since.
+const COMING_BACK: Duration = Duration::from_secs(120);
 
 impl Fields for Event {
     fn field(&self, path: &[&str]) -> Option<String> {
@@ -43,13 +48,56 @@ pub(crate) fn tell<M: Message + Name>(write: &Write, namespace: &str, topic: &st
 
 /// The log of one manager.
 #[derive(Debug, Clone)]
-pub struct Log(Arc<Database>);
+pub struct Log(Arc<Database>, Arc<Mutex<Missed>>);
+
+/// What happens between a start of the daemon and the moment its clients are back: they do not hear it
+/// while it happens, since their connections broke with the daemon that was there before.
+#[derive(Debug, Default)]
+struct Missed {
+    /// The last event before the start.
+    after: u64,
+    /// When nobody is waited for any more.
+    until: Option<Instant>,
+    /// The tasks that outlived the start, by namespace and id, but for those whose end a client knows.
+    tasks: HashSet<(String, String)>,
+}
+
+impl Missed {
+    fn takes(&self, event: &Event) -> bool {
+        let Some(id) = event.field(&["event", "container_id"]) else {
+            return false;
+        };
+        event.topic.starts_with("/tasks/") && self.tasks.contains(&(event.namespace.clone(), id))
+    }
+}
 
 impl Log {
     /// The log in a database.
     #[must_use]
     pub fn new(database: Arc<Database>) -> Self {
-        Self(database)
+        Self(database, Arc::default())
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Missed> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets those who follow the log soon hear as well what these tasks do from now on.
+    pub fn started_with(&self, tasks: impl Iterator<Item = (String, String)>) {
+        let after = *self.0.newest_event().borrow();
+        *self.missed() = Missed {
+            after,
+            until: Instant::now().checked_add(COMING_BACK),
+            tasks: tasks.collect(),
+        };
+    }
+
+    /// A client has made or deleted a task of this name: it knows what became of the one before.
+    pub fn known(&self, namespace: &str, id: &str) {
+        let mut missed = self.missed();
+        if !missed.tasks.is_empty() {
+            missed.tasks.remove(&(namespace.to_owned(), id.to_owned()));
+        }
     }
 
     /// Adds an event that a client or a shim reports, at the time that it names.
@@ -67,19 +115,27 @@ impl Log {
             write.tell_at(event.clone());
             Ok(())
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
-    /// Follows the log from now on.
+    /// Follows the log from now on; soon after a start, also what happened since to tasks that had been there.
     #[must_use]
     pub fn follow(&self, filters: Filters) -> Follower {
         let news = self.0.newest_event();
-        let after = *news.borrow();
+        let now = *news.borrow();
+        let mut missed = self.missed();
+        let since = missed.until.is_some_and(|until| Instant::now() < until);
+        if !since {
+            missed.tasks = HashSet::new();
+        }
+        let after = if since { missed.after } else { now };
+        drop(missed);
         Follower {
-            database: Arc::clone(&self.0),
+            log: self.clone(),
             filters,
             news,
             after,
+            now,
         }
     }
 
@@ -118,7 +174,7 @@ impl Log {
                 }
                 Ok(old.len())
             };
-            if self.0.write(job).await? < BATCH {
+            if self.0.write_soon(job).await? < BATCH {
                 return Ok(());
             }
         }
@@ -128,10 +184,12 @@ impl Log {
 /// Reads a log on.
 #[derive(Debug)]
 pub struct Follower {
-    database: Arc<Database>,
+    log: Log,
     filters: Filters,
     news: watch::Receiver<u64>,
     after: u64,
+    /// The last event when this began.
+    now: u64,
 }
 
 impl Follower {
@@ -149,7 +207,8 @@ impl Follower {
                 .map_err(|_| Error::new(Code::Unavailable, "the database is closed"))?;
             let mut found = Vec::new();
             let mut seen = 0;
-            self.database.read(|read| {
+            let Log(database, _) = &self.log;
+            database.read(|read| {
                 read.rows(EVENTS, after.saturating_add(1), |number, bytes| {
                     if seen == BATCH {
                         return Ok(false);
@@ -157,7 +216,8 @@ impl Follower {
                     seen += 1;
                     self.after = number;
                     let event = decode(bytes, || format!("event {number}"))?;
-                    if self.filters.take(&event) {
+                    let heard = number > self.now || self.log.missed().takes(&event);
+                    if heard && self.filters.take(&event) {
                         found.push(event);
                     }
                     Ok(true)
@@ -212,6 +272,44 @@ mod tests {
             topics.extend(next.into_iter().map(|event| event.topic));
         }
         assert_eq!(topics, ["/a/one", "/a/two"]);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_hears_what_outlived_tasks_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::new(Arc::new(Database::open(&dir.path().join("db")).unwrap()));
+        let exit = |id: &str| {
+            let any = any::pack(&knarr_proto::events::TaskExit {
+                container_id: id.to_owned(),
+                ..Default::default()
+            });
+            Event {
+                event: Some(any.into()),
+                ..event("/tasks/exit")
+            }
+        };
+        let ids = ["old", "other", "deleted"];
+        log.add(exit("old")).await.unwrap();
+        log.started_with(
+            ids.map(|id| ("default".to_owned(), id.to_owned()))
+                .into_iter(),
+        );
+        for id in ["other", "deleted", "new", "old"] {
+            log.add(exit(id)).await.unwrap();
+        }
+        log.add(event("/a/one")).await.unwrap();
+        log.known("default", "deleted");
+        let mut follower = log.follow(Filters::parse(&[""; 0]).unwrap());
+        log.add(exit("new")).await.unwrap();
+        let mut heard = Vec::new();
+        while heard.len() < 3 {
+            let next = follower.next().await.unwrap();
+            heard.extend(
+                next.iter()
+                    .map(|event| event.field(&["event", "container_id"])),
+            );
+        }
+        assert_eq!(heard, ["other", "old", "new"].map(|id| Some(id.to_owned())));
     }
 
     #[tokio::test]

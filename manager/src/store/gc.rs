@@ -14,18 +14,20 @@
 //! containerd.io/gc.bref.{content,image,container,snapshot.NAME}[.…]   that refers to this
 //! ```
 //!
-//! A collection looks at one commit of the database and holds up nobody. What is written meanwhile
-//! is noted, and counts as referred to, with all that it refers to. Rows are removed some at a time,
+//! A collection holds up nobody: it looks at a few rows at a time, and not all looks are at the same
+//! commit of the database. What is written meanwhile is noted, and counts as referred to, with all
+//! that it refers to; what is not written is the same in every look. Rows are removed some at a time,
 //! each time with regard to what was noted until then, so that no reference is ever left that leads
 //! nowhere.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prost_types::Timestamp;
 
 use super::content::{self, Content};
-use super::database::{Database, Look, Notes, Write, now};
+use super::database::{Database, Look, Notes, Steps, Write, now};
 use super::name::Labels;
 use super::schema::{
     Activation, BLOBS, Blob, CONTAINERS, Container, IMAGES, INGESTS, Image, Ingest,
@@ -36,8 +38,11 @@ use crate::error::{Code, Error, Result};
 use crate::mount::{self, Mounts};
 use crate::snapshot::Local;
 
-/// How many rows are removed at once: other changes wait as long as that takes.
-const STEP: usize = 100;
+/// How long rows are removed at once: other changes wait as long as that takes.
+const STEP: Duration = Duration::from_millis(2);
+
+/// How many rows are removed at once at most.
+const ROWS: usize = 100;
 
 /// How long half a blob is kept that no lease keeps, in nanoseconds: a day.
 const INGEST_AGE: i64 = 24 * 3600 * 1_000_000_000;
@@ -113,10 +118,10 @@ impl Collector {
             .database
             .note_writes()
             .ok_or_else(|| Error::new(Code::Unavailable, "another collection is under way"))?;
-        // A change that was under way before it would be noted is on the disk after this one.
-        self.database.write(|_| Ok(())).await?;
+        // A change that was under way before it would be noted can be seen after this one.
+        self.database.write_soon(|_| Ok(())).await?;
         let database = Arc::clone(&self.database);
-        let looked = tokio::task::spawn_blocking(move || database.read(Marked::look));
+        let looked = tokio::task::spawn_blocking(move || Marked::look(&Steps::new(&database)));
         let mut marked = looked
             .await
             .map_err(|_| Error::internal("the collector panicked"))??;
@@ -124,22 +129,31 @@ impl Collector {
         let mut candidates = std::mem::take(&mut marked.candidates);
         let shared = Arc::new(Mutex::new((marked, notes)));
         while !candidates.is_empty() {
-            let step = candidates.split_off(candidates.len().saturating_sub(STEP));
-            let shared = Arc::clone(&shared);
+            let step = candidates.split_off(candidates.len().saturating_sub(ROWS));
+            let step = Arc::new(step);
+            let (job_step, shared) = (Arc::clone(&step), Arc::clone(&shared));
             let job = move |write: &Write| {
+                let start = Instant::now();
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let (marked, notes) = &mut *shared;
                 marked.catch_up(write, notes)?;
-                let mut removed = Removed::default();
+                let (mut removed, mut left) = (Removed::default(), job_step.len());
                 // Nearest to the end first: a snapshot before its parent.
-                for object in step.iter().rev() {
+                for object in job_step.iter().rev() {
                     if !marked.live.contains(object) {
+                        // Its file goes.
+                        write.settles();
                         remove(write, object, &mut removed)?;
                     }
+                    left -= 1;
+                    if start.elapsed() > STEP {
+                        break;
+                    }
                 }
-                Ok(removed)
+                Ok((removed, left))
             };
-            let some = self.database.write(job).await?;
+            let (some, left) = self.database.write_soon(job).await?;
+            candidates.extend(step.iter().take(left).cloned());
             removed.blobs += some.blobs;
             removed.snapshots += some.snapshots;
             removed.images += some.images;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::database::{Database, Look, Write, now};
+use super::digest::Digest;
 use super::filter::{Fields, Filters, entry};
 use super::name::{Labels, tidy_labels};
 use super::namespaces;
@@ -74,7 +75,7 @@ impl Leases {
             let id = id.clone();
             Ok(Named { id, lease })
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Ends a lease; what it kept may be collected.
@@ -87,7 +88,7 @@ impl Leases {
             true => Ok(()),
             false => Err(not_here(&id)),
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// The leases that filters take.
@@ -112,19 +113,22 @@ impl Leases {
     /// Lets a lease keep something more. It need not be there yet.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows; `InvalidArgument` for what is
+    /// no digest of content.
     pub async fn add(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job =
             move |write: &Write| keep(write, &namespace, Some(&id), &resource.kind, &resource.id);
+        // A client may note, and have on the disk, that this is kept for it.
         self.0.write(job).await
     }
 
     /// Lets a lease keep something no longer. It need not have kept it.
     ///
     /// # Errors
-    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows.
+    /// `NotFound` without the lease; `Unimplemented` for a kind that nobody knows; `InvalidArgument` for what is
+    /// no digest of content.
     pub async fn remove(&self, namespace: &str, id: &str, resource: Resource) -> Result<()> {
         check_kind(&resource)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
@@ -132,7 +136,7 @@ impl Leases {
             exists(write, &namespace, &id)?;
             release(write, &namespace, Some(&id), &resource.kind, &resource.id)
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// What a lease keeps.
@@ -183,7 +187,13 @@ pub(super) fn remove_all(write: &Write, namespace: &str) -> Result<()> {
 
 fn check_kind(resource: &Resource) -> Result<()> {
     match resource.kind.as_str() {
-        "content" | "ingests" | "images" => Ok(()),
+        "content" => {
+            let digest = resource.id.parse::<Digest>().map(|_| ());
+            digest.map_err(|error| {
+                error.context(format!("invalid content resource id {}", resource.id))
+            })
+        }
+        "ingests" | "images" => Ok(()),
         kind if kind
             .strip_prefix("snapshots/")
             .is_some_and(|name| !name.is_empty()) =>

@@ -90,7 +90,7 @@ impl Sandboxes {
             let id = id.clone();
             Ok(Named { id, sandbox })
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Changes a record: the fields that `paths` name, or all that can be changed.
@@ -140,7 +140,7 @@ impl Sandboxes {
             write.put(SANDBOXES, (&*namespace, &*id), old)?;
             Ok(named)
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 
     /// Removes a record.
@@ -156,7 +156,7 @@ impl Sandboxes {
             write.leaves_untidy();
             Ok(())
         };
-        self.0.write(job).await
+        self.0.write_soon(job).await
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! table            key                          value
-//! meta             name                         bytes        the schema's version
+//! meta             name                         bytes        the schema's version, the journal's generation
 //! namespaces       namespace                    Namespace
 //! images           namespace, name              Image
 //! containers       namespace, id                Container
@@ -31,7 +31,7 @@ use super::name::Labels;
 use crate::error::{Code, Error, Result};
 
 /// The version that this program writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 pub(crate) type Bytes = &'static [u8];
 type One = &'static str;

@@ -1,14 +1,15 @@
 //! Bundles: the directory that a shim works in, one a task.
 //!
 //! ```text
-//! DIR/NAMESPACE/ID/config.json         what to run
-//! DIR/NAMESPACE/ID/rootfs/             where the shim mounts the root file system
-//! DIR/NAMESPACE/ID/work/               for the shim
-//! DIR/NAMESPACE/ID/log                 fifo: what the shim complains of
-//! DIR/NAMESPACE/ID/shim-binary-path    the shim's program, which can clean up as well
-//! DIR/NAMESPACE/ID/bootstrap.json      where the shim listens
-//! DIR/NAMESPACE/ID/shared-shim         there where the shim is a sandbox's, and does not end with the task
-//! DIR/NAMESPACE/ID/init.pid            the first process; written once the container is made
+//! DIR/NAMESPACE/ID     the bundle; in it:
+//!   config.json        what to run
+//!   rootfs             where the shim mounts the root file system
+//!   work               for the shim
+//!   log                fifo: what the shim complains of
+//!   shim-binary-path   the shim's program, which can clean up as well
+//!   bootstrap.json     where the shim listens
+//!   shared-shim        there where the shim is a sandbox's, and does not end with the task
+//!   init.pid           the first process; written once the container is made
 //! ```
 
 use std::fs;
@@ -34,6 +35,33 @@ const PID: &str = "init.pid";
 /// What names of bundles that are being removed begin with: no id does.
 const GONE: &str = ".gone-";
 
+/// What carries calls to a shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// ttrpc.
+    Ttrpc,
+    /// gRPC.
+    Grpc,
+}
+
+impl Protocol {
+    /// As shims say it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ttrpc => "ttrpc",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = [Self::Ttrpc, Self::Grpc].into_iter();
+        all.find(|protocol| protocol.name() == name)
+    }
+}
+
 /// How to reach a shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -41,6 +69,8 @@ pub struct Bootstrap {
     pub version: u32,
     /// `unix://` and a path.
     pub address: String,
+    /// What is spoken there.
+    pub protocol: Protocol,
 }
 
 /// A bundle.
@@ -144,7 +174,7 @@ impl Bundle {
         let text = json!({
             "version": shim.version,
             "address": shim.address,
-            "protocol": "ttrpc",
+            "protocol": shim.protocol.name(),
         });
         self.write(BOOTSTRAP, text.to_string().as_bytes())
     }
@@ -190,6 +220,10 @@ impl Bundle {
                     .as_u64()
                     .map_or(2, |v| if v == 3 { 3 } else { 2 }),
                 address: address.to_owned(),
+                protocol: value["protocol"]
+                    .as_str()
+                    .and_then(Protocol::named)
+                    .unwrap_or(Protocol::Ttrpc),
             });
         }
         let address = fs::read_to_string(self.path.join(ADDRESS)).ok()?;
@@ -197,6 +231,7 @@ impl Bundle {
         Some(Bootstrap {
             version: 2,
             address,
+            protocol: Protocol::Ttrpc,
         })
         .filter(|shim| !shim.address.is_empty())
     }
@@ -281,6 +316,7 @@ mod tests {
         let shim = Bootstrap {
             version: 3,
             address: "unix:///new".to_owned(),
+            protocol: Protocol::Grpc,
         };
         bundle.set_bootstrap(&shim).unwrap();
         assert_eq!(bundle.bootstrap(), Some(shim));

@@ -14,15 +14,22 @@ use knarr_proto::ttrpc::services::TaskClient;
 use knarr_proto::ttrpc::{self, Options};
 use tokio::task::JoinSet;
 
+use super::bundle::Bundle;
 use super::shim::call;
 use super::table::{Task, not_here};
-use super::{CALL, LONG, Listed, STATE, Tasks, to_the_end};
-use crate::error::{Error, Result};
+use super::{CALL, LONG, Listed, STATE, Tasks, complain, to_the_end};
+use crate::error::{Code, Error, Result};
 use crate::store::filter::{Fields, Filters};
 use crate::store::name::{self, Labels};
 
 /// 128 and SIGKILL: how a process ends whose shim dies.
 const KILLED: u32 = 137;
+
+/// SIGKILL.
+const KILL: u32 = 9;
+
+/// How long a shim may take to kill its container.
+const FORCE: Duration = Duration::from_secs(10);
 
 /// What filters see of a task.
 struct Named<'a> {
@@ -49,6 +56,18 @@ pub struct Process<'a> {
     pub id: &'a str,
     /// The id of the exec.
     pub exec_id: &'a str,
+}
+
+impl<'a> Process<'a> {
+    /// That process.
+    #[must_use]
+    pub fn new(namespace: &'a str, id: &'a str, exec_id: &'a str) -> Self {
+        Self {
+            namespace,
+            id,
+            exec_id,
+        }
+    }
 }
 
 impl Tasks {
@@ -130,7 +149,8 @@ impl Tasks {
         all
     }
 
-    /// Sends a signal to a process, or to all of the container.
+    /// Sends a signal to a process, or to all of the container. A shim that does not answer to
+    /// SIGKILL is killed itself, unless it holds other containers, and its container with it.
     ///
     /// # Errors
     /// `NotFound`, also where it has ended; what the shim says.
@@ -142,7 +162,38 @@ impl Tasks {
             all,
         };
         let ask = async |task: TaskClient, options| task.kill(&request, &options).await;
-        self.ask(process, CALL, ask).await
+        if signal != KILL || !process.exec_id.is_empty() {
+            return self.ask(process, CALL, ask).await;
+        }
+        match self.ask(process, FORCE, ask).await {
+            Err(error) if error.code() == Code::DeadlineExceeded => {
+                let task = self.find(process.namespace, process.id).await?;
+                self.force(&task).await.ok_or(error)
+            }
+            killed => killed,
+        }
+    }
+
+    /// Kills a shim that hangs, which [`Tasks::shim_died`] cleans up after.
+    async fn force(&self, task: &Arc<Task>) -> Option<()> {
+        let Bundle { namespace, id, .. } = &task.bundle;
+        let request = StateRequest {
+            id: id.clone(),
+            exec_id: String::new(),
+        };
+        let client = task.shim.task();
+        let state = client.state(&request, &call(namespace, Some(STATE))).await;
+        let hangs = matches!(state, Err(ttrpc::Error::Deadline));
+        if !hangs || self.0.table.shares(&task.key(), &task.shim.at.address) {
+            return None;
+        }
+        let (shims, bundle) = (self.0.shims.clone(), task.bundle.clone());
+        let killed = tokio::task::spawn_blocking(move || shims.kill(&bundle)).await;
+        killed.ok().filter(|killed| *killed)?;
+        complain(format_args!(
+            "the shim of {namespace}/{id} does not answer and was killed"
+        ));
+        Some(())
     }
 
     /// Prepares another process in a task.

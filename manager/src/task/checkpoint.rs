@@ -3,9 +3,11 @@
 //! A checkpoint is two blobs: the files that CRIU wrote, as a tar archive, and the container's
 //! specification.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +24,7 @@ use super::shim::call;
 use super::table::not_here;
 use super::{LONG, Tasks, to_the_end};
 use crate::error::{Code, Error, Result};
+use crate::layer::tar;
 use crate::store::content::{Content, Order, Reader, Writer};
 use crate::store::digest::Digest;
 use crate::store::schema::Descriptor;
@@ -31,6 +34,9 @@ const IMAGES: &str = "application/vnd.containerd.container.criu.checkpoint.criu.
 
 /// The type of the specification.
 const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
+
+/// How much is copied at once, in bytes.
+const PIECE: usize = 1 << 16;
 
 /// Tells checkpoints from each other.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -174,13 +180,60 @@ impl io::Write for Sink {
 
 fn pack(mut writer: Writer, from: &Path) -> Result<Writer> {
     writer.truncate(0)?;
-    let mut archive = tar::Builder::new(io::BufWriter::with_capacity(1 << 16, Sink(writer)));
-    archive.follow_symlinks(false);
+    let buffer = io::BufWriter::with_capacity(PIECE, Sink(writer));
+    let mut archive = tar::Writer::new(buffer);
+    let root = tar::Entry {
+        name: b"./".to_vec(),
+        kind: tar::Kind::Directory,
+        mode: 0o700,
+        ..tar::Entry::default()
+    };
+    archive.entry(&root)?;
     let broken = |error: io::Error| Error::io(from.display(), &error);
-    archive.append_dir_all("", from).map_err(broken)?;
-    let mut sink = archive.into_inner().map_err(broken)?;
-    sink.flush().map_err(broken)?;
-    let sink = sink
+    let entries = fs::read_dir(from).map_err(broken)?;
+    let mut names = entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(broken)?;
+    names.sort();
+    let mut piece = vec![0; PIECE];
+    for name in names {
+        let path = from.join(&name);
+        let broken = |error: io::Error| Error::io(path.display(), &error);
+        let found = fs::symlink_metadata(&path).map_err(broken)?;
+        // CRIU writes plain files; whatever else is there is none of its.
+        if !found.is_file() {
+            continue;
+        }
+        let file = File::open(&path).map_err(broken)?;
+        archive.entry(&tar::Entry {
+            name: name.as_bytes().to_vec(),
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            gid: found.gid(),
+            size: found.len(),
+            modified: tar::Time {
+                seconds: found.mtime(),
+                nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
+            },
+            ..tar::Entry::default()
+        })?;
+        let mut left = found.len();
+        let mut file = file.take(left);
+        while left > 0 {
+            let length = file.read(&mut piece).map_err(broken)?;
+            if length == 0 {
+                let what = format!("{} has become shorter", path.display());
+                return Err(Error::internal(what));
+            }
+            archive.data(&piece[..length])?;
+            left -= u64::try_from(length).unwrap_or(left);
+        }
+        archive.pad(found.len())?;
+    }
+    let mut buffer = archive.finish()?;
+    buffer.flush().map_err(broken)?;
+    let sink = buffer
         .into_inner()
         .map_err(|error| broken(error.into_error()))?;
     Ok(sink.0)
@@ -207,22 +260,22 @@ pub(super) async fn unpack(
     let name = format!("checkpoint {digest}");
     let work = move || {
         let scratch = Scratch::new(to)?;
-        extract(blob, &scratch.0).map_err(|error| Error::io(name, &error))?;
+        extract(blob, &scratch.0).map_err(|error| error.context(name))?;
         Ok(scratch)
     };
     let done = Handle::current().spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(Error::internal("the checkpoint was not read")))
 }
 
-/// CRIU writes plain files; whatever else is there is none of its.
-fn extract(blob: Reader, to: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(io::BufReader::with_capacity(1 << 16, blob.into_file()));
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        if !entry.header().entry_type().is_file() {
+/// Makes the plain files of an archive; whatever else is there is none of CRIU's.
+fn extract(blob: Reader, to: &Path) -> Result<()> {
+    let input = io::BufReader::with_capacity(PIECE, blob.into_file());
+    let mut archive = tar::Reader::new(input, tar::Limits::default());
+    while let Some(entry) = archive.next_entry()? {
+        if entry.kind != tar::Kind::File {
             continue;
         }
-        let name = entry.path()?.into_owned();
+        let name = Path::new(OsStr::from_bytes(&entry.name));
         let parts = name.components();
         let parts = parts.filter(|part| !matches!(part, Component::CurDir));
         let plain = |part: Component<'_>| match part {
@@ -232,13 +285,63 @@ fn extract(blob: Reader, to: &Path) -> io::Result<()> {
         let relative: Option<PathBuf> = parts.map(plain).collect();
         let Some(relative) = relative else {
             let what = format!("{} is no name of a file", name.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            return Err(Error::invalid(what));
         };
-        let path = to.join(relative);
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
+        if entry.sparse.is_some() {
+            let what = format!("{}: a file with holes", name.display());
+            return Err(Error::invalid(what));
         }
-        io::copy(&mut entry, &mut File::create_new(&path)?)?;
+        let path = to.join(relative);
+        let broken = |error: io::Error| Error::io(path.display(), &error);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(broken)?;
+        }
+        let mut file = File::create_new(&path).map_err(broken)?;
+        archive.data(|bytes| file.write_all(bytes).map_err(broken))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::database::Database;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_packed_is_laid_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::create_dir(&to).unwrap();
+        let pages: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        for (name, bytes) in [
+            ("pages-1.img", &*pages),
+            ("empty", b""),
+            ("core-1.img", b"x"),
+        ] {
+            fs::write(from.join(name), bytes).unwrap();
+        }
+        std::os::unix::fs::symlink("/nowhere", from.join("link")).unwrap();
+        let database = Arc::new(Database::open(&dir.path().join("db")).unwrap());
+        let content = Content::open(&dir.path().join("content"), database).unwrap();
+        let order = Order {
+            reference: "one".to_owned(),
+            ..Order::default()
+        };
+        let writer = content.write("default", order).await.unwrap();
+        let writer = pack(writer, &from).unwrap();
+        let blob = commit(writer, IMAGES).await.unwrap();
+        let reader = content
+            .read("default", &blob.digest.parse().unwrap())
+            .unwrap();
+        extract(reader, &to).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&to).unwrap().flatten().collect();
+        names.sort_by_key(fs::DirEntry::file_name);
+        assert_eq!(names.len(), 3);
+        assert_eq!(fs::read(to.join("pages-1.img")).unwrap(), pages);
+        assert_eq!(fs::read(to.join("empty")).unwrap(), b"");
+        assert_eq!(fs::read(to.join("core-1.img")).unwrap(), b"x");
+    }
 }

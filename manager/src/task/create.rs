@@ -68,6 +68,7 @@ impl Tasks {
     /// # Errors
     /// `NotFound` where there is no such container, `AlreadyExists`; whatever its shim says.
     pub async fn create(&self, order: Order) -> Result<u32> {
+        self.expect();
         let this = self.clone();
         to_the_end(async move { this.create_now(order).await }).await
     }
@@ -77,6 +78,7 @@ impl Tasks {
         let container = container.container;
         let key = (order.namespace.clone(), order.id.clone());
         let notes = self.0.table.claim(&key).await?;
+        self.0.log.known(&key.0, &key.1);
         let mut claim = Claim {
             tasks: self.clone(),
             key,

@@ -72,6 +72,7 @@ impl Tasks {
         let deleted = deleted.delete(&request, &call(namespace, Some(LONG))).await;
         match deleted {
             Ok(response) => {
+                self.0.log.known(namespace, id);
                 let exit = exit_of(response, task.pid);
                 // Hidden already, its shim has died at once.
                 if self.0.table.hide(task) {

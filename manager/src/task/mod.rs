@@ -6,8 +6,10 @@
 //! | `runtime.rs` | which program a runtime's name stands for |
 //! | `program.rs` | running a program |
 //! | `shim.rs` | starting, finding and cleaning up after shims |
+//! | `grpc.rs` | speaking to those that speak gRPC |
 //! | `table.rs` | the tasks that there are, and what stage each is in |
 //! | `create.rs` | making a task |
+//! | `cgroups.rs` | a wait of the kernel that passes meanwhile |
 //! | `end.rs` | how a task ends: deleted, or with its shim |
 //! | `restore.rs` | finding the tasks of an earlier run of the daemon |
 //! | `events.rs` | what shims tell, on its way to the log |
@@ -20,10 +22,12 @@
 
 pub mod bundle;
 mod calls;
+mod cgroups;
 mod checkpoint;
 mod create;
 mod end;
 mod events;
+mod grpc;
 mod pod;
 mod program;
 mod restore;
@@ -83,6 +87,7 @@ struct Inner {
     content: Content,
     log: Log,
     table: Table,
+    ahead: cgroups::Ahead,
     /// Hashes of the last events of the run before, which shims may tell again.
     before: Mutex<HashSet<u64>>,
     /// What the log says of tasks of earlier runs.
@@ -105,9 +110,15 @@ impl Tasks {
             content,
             log,
             table: Table::default(),
+            ahead: cgroups::Ahead::default(),
             before: Mutex::default(),
             told: OnceCell::new(),
         }))
+    }
+
+    /// A container is being made, which a task will soon be made of as a rule.
+    pub fn expect(&self) {
+        self.0.ahead.begin();
     }
 
     /// The shims.

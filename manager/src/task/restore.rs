@@ -54,6 +54,9 @@ impl Tasks {
             return Ok(());
         }
         self.remember()?;
+        let keys = bundles.iter();
+        let keys = keys.map(|bundle| (bundle.namespace.clone(), bundle.id.clone()));
+        self.0.log.started_with(keys);
         for bundle in bundles {
             let key = (bundle.namespace.clone(), bundle.id.clone());
             let notes = self.0.table.load(key);

@@ -22,11 +22,13 @@ use knarr_proto::prost::Message as _;
 use knarr_proto::prost_types::Any;
 use knarr_proto::ttrpc::services::TaskClient;
 use knarr_proto::ttrpc::{self, Client, Options};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::bundle::{Bootstrap, Bundle};
+use super::bundle::{Bootstrap, Bundle, Protocol};
+use super::grpc;
 use super::program::{self, Output};
 use super::runtime::Programs;
 use crate::error::{Code, Error, Result};
@@ -42,6 +44,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How many programs run at once: more would only get in each other's way.
 const AT_ONCE: usize = 16;
+
+/// For how long one of them keeps its place.
+const PLACE: Duration = Duration::from_secs(3);
 
 /// The longest path of a socket, in bytes. unix(7)
 const LONGEST_SOCKET: usize = 107;
@@ -157,6 +162,7 @@ impl Shims {
                 .create(dir);
             made.map_err(|error| Error::io(dir, &error))?;
         }
+        let bare = options.as_ref().map(Any::encode_to_vec);
         let params = BootstrapParams {
             instance_id: bundle.id.clone(),
             namespace: bundle.namespace.clone(),
@@ -168,10 +174,16 @@ impl Shims {
             extensions: Vec::from_iter(options.map(|value| Extension { value: Some(value) })),
             socket_dir: self.0.sockets.clone(),
         };
-        let mut command = self.command(bundle, program)?;
-        command.arg("start");
+        let run = async |input| {
+            let mut command = self.command(bundle, program)?;
+            command.arg("start");
+            self.run(command, input, PROGRAM).await
+        };
         let answer = async {
-            let output = self.run(command, params.encode_to_vec(), PROGRAM).await?;
+            let mut output = run(params.encode_to_vec()).await?;
+            if !output.status.success() && took_for_options(&output) {
+                output = run(bare.unwrap_or_default()).await?;
+            }
             if !output.status.success() {
                 return Err(failed(&output));
             }
@@ -191,8 +203,18 @@ impl Shims {
             let what = "it is no unix:// address of an absolute path";
             Error::invalid(format!("address {:?} of a shim: {what}", at.address))
         })?;
-        let failed = |what: &dyn fmt::Display| format!("failed to create TTRPC connection: {what}");
-        match timeout(CONNECT, Client::connect(Path::new(path))).await {
+        let (protocol, place) = (at.protocol, Path::new(path));
+        let failed = |what: &dyn fmt::Display| {
+            let name = protocol.name().to_uppercase();
+            format!("failed to create {name} connection: {what}")
+        };
+        let connect = async {
+            match protocol {
+                Protocol::Ttrpc => Client::connect(place).await,
+                Protocol::Grpc => grpc::connect(place).await,
+            }
+        };
+        match timeout(CONNECT, connect).await {
             Ok(Ok(client)) => Ok(Shim { client, at }),
             Ok(Err(error)) => {
                 let what = failed(&format_args!("dial {path}: {error}"));
@@ -287,8 +309,49 @@ impl Shims {
     }
 
     async fn run(&self, command: Command, input: Vec<u8>, limit: Duration) -> Result<Output> {
-        let _place = self.0.at_once.acquire().await;
-        program::run(command, input, limit).await
+        let place = self.0.at_once.acquire().await;
+        let mut work = std::pin::pin!(program::run(command, input, limit));
+        if let Ok(output) = timeout(PLACE, &mut work).await {
+            return output;
+        }
+        // It waits for something else than the processor, and holds up nobody else's.
+        drop(place);
+        work.await
+    }
+
+    /// Kills the shim that was started for a bundle; whether there is one. It is found by how it
+    /// was started, since one that hangs can't be asked.
+    pub(super) fn kill(&self, bundle: &Bundle) -> bool {
+        let Ok(daemon) = self.daemon() else {
+            return false;
+        };
+        let said = [
+            ["-namespace", &*bundle.namespace],
+            ["-id", &*bundle.id],
+            ["-address", &*daemon.address],
+        ];
+        let is_it = |pid: Pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            said.iter().all(|said| {
+                let pairs = words.windows(2);
+                pairs
+                    .into_iter()
+                    .any(|pair| pair == said.map(str::as_bytes))
+            })
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let mut killed = false;
+        for pid in names.filter_map(Pid::from_raw).filter(|pid| is_it(*pid)) {
+            // The number may have been given to another meanwhile.
+            if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+                && is_it(pid)
+            {
+                killed |= pidfd_send_signal(process, Signal::KILL).is_ok();
+            }
+        }
+        killed
     }
 }
 
@@ -308,6 +371,12 @@ pub(super) fn open_log(bundle: &Bundle) -> Result<tokio::net::unix::pipe::Receiv
         .read_write(true)
         .open_receiver(&path)
         .map_err(|error| Error::io(path.display(), &error))
+}
+
+/// Whether a program has failed because it wants nothing but the options, as shims before containerd 2.3 do: what
+/// they do not know they take for a type.
+fn took_for_options(output: &Output) -> bool {
+    String::from_utf8_lossy(&output.stderr).contains("type with url")
 }
 
 /// What a program that failed has said of it.
@@ -336,12 +405,16 @@ fn parse_answer(bytes: &[u8]) -> Result<Bootstrap> {
         let result = BootstrapResult::decode(bytes).map_err(|error| nonsense(bytes, &error))?;
         (result.version.into(), result.address, result.protocol)
     };
-    if protocol != "ttrpc" {
+    let protocol = Protocol::named(&protocol).ok_or_else(|| {
         let what = format!("unexpected protocol: {protocol:?}");
-        return Err(Error::new(Code::Unknown, what));
-    }
+        Error::new(Code::Unknown, what)
+    })?;
     match u32::try_from(version) {
-        Ok(version @ (2 | 3)) => Ok(Bootstrap { version, address }),
+        Ok(version @ (2 | 3)) => Ok(Bootstrap {
+            version,
+            address,
+            protocol,
+        }),
         _ => Err(Error::new(
             Code::Unknown,
             format!("unsupported shim version ({version}): 2 and 3 are known"),
@@ -403,6 +476,7 @@ mod tests {
         let at = |version| Bootstrap {
             version,
             address: "unix:///run/s".to_owned(),
+            protocol: Protocol::Ttrpc,
         };
         assert_eq!(parse_answer(b"unix:///run/s\n").unwrap(), at(2));
         let json = br#"{"version": 3, "address": "unix:///run/s", "protocol": "ttrpc"}"#;
@@ -414,6 +488,8 @@ mod tests {
             ..BootstrapResult::default()
         };
         assert_eq!(parse_answer(&result.encode_to_vec()).unwrap(), at(3));
+        let json = br#"{"version": 3, "address": "unix:///run/s", "protocol": "grpc"}"#;
+        assert_eq!(parse_answer(json).unwrap().protocol, Protocol::Grpc);
         for wrong in [
             &b""[..],
             b"hello",
@@ -421,7 +497,7 @@ mod tests {
             b"{}",
             b"\xff\xff\xff",
             br#"{"version": 4, "address": "unix:///run/s", "protocol": "ttrpc"}"#,
-            br#"{"version": 3, "address": "unix:///run/s", "protocol": "grpc"}"#,
+            br#"{"version": 3, "address": "unix:///run/s", "protocol": "http"}"#,
         ] {
             assert!(parse_answer(wrong).is_err(), "{wrong:?}");
         }

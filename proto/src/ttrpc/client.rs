@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
@@ -68,15 +69,40 @@ pub struct Options {
     pub timeout: Option<Duration>,
 }
 
+/// What carries calls elsewhere than over ttrpc, for services that are the same.
+pub trait Carrier: fmt::Debug + Send + Sync + 'static {
+    /// As [`Client::call`], with messages as they are on the wire.
+    fn call(
+        &self,
+        service: &str,
+        method: &str,
+        request: Vec<u8>,
+        options: &Options,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send + '_>>;
+
+    /// As [`Client::closed`].
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
 /// One connection. Clones share it, and it ends with the last of them.
 #[derive(Clone)]
 pub struct Client {
-    connection: Arc<Connection>,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Ttrpc(Arc<Connection>),
+    Other(Arc<dyn Carrier>),
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls = self.connection.calls.lock();
+        let connection = match &self.way {
+            Way::Ttrpc(connection) => connection,
+            Way::Other(carrier) => return carrier.fmt(f),
+        };
+        let calls = connection.calls.lock();
         f.debug_struct("Client")
             .field("waiting", &calls.waiting.len())
             .field("ended", &calls.ended)
@@ -172,18 +198,29 @@ impl Client {
         let calls = Calls::default();
         let writer = tokio::spawn(write(writing, frames, calls.clone())).abort_handle();
         let reader = tokio::spawn(read(reading, calls.clone(), writer.clone())).abort_handle();
+        let connection = Connection {
+            queue,
+            calls,
+            tasks: [reader, writer],
+        };
         Self {
-            connection: Arc::new(Connection {
-                queue,
-                calls,
-                tasks: [reader, writer],
-            }),
+            way: Way::Ttrpc(Arc::new(connection)),
+        }
+    }
+
+    /// Takes another carrier.
+    pub fn over(carrier: impl Carrier) -> Self {
+        Self {
+            way: Way::Other(Arc::new(carrier)),
         }
     }
 
     /// Waits until the connection has ended from the other side, as it does when a shim dies.
     pub async fn closed(&self) {
-        self.connection.queue.closed().await;
+        match &self.way {
+            Way::Ttrpc(connection) => connection.queue.closed().await,
+            Way::Other(carrier) => carrier.closed().await,
+        }
     }
 
     /// Makes a call and waits for its answer. A caller that drops this is no longer waited
@@ -199,6 +236,18 @@ impl Client {
         request: &Q,
         options: &Options,
     ) -> Result<P, Error> {
+        let wrong = |error: prost::DecodeError| {
+            let message = format!("answer of {service}/{method}: {error}");
+            Error::Status(Status::new(Code::Internal, message))
+        };
+        let connection = match &self.way {
+            Way::Ttrpc(connection) => connection,
+            Way::Other(carrier) => {
+                let request = request.encode_to_vec();
+                let answer = carrier.call(service, method, request, options).await?;
+                return P::decode(&*answer).map_err(wrong);
+            }
+        };
         let mut metadata = Vec::new();
         if !options.namespace.is_empty() {
             metadata.push(KeyValue {
@@ -221,7 +270,7 @@ impl Client {
             .map_err(|error| Error::Status(too_long(error)))?;
         drop(message);
 
-        let exchange = self.exchange(bytes);
+        let exchange = connection.exchange(bytes);
         let response = match options.timeout {
             None => exchange.await?,
             Some(timeout) => tokio::time::timeout(timeout, exchange)
@@ -231,20 +280,19 @@ impl Client {
         if let Some(status) = response.status.filter(|status| status.code != 0) {
             return Err(Error::Status(status.into()));
         }
-        P::decode(response.payload).map_err(|error| {
-            let message = format!("answer of {service}/{method}: {error}");
-            Error::Status(Status::new(Code::Internal, message))
-        })
+        P::decode(response.payload).map_err(wrong)
     }
+}
 
+impl Connection {
     /// Sends a frame under the next stream and waits for what comes back on it.
     async fn exchange(&self, mut frame: Vec<u8>) -> Result<Response, Error> {
-        let Connection { queue, calls, .. } = &*self.connection;
+        let Connection { queue, calls, .. } = self;
         let place = queue.reserve().await.map_err(|_| calls.closed())?;
         let (sender, receiver) = oneshot::channel();
         let stream = {
             // Numbers have to rise on the wire, so choosing one and queueing are one step.
-            let mut calls = self.connection.calls.lock();
+            let mut calls = self.calls.lock();
             if let Some(reason) = &calls.ended {
                 return Err(Error::Closed(reason.clone()));
             }

@@ -53,7 +53,7 @@ pub mod services;
 mod status;
 
 #[cfg(feature = "ttrpc-client")]
-pub use client::{Client, Error, Options};
+pub use client::{Carrier, Client, Error, Options};
 #[cfg(feature = "ttrpc-server")]
 pub use serve::serve;
 pub use server::{Call, Received, Receiver, Reply, answer, reply};

@@ -658,6 +658,7 @@ pub(super) fn record(
         namespaces: 0,
         private_pid: false,
         cgroup: cgroup::Record::default(),
+        no_new_keyring: options.no_new_keyring,
         filter: None,
         rdt: None,
         poststart: spec

@@ -20,10 +20,12 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::init::attributes::{Attributes, Surroundings};
 use crate::init::channel::{self, Channel, Message};
+use crate::intel_rdt::Resctrl;
 use crate::namespaces::{Entered, become_root};
-use crate::process::affinity::{self, Affinity};
+use crate::process::affinity::{self, Affinity, CpuSet};
 use crate::process::oom::{self, OomScoreAdj};
 use crate::process::procfs::ProcFs;
+use crate::process::signals;
 use crate::rootfs::RootFd;
 use crate::seccomp::{self, Program};
 use crate::spec::config::Process;
@@ -115,7 +117,7 @@ impl Container {
             .and_then(|spec| spec.linux.as_ref()?.seccomp.as_ref());
         let procfs = ProcFs::open()?;
         let around = Surroundings {
-            session_keyring: Some(&self.id),
+            session_keyring: (!record.no_new_keyring).then_some(&self.id),
             preserve_fds: options.preserve_fds,
             make_cwd: false,
             keep_groups: record.annotations.contains_key(KEEP_GROUPS),
@@ -248,9 +250,9 @@ impl Exec<'_> {
         if !helper && self.record.namespaces & flags::NEWPID != 0 {
             entered.join(flags::NEWPID, self.target.as_fd())?;
         }
-        if let Some(cpus) = &self.affinity.initial {
-            cpus.apply()?;
-        }
+        // A caller that goes on afterwards has its own CPUs again.
+        let initial = self.affinity.initial.as_ref();
+        let _moved = initial.map(CpuSet::apply_meanwhile).transpose()?;
         fault!("exec.join");
         let side = match clone_process(0, into.as_ref().map(AsFd::as_fd)) {
             // A full cgroup takes no further process, and is not to be got round.
@@ -292,6 +294,7 @@ impl Exec<'_> {
                 (Some(score), Some(process)) if !helper => score.apply(&self.procfs, process),
                 _ => Ok(()),
             })
+            .and_then(|()| self.enter_resctrl(pid))
             // The process may have ended by now, and said why.
             .map_err(|error| ours.last_word_or(error))
             .and_then(|()| {
@@ -309,6 +312,14 @@ impl Exec<'_> {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Puts the process into the container's resctrl group, which it would not inherit from us.
+    fn enter_resctrl(&self, pid: i32) -> Result<()> {
+        match (&self.record.rdt, Pid::from_raw(pid)) {
+            (Some(rdt), Some(process)) => Resctrl::find(&self.procfs)?.enter(rdt, process),
+            _ => Ok(()),
         }
     }
 
@@ -435,6 +446,7 @@ impl Exec<'_> {
         setsid().context(|| "setsid()")?;
         fault!("exec.init.session");
         // While the runtime moves the process, where the kernel does not do that at birth.
+        signals::set_to_default(&self.procfs);
         let filter = match &self.record.filter {
             Some(text) => Some(Program::from_text(text).ok_or_else(|| {
                 Error::new(

@@ -98,12 +98,17 @@ pub struct ExecOptions<'a> {
 
 impl<'a> ExecOptions<'a> {
     /// The process to run: the one given as a whole, or the container's own with the options laid over it.
+    /// What confines the container's own also confines one that is given and does not speak of it.
     ///
     /// # Errors
     /// A user that is none; a container without a process to lay them over.
     pub(crate) fn merge(&self, base: Option<&Process<'a>>) -> Result<Process<'a>> {
         if let Some(process) = &self.process {
-            return Ok(process.clone());
+            let mut process = process.clone();
+            if let Some(base) = base {
+                inherit(&mut process, base);
+            }
+            return Ok(process);
         }
         let Some(base) = base else {
             return Err(Error::new(
@@ -148,5 +153,72 @@ impl<'a> ExecOptions<'a> {
             }
         }
         Ok(process)
+    }
+}
+
+/// Fills in what `process` leaves out and runc takes from the container's own then: without its labels
+/// a process would be out of the confinement that all others are in, and without its score have that
+/// of the daemon that called us.
+fn inherit<'a>(process: &mut Process<'a>, base: &Process<'a>) {
+    for (own, others) in [
+        (&mut process.apparmor_profile, &base.apparmor_profile),
+        (&mut process.selinux_label, &base.selinux_label),
+    ] {
+        if own.is_empty() {
+            own.clone_from(others);
+        }
+    }
+    if process.capabilities.is_none() {
+        process.capabilities.clone_from(&base.capabilities);
+    }
+    process.user.umask = process.user.umask.or(base.user.umask);
+    process.oom_score_adj = process.oom_score_adj.or(base.oom_score_adj);
+    if process.scheduler.is_none() {
+        process.scheduler.clone_from(&base.scheduler);
+    }
+    if process.io_priority.is_none() {
+        process.io_priority.clone_from(&base.io_priority);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(json: &'static str) -> Process<'static> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_given_process_is_confined_as_the_containers_own() {
+        let base = process(
+            r#"{"cwd": "/", "args": ["a"], "env": ["A=1"], "apparmorProfile": "p", "selinuxLabel": "l",
+                "user": {"uid": 7, "gid": 7, "umask": 63}, "capabilities": {"bounding": ["CAP_KILL"]},
+                "oomScoreAdj": 300, "scheduler": {"policy": "SCHED_BATCH"},
+                "ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}"#,
+        );
+        let merge = |json| {
+            let options = ExecOptions {
+                process: Some(process(json)),
+                ..ExecOptions::default()
+            };
+            options.merge(Some(&base)).unwrap()
+        };
+        let silent = merge(r#"{"cwd": "/", "args": ["b"]}"#);
+        assert_eq!(&*silent.apparmor_profile, "p");
+        assert_eq!(&*silent.selinux_label, "l");
+        assert_eq!(silent.user.umask, Some(63));
+        assert_eq!(silent.oom_score_adj, Some(300));
+        assert!(silent.capabilities.is_some() && silent.scheduler.is_some());
+        assert!(silent.io_priority.is_some());
+        assert!(silent.user.uid == 0 && silent.env.is_empty());
+        let says = merge(
+            r#"{"cwd": "/", "args": ["b"], "apparmorProfile": "unconfined", "selinuxLabel": "m",
+                "user": {"uid": 0, "gid": 0, "umask": 0}, "capabilities": {}, "oomScoreAdj": 0}"#,
+        );
+        assert_eq!(&*says.apparmor_profile, "unconfined");
+        assert_eq!(&*says.selinux_label, "m");
+        assert_eq!((says.user.umask, says.oom_score_adj), (Some(0), Some(0)));
+        assert!(says.capabilities.unwrap().bounding.is_empty());
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct Record {
     pub private_pid: bool,
     /// The cgroup.
     pub cgroup: crate::cgroup::Record,
+    /// Whether the container kept the session keyring of whoever created it, as its execs do of theirs.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// The filter of system calls as an exec loads it; not kept where there is none or it has a listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,

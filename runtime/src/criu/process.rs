@@ -190,6 +190,7 @@ impl Drop for Criu {
 }
 
 fn become_criu(program: &Path, socket: &OwnedFd, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    exec::default_signals(u64::MAX);
     exec::restore_signals();
     for fd in keep.iter().copied().chain([socket.as_fd()]) {
         fds::keep_on_exec(fd.as_raw_fd()).context(|| "fcntl(F_SETFD)")?;

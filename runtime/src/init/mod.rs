@@ -43,6 +43,7 @@ use crate::namespaces::{Namespaces, become_root};
 use crate::notify::Inherited;
 use crate::process::oom::OomScoreAdj;
 use crate::process::procfs::ProcFs;
+use crate::process::signals;
 use crate::process::sysctl::{self, Sysctl};
 use crate::rootfs::{self, HostSources, RootfsPlan};
 use crate::seccomp::Program;
@@ -105,6 +106,8 @@ fn set_up<'a>(plan: InitPlan<'a>, channel: &Channel) -> Result<Ready<'a>> {
     let made = plan.namespaces.make;
     fds::close_on_exec_from(3).context(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")?;
     sys::set_name(c"knarr:init");
+    // While the runtime moves us.
+    signals::set_to_default(plan.procfs);
     fault!("init.descriptors");
     let mut waited = false;
     if made & flags::NEWUSER != 0 {

@@ -3,7 +3,7 @@
 use super::list::BitList;
 use crate::error::{Context, Error, Result};
 use crate::spec::config;
-use crate::sys::sched::sched_setaffinity;
+use crate::sys::sched::{sched_getaffinity, sched_setaffinity};
 
 /// A set of CPUs to run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,25 @@ impl CpuSet {
     pub fn apply(&self) -> Result<()> {
         sched_setaffinity(self.cpus.words())
             .context(|| format!("{}: sched_setaffinity({})", self.place, self.text))
+    }
+
+    /// As [`CpuSet::apply`], until what is returned is dropped; for what the caller makes meanwhile.
+    ///
+    /// # Errors
+    /// As [`CpuSet::apply`].
+    pub fn apply_meanwhile(&self) -> Result<Moved> {
+        let before = sched_getaffinity().context(|| "sched_getaffinity()")?;
+        self.apply().map(|()| Moved(before))
+    }
+}
+
+/// A process that runs on other CPUs for a moment; goes back when dropped.
+#[derive(Debug)]
+pub struct Moved(Vec<u64>);
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(&self.0);
     }
 }
 

@@ -19,5 +19,6 @@ pub mod procfs;
 pub mod program;
 pub mod rlimits;
 pub mod scheduler;
+pub mod signals;
 pub mod sysctl;
 pub mod user;

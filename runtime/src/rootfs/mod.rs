@@ -22,6 +22,7 @@
 mod cgroups;
 mod copy;
 mod device;
+mod idmap;
 mod kernel;
 mod mask;
 mod mounts;
@@ -33,6 +34,7 @@ mod sources;
 mod tree;
 
 pub use device::open_ptmx;
+pub use idmap::IdMap;
 pub(crate) use kernel::{SELF, mount_id};
 pub use plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What, plan};
 pub(crate) use root_fd::open_in;

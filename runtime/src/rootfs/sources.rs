@@ -5,13 +5,14 @@
 //! for a user namespace, where none can be made. Does not: sources that the
 //! container's process can open itself.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::idmap;
 use super::mounts::bind_source;
 use super::pivot::is_shared;
 use super::plan::{DeviceStep, IdmapStep, MountStep, RootfsPlan, UserNamespace, What};
@@ -20,7 +21,6 @@ use crate::container::wait;
 use crate::error::{Context, Error, Result};
 use crate::spec::config::IdMapping;
 use crate::sys::clone::{self, Side, flags};
-use crate::sys::mount::{MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 
 /// Detached mounts, made on the host's side.
 #[derive(Debug, Default)]
@@ -129,26 +129,7 @@ fn map_ids<'a>(
     namespaces: &mut UserNamespaces<'a>,
 ) -> Result<()> {
     let namespace = namespaces.get(idmap.mapping)?;
-    let change = MountAttr {
-        attr_set: MOUNT_ATTR_IDMAP,
-        userns_fd: namespace.as_raw_fd().unsigned_abs().into(),
-        ..MountAttr::default()
-    };
-    mount_setattr(tree.as_fd(), c"", idmap.recursive, &change).map_err(|errno| {
-        let error = Error::system("mount_setattr(MOUNT_ATTR_IDMAP)", errno);
-        match errno {
-            Errno::INVAL => Error::unsupported(
-                error,
-                "the source's file system does not support id mappings",
-            ),
-            Errno::PERM => Error::unsupported(
-                error,
-                "an id mapping needs privileges over the source's file system",
-            ),
-            Errno::NOSYS => Error::unsupported(error, "id mappings need Linux 5.12"),
-            _ => error,
-        }
-    })
+    idmap::map_ids(tree.as_fd(), idmap.recursive, namespace.as_fd())
 }
 
 /// Detached mounts of nodes for the configured devices, with the numbers, mode
@@ -294,7 +275,7 @@ impl<'a> UserNamespaces<'a> {
 
 /// A user namespace with these mappings. It needs a process to be made in,
 /// which ends as soon as the descriptor holds the namespace.
-fn new_user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
+pub(super) fn new_user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
     let side = clone::clone_process(flags::NEWUSER, None)
         .context(|| "clone3(CLONE_NEWUSER) for an id mapping")?;
     let (pid, pidfd) = match side {

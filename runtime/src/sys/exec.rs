@@ -9,19 +9,33 @@ use rustix::io::Errno;
 
 use super::last_errno;
 
-/// What the caller ignored and execve(2) would hand on: SIGPIPE, as every Rust program does, and what
-/// nohup(1) and shells ignore for programs in the background.
-const IGNORED: [libc::c_int; 4] = [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+/// Puts back to the default the standard signals whose bits are set, the lowest one signal 1's; but
+/// SIGPIPE, see [`restore_signals`]. sigaction(2).
+pub fn default_signals(set: u64) {
+    let ours = [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE];
+    let wanted = (1..=libc::SIGSYS).filter(|signal| set >> (signal - 1) & 1 == 1);
+    for signal in wanted.filter(|signal| !ours.contains(signal)) {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
 
-/// Puts back to the default what a program would inherit: signals that are ignored, and the mask of
-/// blocked ones: sigaction(2), sigprocmask(2).
+/// Ignores every signal that can be.
+#[cfg(test)]
+pub(crate) fn ignore_all() {
+    for signal in 1..=libc::SIGSYS {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Puts back to the default what this program changed for itself and execve(2) would hand on: SIGPIPE,
+/// which it ignores, and the mask of blocked signals: sigaction(2), sigprocmask(2).
 pub fn restore_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before sigprocmask reads it; SIG_DFL is a valid disposition.
     unsafe {
-        for signal in IGNORED {
-            libc::signal(signal, libc::SIG_DFL);
-        }
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
     }

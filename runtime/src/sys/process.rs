@@ -64,6 +64,13 @@ pub fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Lets statuses of children be waited for where the caller ignored SIGCHLD, which execve(2) hands on:
+/// without a status there is no exit code, and every hook has failed. signal(2).
+pub fn keep_statuses() {
+    // SAFETY: SIG_DFL runs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Runs the file `fd` in place of this program, with this program's own arguments and environment.
 /// execveat(2). Returns only on failure.
 #[must_use]

@@ -76,6 +76,26 @@ pub fn sched_setaffinity(words: &[u64]) -> io::Result<()> {
     .map(drop)
 }
 
+/// The CPUs on which the calling thread may run: sched_getaffinity(2).
+///
+/// # Errors
+/// Those of the call.
+pub fn sched_getaffinity() -> io::Result<Vec<u64>> {
+    // As many as the kernel can be built for.
+    let mut words = vec![0; 8192 / 64];
+    // SAFETY: the kernel writes at most as many bytes at the pointer as the vector has; 0 is this thread.
+    let written = result(unsafe {
+        libc::syscall(
+            libc::SYS_sched_getaffinity,
+            0,
+            size_of_val(words.as_slice()),
+            words.as_mut_ptr(),
+        )
+    })?;
+    words.truncate(usize::try_from(written).map_err(|_| Errno::OVERFLOW)? / size_of::<u64>());
+    Ok(words)
+}
+
 /// Sets the execution domain: personality(2).
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use knarr_runtime::sys::process;
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     process::hold_standard_streams();
     process::ignore_broken_pipes();
+    process::keep_statuses();
     // The entry point may have executed us from a clone for a command that needs none, such as
     // `delete run`, whose hooks would inherit it.
     protect::hold();

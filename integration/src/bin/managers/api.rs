@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use knarr_integration::daemon::PATIENCE;
 use knarr_integration::{Value, json};
 use knarr_proto::any;
+use knarr_proto::containerd::v1::types::{Process, Status};
 use knarr_proto::prost_types::Any;
 use knarr_proto::services::containers::v1::containers_client::ContainersClient;
 use knarr_proto::services::containers::v1::{
@@ -19,16 +21,21 @@ use knarr_proto::services::snapshots::v1::{
 use knarr_proto::services::tasks::v1::tasks_client::TasksClient;
 use knarr_proto::services::tasks::v1::{
     CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
-    StartRequest, WaitRequest,
+    ListTasksRequest, StartRequest, WaitRequest,
 };
+use knarr_proto::services::version::v1::version_client::VersionClient;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
 
 use crate::daemons::Daemon;
 use crate::report::Report;
 use crate::{IMAGE, millis};
 
 const SNAPSHOTTER: &str = "overlayfs";
+/// How often the daemon is killed under the containers.
+const RESTARTS: usize = 5;
+/// How long to wait before asking again.
+const LOOK: Duration = Duration::from_millis(2);
 /// More records than fit into what clients take by default.
 const LARGEST: usize = 64 << 20;
 
@@ -39,9 +46,13 @@ pub struct Api(Channel);
 impl Api {
     /// Connects to a daemon.
     pub async fn connect(daemon: &Daemon<'_>) -> Self {
+        Self::try_connect(daemon).await.expect("the daemon is up")
+    }
+
+    async fn try_connect(daemon: &Daemon<'_>) -> Option<Self> {
         let address = format!("unix://{}", daemon.socket().display());
         let endpoint = Endpoint::from_shared(address).unwrap();
-        Self(endpoint.connect().await.unwrap())
+        endpoint.connect().await.ok().map(Self)
     }
 
     fn tasks(&self) -> TasksClient<Channel> {
@@ -117,27 +128,74 @@ impl Api {
         daemon.remove("e");
     }
 
-    /// Many containers at once: made and started, the daemon killed and started again, all removed.
-    pub async fn many(&mut self, daemon: &mut Daemon<'_>, report: &mut Report, count: usize) {
-        daemon.run(&["-d"], "first", &["sleep", "1000"]);
-        let model = self.container("first").await;
-        let key = (SNAPSHOTTER.to_owned(), "first".to_owned());
+    /// The calls that matter of `ctr run --rm` of `true`, from the container to the removal of its
+    /// snapshot: what of that time is not ctr's own.
+    pub async fn runs(&mut self, daemon: &Daemon<'_>, report: &mut Report, rounds: usize) {
+        daemon.run(&["-d"], "model", &["sleep", "1000"]);
+        let (model, parent) = self.model("model").await;
+        for round in 0..=rounds {
+            let id = format!("a{round}");
+            let mut container = Self::renamed(daemon, &model, &id);
+            let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
+            spec["process"]["args"] = json!(["true"]);
+            container.spec.as_mut().unwrap().value = spec.to_string().into();
+            let start = Instant::now();
+            let started = Self(self.0.clone()).start(container, parent.clone());
+            started.await.unwrap();
+            let request = WaitRequest {
+                container_id: id.clone(),
+                ..Default::default()
+            };
+            let exit = self.tasks().wait(in_namespace(request)).await.unwrap();
+            assert_eq!(exit.into_inner().exit_status, 0);
+            let container_id = id.clone();
+            let delete = in_namespace(DeleteTaskRequest { container_id });
+            self.tasks().delete(delete).await.unwrap();
+            let delete = in_namespace(DeleteContainerRequest { id: id.clone() });
+            self.containers().delete(delete).await.unwrap();
+            let (snapshotter, key) = (SNAPSHOTTER.to_owned(), id);
+            let remove = in_namespace(RemoveSnapshotRequest { snapshotter, key });
+            // The collector may have been faster.
+            let _ = self.snapshots().remove(remove).await;
+            let wall = start.elapsed();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if round > 0 {
+                report.add("the same calls without ctr, ms", daemon, millis(wall));
+            }
+        }
+        daemon.remove("model");
+    }
+
+    /// A container as a model for others, and what its snapshot is built upon.
+    async fn model(&self, id: &str) -> (Container, String) {
+        let key = (SNAPSHOTTER.to_owned(), id.to_owned());
         let (snapshotter, key) = key;
         let request = in_namespace(StatSnapshotRequest { snapshotter, key });
         let found = self.snapshots().stat(request).await.unwrap().into_inner();
-        let parent = found.info.unwrap().parent;
+        (self.container(id).await, found.info.unwrap().parent)
+    }
+
+    fn renamed(daemon: &Daemon<'_>, model: &Container, id: &str) -> Container {
+        let mut container = model.clone();
+        container.id = id.to_owned();
+        container.snapshot_key = id.to_owned();
+        let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
+        spec["linux"]["cgroupsPath"] = json!(daemon.cgroup_of(id));
+        container.spec.as_mut().unwrap().value = spec.to_string().into();
+        container
+    }
+
+    /// Many containers at once: made and started, the daemon killed and started again, all removed.
+    pub async fn many(&mut self, daemon: &mut Daemon<'_>, report: &mut Report, count: usize) {
+        daemon.run(&["-d"], "first", &["sleep", "1000"]);
+        let (model, parent) = self.model("first").await;
         let ids: Vec<String> = (0..count).map(|index| format!("c{index}")).collect();
 
         let start = Instant::now();
         let started: Vec<_> = ids
             .iter()
             .map(|id| {
-                let mut container = model.clone();
-                container.id.clone_from(id);
-                container.snapshot_key.clone_from(id);
-                let mut spec: Value = serde_json(container.spec.as_ref().unwrap());
-                spec["linux"]["cgroupsPath"] = json!(daemon.cgroup_of(id));
-                container.spec.as_mut().unwrap().value = spec.to_string().into();
+                let container = Self::renamed(daemon, &model, id);
                 let api = Self(self.0.clone());
                 tokio::spawn(api.start(container, parent.clone()))
             })
@@ -146,45 +204,104 @@ impl Api {
         for one in started {
             refused.extend(one.await.unwrap().err());
         }
-        if let Some(why) = refused.first() {
-            println!(
-                "{}: {} of {count} containers at once did not start: {}",
+        match refused.first() {
+            None => report.add(
+                &format!("{count} containers at once, s"),
+                daemon,
+                start.elapsed().as_secs_f64(),
+            ),
+            Some((_, why)) => println!(
+                "{}: {} of {count} containers at once did not start, and do one by one: {}",
                 daemon.kind.name(),
                 refused.len(),
                 why.message()
-            );
-            for id in ids {
-                self.clear(id).await;
-            }
-            daemon.remove("first");
-            return;
+            ),
         }
-        report.add(
-            &format!("{count} containers at once, s"),
-            daemon,
-            start.elapsed().as_secs_f64(),
-        );
+        for (container, _) in refused {
+            self.clear(container.id.clone()).await;
+            let again = Self(self.0.clone()).start(container, parent.clone());
+            again.await.map_err(|(_, why)| why).unwrap();
+        }
         // With the first one.
-        let back = daemon.crash(count + 1);
-        *self = Self::connect(daemon).await;
-        report.add("killed and back under them, s", daemon, back.as_secs_f64());
+        self.restarts(daemon, report, count + 1).await;
         let start = Instant::now();
         let removed: Vec<_> = ids
             .into_iter()
             .map(|id| tokio::spawn(Self(self.0.clone()).remove(id)))
             .collect();
+        let mut stayed = Vec::new();
         for one in removed {
-            one.await.unwrap();
+            stayed.extend(one.await.unwrap().err());
         }
-        report.add(
-            "killed and removed at once, s",
-            daemon,
-            start.elapsed().as_secs_f64(),
-        );
+        match stayed.first() {
+            None => report.add(
+                "killed and removed at once, s",
+                daemon,
+                start.elapsed().as_secs_f64(),
+            ),
+            Some((_, why)) => println!(
+                "{}: {} of {count} containers at once did not go: {}",
+                daemon.kind.name(),
+                stayed.len(),
+                why.message()
+            ),
+        }
+        for (id, _) in stayed {
+            self.clear(id).await;
+        }
         daemon.remove("first");
     }
 
-    async fn start(self, container: Container, parent: String) -> Result<(), Status> {
+    /// Kills the daemon and starts it again: how long until it answers, and until it says of all
+    /// tasks that they run.
+    async fn restarts(&mut self, daemon: &mut Daemon<'_>, report: &mut Report, count: usize) {
+        for _ in 0..RESTARTS {
+            daemon.kill();
+            let start = Instant::now();
+            daemon.launch();
+            loop {
+                if let Some(api) = Self::try_connect(daemon).await
+                    && VersionClient::new(api.0.clone()).version(()).await.is_ok()
+                {
+                    *self = api;
+                    break;
+                }
+                assert!(start.elapsed() < PATIENCE, "it does not come back");
+                tokio::time::sleep(LOOK).await;
+            }
+            report.add(
+                "killed and started again: answers after, s",
+                daemon,
+                start.elapsed().as_secs_f64(),
+            );
+            loop {
+                let list = in_namespace(ListTasksRequest::default());
+                let listed = self.tasks().list(list).await.unwrap().into_inner().tasks;
+                let running = |task: &&Process| task.status() == Status::Running;
+                if listed.iter().filter(running).count() == count {
+                    break;
+                }
+                assert!(start.elapsed() < PATIENCE, "tasks are lost");
+                tokio::time::sleep(LOOK).await;
+            }
+            report.add(
+                "the same: knows all tasks after, s",
+                daemon,
+                start.elapsed().as_secs_f64(),
+            );
+        }
+    }
+
+    async fn start(
+        self,
+        container: Container,
+        parent: String,
+    ) -> Result<(), (Container, tonic::Status)> {
+        let started = self.try_start(container.clone(), parent).await;
+        started.map_err(|why| (container, why))
+    }
+
+    async fn try_start(self, container: Container, parent: String) -> Result<(), tonic::Status> {
         let id = container.id.clone();
         // First, because it keeps the snapshot from the collector.
         let container = Some(container);
@@ -235,27 +352,33 @@ impl Api {
         let _ = self.snapshots().remove(remove).await;
     }
 
-    async fn remove(self, id: String) {
+    async fn remove(self, id: String) -> Result<(), (String, tonic::Status)> {
+        let removed = self.try_remove(id.clone()).await;
+        removed.map_err(|why| (id, why))
+    }
+
+    async fn try_remove(self, id: String) -> Result<(), tonic::Status> {
         let container_id = id.clone();
         let kill = KillRequest {
             container_id: id.clone(),
             signal: 9,
             ..Default::default()
         };
-        self.tasks().kill(in_namespace(kill)).await.unwrap();
+        self.tasks().kill(in_namespace(kill)).await?;
         let wait = WaitRequest {
             container_id: id.clone(),
             ..Default::default()
         };
-        self.tasks().wait(in_namespace(wait)).await.unwrap();
+        self.tasks().wait(in_namespace(wait)).await?;
         let delete = in_namespace(DeleteTaskRequest { container_id });
-        self.tasks().delete(delete).await.unwrap();
+        self.tasks().delete(delete).await?;
         let delete = in_namespace(DeleteContainerRequest { id: id.clone() });
-        self.containers().delete(delete).await.unwrap();
+        self.containers().delete(delete).await?;
         let (snapshotter, key) = (SNAPSHOTTER.to_owned(), id);
         let remove = in_namespace(RemoveSnapshotRequest { snapshotter, key });
         // The collector may have been faster.
         let _ = self.snapshots().remove(remove).await;
+        Ok(())
     }
 
     /// Lists of many images and containers.

@@ -61,6 +61,18 @@ impl<'a> Daemon<'a> {
     }
 
     fn up(&self) {
+        self.launch();
+        self.pen.wait_for(self.kind.name(), || {
+            self.command(&["version"])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        });
+    }
+
+    /// Starts its program and waits for nothing.
+    pub fn launch(&self) {
         let path = |name: &str| self.path(name).to_str().unwrap().to_owned();
         let program = match self.kind {
             Kind::Containerd => Source::Newest
@@ -97,13 +109,6 @@ impl<'a> Daemon<'a> {
         let mut all = vec!["/bin/sh", "-c", &line, "sh", program.to_str().unwrap()];
         all.extend(args.iter().map(String::as_str));
         self.pen.daemon(self.kind.name(), &all);
-        self.pen.wait_for(self.kind.name(), || {
-            self.command(&["version"])
-                .output()
-                .unwrap()
-                .status
-                .success()
-        });
     }
 
     /// Ends it and starts it again.
@@ -112,14 +117,9 @@ impl<'a> Daemon<'a> {
         self.up();
     }
 
-    /// Ends it at once and starts it again; how long it takes until it knows `count` tasks.
-    pub fn crash(&mut self, count: usize) -> Duration {
+    /// Ends it as the kernel ends a process that has too much memory.
+    pub fn kill(&mut self) {
         self.down("-KILL");
-        let start = std::time::Instant::now();
-        self.up();
-        let all = || self.ctr(&["task", "ls", "-q"]).lines().count() == count;
-        assert!(process::eventually(PATIENCE, all), "tasks are lost");
-        start.elapsed()
     }
 
     fn down(&self, signal: &str) {

@@ -55,7 +55,7 @@ impl Shim {
             .checkpoint(&options)
             .map_err(|error| refused("checkpoint", error))?;
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
         Ok(())
     }

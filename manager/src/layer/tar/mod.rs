@@ -8,7 +8,6 @@ mod sparse;
 mod writer;
 
 pub use reader::{Limits, Reader};
-pub use sparse::Region;
 pub use writer::Writer;
 
 /// The unit of an archive, in bytes.
@@ -44,6 +43,15 @@ pub struct Time {
     pub seconds: i64,
     /// Less than a thousand million.
     pub nanoseconds: u32,
+}
+
+/// A part of a file that has bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// From here on.
+    pub start: u64,
+    /// So many.
+    pub length: u64,
 }
 
 /// What an archive says of one file.

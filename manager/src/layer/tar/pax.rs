@@ -1,7 +1,6 @@
 //! Extended headers: records of a key and a value, for what does not fit into a header.
 
-use super::Time;
-use super::sparse::Region;
+use super::{Region, Time};
 use crate::error::{Error, Result};
 
 /// What the records of one entry say.

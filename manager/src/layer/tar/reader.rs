@@ -4,8 +4,8 @@ use std::io::BufRead;
 
 use super::header::{self, Header};
 use super::pax::Records;
-use super::sparse::{self, Lines, Region};
-use super::{BLOCK, BLOCK_LENGTH, Entry, Kind};
+use super::sparse::{self, Lines};
+use super::{BLOCK, BLOCK_LENGTH, Entry, Kind, Region};
 use crate::error::{Code, Error, Result};
 
 /// How much an archive may ask for.

@@ -1,16 +1,7 @@
 //! Files with holes: where their bytes are.
 
-use super::pax;
+use super::{Region, pax};
 use crate::error::{Error, Result};
-
-/// A part of a file that has bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    /// From here on.
-    pub start: u64,
-    /// So many.
-    pub length: u64,
-}
 
 /// Checks that regions are in order, within `size`, and have `stored` bytes together.
 pub fn check(regions: &[Region], size: u64, stored: u64) -> Result<()> {

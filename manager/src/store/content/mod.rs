@@ -35,6 +35,9 @@ use super::namespaces;
 use super::schema::{BLOBS, Blob, INGESTS, Ingest, NAMESPACES, decode};
 use crate::error::{Code, Error, Result};
 
+/// How many files are looked up at once.
+const CHUNK: usize = 100;
+
 /// The blobs of one manager.
 #[derive(Debug, Clone)]
 pub struct Content(Arc<Inner>);
@@ -324,7 +327,7 @@ impl Content {
             write.put(INGESTS, key, &row)?;
             Ok(Some(row))
         };
-        let row = match self.0.database.write(job).await? {
+        let row = match self.0.database.write_soon(job).await? {
             None => {
                 let digest = order.expected.map(|digest| digest.to_string());
                 let digest = digest.unwrap_or_default();
@@ -455,8 +458,13 @@ impl Inner {
 
     fn clean_up(&self) -> Result<()> {
         for algorithm in Algorithm::ALL {
-            for name in names(&self.blobs.join(algorithm.name()))? {
-                if let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() {
+            let names = names(&self.blobs.join(algorithm.name()))?;
+            for names in names.chunks(CHUNK) {
+                let digests = names
+                    .iter()
+                    .map(|name| format!("{}:{name}", algorithm.name()));
+                let digests = digests.filter_map(|digest| digest.parse().ok());
+                for digest in self.unknown(digests.collect())? {
                     self.remove_unknown(&digest)?;
                 }
             }
@@ -476,6 +484,29 @@ impl Inner {
             let _ = fs::remove_file(self.ingests.join(name));
         }
         Ok(())
+    }
+
+    /// The blobs that no namespace knows.
+    fn unknown(&self, digests: Vec<Digest>) -> Result<Vec<Digest>> {
+        self.database.read(|read| {
+            let mut spaces = Vec::new();
+            read.rows(NAMESPACES, "", |namespace, _| {
+                spaces.push(namespace.to_owned());
+                Ok(true)
+            })?;
+            let mut unknown = Vec::new();
+            for digest in digests {
+                let mut known = false;
+                for space in &spaces {
+                    let key = (&**space, digest.as_str());
+                    known = known || read.bytes(BLOBS, key, |_| Ok(()))?.is_some();
+                }
+                if !known {
+                    unknown.push(digest);
+                }
+            }
+            Ok(unknown)
+        })
     }
 
     /// Removes a blob's file if no namespace knows it.

@@ -10,9 +10,15 @@
 //! A commit waits for the disk, so that many jobs in one cost as much as one. A job may therefore
 //! run twice, and must do nothing but read and write tables.
 //!
+//! Jobs of [`Database::write_soon`] do not wait: the kernel has them when they are answered, in the
+//! journal (`journal.rs`), and the disk within [`DELAY`]. They are there after the daemon was killed,
+//! and a power cut may take back the last ones. That is for what describes containers of the moment;
+//! blobs, images, layers and all whose files go with their rows wait for the disk.
+//!
 //! Where the disk is full or fails, the job's caller is told and nothing of the job is kept; the
 //! database is opened anew, because what it holds in memory can't be trusted any longer.
 
+mod journal;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
@@ -21,17 +27,21 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prost::Message;
 use redb::backends::FileBackend;
-use redb::{Durability, Key, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value};
+use redb::{
+    Durability, Key, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value,
+    WriteTransaction,
+};
 use tokio::sync::{oneshot, watch};
 
+use journal::{Entry, Journal};
+pub(crate) use transaction::Steps;
 pub use transaction::{Look, Read, Write};
 
 use super::schema::{
@@ -46,10 +56,21 @@ const CACHE: usize = 4 << 20;
 /// The most jobs of one transaction.
 const BATCH: usize = 128;
 
-/// How long to wait for readers when the database has to be opened anew.
+/// How long after their answers the disk has the changes that do not wait for it.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// How long after a failure that is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// How long to wait for readers when the database has to be opened anew, and at the start for an
+/// earlier daemon: one that was killed has its files until the kernel has taken it apart.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long to wait before the next try.
+const PAUSE: Duration = Duration::from_millis(10);
+
 const VERSION_KEY: &str = "version";
+const GENERATION_KEY: &str = "journal";
 const FIRST_ID_KEY: &str = "first id";
 
 /// More files than one run of the program makes.
@@ -67,13 +88,22 @@ pub struct Database {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    open: RwLock<Option<redb::Database>>,
+    open: RwLock<Option<Open>>,
+    /// Whether the disk lacks something that was answered.
+    unsettled: AtomicBool,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
     /// How often something was removed that may have been the last to refer to something else.
     untidy: watch::Sender<u64>,
     /// The rows that were written since a collection began, while one is under way.
     written: Mutex<Option<Vec<Row>>>,
+}
+
+/// Both files. The writer alone locks the journal.
+#[derive(Debug)]
+struct Open {
+    database: redb::Database,
+    journal: Mutex<Journal>,
 }
 
 /// A row of some table.
@@ -107,12 +137,15 @@ impl Row {
 trait Job: Send {
     /// Makes the change. Whether it is to be kept.
     fn run(&mut self, transaction: &Write) -> bool;
+    /// Whether it need not wait for the disk.
+    fn is_soon(&self) -> bool;
     /// Tells the caller, `end` first of all.
     fn answer(self: Box<Self>, end: Result<()>);
 }
 
 struct Change<T, F> {
     change: F,
+    soon: bool,
     result: Result<T>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -125,9 +158,14 @@ impl<T: Send, F: FnMut(&Write) -> Result<T> + Send> Job for Change<T, F> {
         self.result.is_ok()
     }
 
+    fn is_soon(&self) -> bool {
+        self.soon
+    }
+
     fn answer(self: Box<Self>, end: Result<()>) {
         let Self {
             change,
+            soon: _,
             result,
             reply,
         } = *self;
@@ -139,13 +177,27 @@ impl<T: Send, F: FnMut(&Write) -> Result<T> + Send> Job for Change<T, F> {
 }
 
 impl Database {
-    /// Opens the database at `path`, and makes it where there is none. One process at a time.
+    /// Opens the database at `path`, and makes it where there is none. One process at a time: waits
+    /// some seconds for another one that may be ending.
     ///
     /// # Errors
     /// `Unavailable` where another process has it; `DataLoss` where it is damaged beyond what a
     /// crash does; `FailedPrecondition` where a newer program has written it.
     pub fn open(path: &Path) -> Result<Self> {
-        let database = open(path)?;
+        Self::open_within(path, PATIENCE)
+    }
+
+    fn open_within(path: &Path, patience: Duration) -> Result<Self> {
+        let start = Instant::now();
+        let open = loop {
+            match open(path) {
+                Err(error) if error.code() == Code::Unavailable && start.elapsed() < patience => {
+                    std::thread::sleep(PAUSE);
+                }
+                opened => break opened?,
+            }
+        };
+        let database = &open.database;
         let newest = {
             let read = database
                 .begin_read()
@@ -153,10 +205,13 @@ impl Database {
             Read(read).last_event()?
         };
         let ids =
-            AtomicU64::new(reserve_ids(&database).map_err(|error| fault(path.display(), error))?);
+            AtomicU64::new(reserve_ids(database).map_err(|error| fault(path.display(), error))?);
+        let journal = open.journal.lock();
+        let all_on_disk = journal.is_ok_and(|journal| journal.is_empty());
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            open: RwLock::new(Some(database)),
+            open: RwLock::new(Some(open)),
+            unsettled: AtomicBool::new(!all_on_disk),
             newest: watch::Sender::new(newest),
             untidy: watch::Sender::new(0),
             written: Mutex::default(),
@@ -197,10 +252,43 @@ impl Database {
         T: Send + 'static,
         F: FnMut(&Write) -> Result<T> + Send + 'static,
     {
+        self.send(change, false).await
+    }
+
+    /// The same, but it is on the disk a moment after this returns, with all that came before it: to be
+    /// used where no file goes with a row that is removed.
+    ///
+    /// # Errors
+    /// Those of [`Database::write`].
+    pub async fn write_soon<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Write) -> Result<T> + Send + 'static,
+    {
+        self.send(change, true).await
+    }
+
+    /// Waits until the disk has all that was answered.
+    ///
+    /// # Errors
+    /// Where the disk is full or fails.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        match self.shared.unsettled.load(Ordering::Acquire) {
+            true => self.write(|_| Ok(())).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn send<T, F>(&self, change: F, soon: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Write) -> Result<T> + Send + 'static,
+    {
         let closed = || Error::new(Code::Unavailable, "the database is closed");
         let (reply, answer) = oneshot::channel();
         let job = Change {
             change,
+            soon,
             result: Err(closed()),
             reply,
         };
@@ -278,8 +366,8 @@ impl Shared {
         // After a full disk, whoever comes first opens it anew.
         self.reopen_if_closed()?;
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let database = open.as_ref().ok_or_else(|| self.not_open())?;
-        let read = database.begin_read();
+        let open = open.as_ref().ok_or_else(|| self.not_open())?;
+        let read = open.database.begin_read();
         Ok(Read(read.map_err(|error| {
             fault(self.path.display(), error.into())
         })?))
@@ -294,38 +382,72 @@ impl Shared {
     }
 
     fn serve(&self, jobs: &Receiver<Box<dyn Job>>) {
-        while let Ok(first) = jobs.recv() {
-            let mut batch = vec![first];
-            while batch.len() < BATCH
+        // When the disk is to have what did not wait for it.
+        let later = |delay| {
+            let unsettled = self.unsettled.load(Ordering::Acquire);
+            unsettled.then(|| Instant::now() + delay)
+        };
+        let mut due = later(DELAY);
+        loop {
+            let next = match due {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            let mut batch = match next {
+                Ok(first) => vec![first],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            while !batch.is_empty()
+                && batch.len() < BATCH
                 && let Ok(next) = jobs.try_recv()
             {
                 batch.push(next);
             }
-            match self.transact(&mut batch) {
-                Ok(true) => batch.into_iter().for_each(|job| job.answer(Ok(()))),
-                // Only one: its own error is its answer.
-                Ok(false) if batch.len() == 1 => {
-                    batch.into_iter().for_each(|job| job.answer(Ok(())));
-                }
-                _ => {
-                    for job in batch {
-                        let mut one = [job];
-                        let end = self.transact(&mut one).map(|_| ());
-                        let [job] = one;
-                        job.answer(end);
-                    }
+            let late = due.is_some_and(|due| due <= Instant::now());
+            self.serve_batch(batch, late);
+            due = match late {
+                // The disk is full or fails.
+                true => later(AGAIN),
+                false => later(DELAY).map(|new| due.map_or(new, |due| due.min(new))),
+            };
+        }
+        if self.unsettled.load(Ordering::Acquire) {
+            self.serve_batch(Vec::new(), true);
+        }
+    }
+
+    /// All jobs of the batch, and where it is late the disk is waited for in any case.
+    fn serve_batch(&self, mut batch: Vec<Box<dyn Job>>, late: bool) {
+        match self.transact(&mut batch, late) {
+            Ok(true) => batch.into_iter().for_each(|job| job.answer(Ok(()))),
+            // Nobody else would hear of it. The journal has everything still.
+            Err(error) if batch.is_empty() => eprintln!("knarrd: {error}"),
+            // Only one: its own error is its answer.
+            Ok(false) if batch.len() == 1 => {
+                batch.into_iter().for_each(|job| job.answer(Ok(())));
+            }
+            _ => {
+                for job in batch {
+                    let mut one = [job];
+                    let end = self.transact(&mut one, late).map(|_| ());
+                    let [job] = one;
+                    job.answer(end);
                 }
             }
         }
     }
 
     /// One transaction. `Ok(false)` where a job failed; then nothing was kept.
-    fn transact(&self, batch: &mut [Box<dyn Job>]) -> Result<bool> {
+    fn transact(&self, batch: &mut [Box<dyn Job>], late: bool) -> Result<bool> {
         self.reopen_if_closed()?;
         let result = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            let database = open.as_ref().ok_or_else(|| self.not_open())?;
-            self.try_transact(database, batch)
+            let open = open.as_ref().ok_or_else(|| self.not_open())?;
+            let mut journal = open.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = self.try_transact(&open.database, &mut journal, batch, late);
+            self.unsettled.store(!journal.is_empty(), Ordering::Release);
+            done
         };
         result.map_err(|error| {
             let broken = matches!(
@@ -343,14 +465,17 @@ impl Shared {
     fn try_transact(
         &self,
         database: &redb::Database,
+        journal: &mut Journal,
         batch: &mut [Box<dyn Job>],
+        late: bool,
     ) -> Result<bool, redb::Error> {
-        let mut transaction = database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
+        let soon = !late && !journal.is_long() && batch.iter().all(|job| job.is_soon());
         let write = Write {
-            transaction,
+            transaction: database.begin_write()?,
             events: RefCell::default(),
             rows: self.written().is_some().then(RefCell::default),
+            entries: soon.then(RefCell::default),
+            settles: Cell::default(),
             untidy: Cell::default(),
         };
         for job in &mut *batch {
@@ -359,22 +484,16 @@ impl Shared {
                 return Ok(false);
             }
         }
-        let events = write.events.into_inner();
-        let untidy = write.untidy.get();
-        let mut newest = *self.newest.borrow();
-        if !events.is_empty() {
-            let mut table = write.transaction.open_table(EVENTS)?;
-            for event in &events {
-                newest += 1;
-                table.insert(newest, event.encode_to_vec().as_slice())?;
-            }
-        }
+        let before = *self.newest.borrow();
+        let newest = write.store_events(before)?;
         // Before anybody can see the rows: a collection must not miss one.
         if let (Some(written), Some(rows)) = (self.written().as_mut(), write.rows) {
             written.extend(rows.into_inner());
         }
-        write.transaction.commit()?;
-        if !events.is_empty() {
+        let untidy = write.untidy.get();
+        let entries = write.entries.filter(|_| !write.settles.get());
+        commit(write.transaction, journal, entries.map(RefCell::into_inner))?;
+        if newest != before {
             self.newest.send_replace(newest);
         }
         if untidy {
@@ -392,17 +511,80 @@ impl Shared {
         let start = Instant::now();
         while open.is_none() {
             match self::open(&self.path) {
-                Ok(database) => *open = Some(database),
+                Ok(files) => *open = Some(files),
                 Err(error) if start.elapsed() > PATIENCE => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => std::thread::sleep(PAUSE),
             }
         }
         Ok(())
     }
 }
 
+/// Commits: into the journal where there are entries for it and it takes them, otherwise onto the disk.
+fn commit(
+    mut transaction: WriteTransaction,
+    journal: &mut Journal,
+    entries: Option<Vec<Entry>>,
+) -> Result<(), redb::Error> {
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(transaction.abort()?);
+    }
+    // A full disk may yet take the database's pages: what is free in the file is used again.
+    if let Some(Ok(before)) = entries.map(|entries| journal.add(entries)) {
+        transaction.set_durability(Durability::None)?;
+        return Ok(transaction
+            .commit()
+            .inspect_err(|_| journal.take_back(before))?);
+    }
+    transaction.set_durability(Durability::Immediate)?;
+    if journal.is_empty() {
+        return Ok(transaction.commit()?);
+    }
+    let next = journal.next().to_le_bytes();
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(GENERATION_KEY, next.as_slice())?;
+    drop(meta);
+    transaction.commit()?;
+    journal.begin();
+    Ok(())
+}
+
+/// Opens or makes the files; what the journal has can be seen.
+fn open(path: &Path) -> Result<Open> {
+    let database = open_database(path)?;
+    let lost = |error| fault(path.display(), error);
+    let generation = generation(&database).map_err(lost)?;
+    let path = path.with_extension("journal");
+    let journal = Journal::open(&path, generation);
+    let (journal, rows) = journal.map_err(|error| Error::io(path.display(), &error))?;
+    let caught_up = || {
+        let mut transaction = database.begin_write()?;
+        for row in &rows {
+            journal::replay(&transaction, row)?;
+        }
+        // The journal keeps them: a disk that is full may be opened as well.
+        transaction.set_durability(Durability::None)?;
+        Ok(transaction.commit()?)
+    };
+    if !rows.is_empty() {
+        caught_up().map_err(|error| fault(path.display(), error))?;
+    }
+    Ok(Open {
+        database,
+        journal: Mutex::new(journal),
+    })
+}
+
+/// How often the journal has begun anew.
+fn generation(database: &redb::Database) -> Result<u64, redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    let value = meta.get(GENERATION_KEY)?;
+    let value = value.and_then(|value| value.value().try_into().ok());
+    Ok(value.map_or(0, u64::from_le_bytes))
+}
+
 /// Opens or makes the file, brings its schema up to date, makes sure that all tables are there.
-fn open(path: &Path) -> Result<redb::Database> {
+fn open_database(path: &Path) -> Result<redb::Database> {
     let fault = |error| fault(path.display(), error);
     let file = FileBackend::new(file(path)?).map_err(|error| fault(error.into()))?;
     let database = redb::Database::builder()
@@ -496,209 +678,4 @@ pub fn now() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::super::schema::{Namespace, Typed};
-    use super::*;
-
-    fn label(value: &str) -> Namespace {
-        Namespace {
-            labels: [("key".to_owned(), value.to_owned())].into(),
-        }
-    }
-
-    fn stored(database: &Database, name: &str) -> Option<String> {
-        let row: Option<Namespace> = database.read(|read| read.get(NAMESPACES, name)).unwrap();
-        row.map(|row| row.labels.values().next().cloned().unwrap_or_default())
-    }
-
-    async fn store(database: &Database, name: &'static str, value: &'static str) {
-        let change = move |write: &Write| write.put(NAMESPACES, name, &label(value));
-        database.write(change).await.unwrap();
-    }
-
-    fn topic(database: &Database, after: u64) -> Vec<(u64, String)> {
-        let events = database.read(|read| read.events_after(after, 10)).unwrap();
-        events
-            .into_iter()
-            .map(|(number, event)| (number, event.topic))
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let database = Database::open(&path).unwrap();
-        store(&database, "a", "1").await;
-        assert_eq!(stored(&database, "a").as_deref(), Some("1"));
-        drop(database);
-        let database = Database::open(&path).unwrap();
-        assert_eq!(stored(&database, "a").as_deref(), Some("1"));
-        assert_eq!(stored(&database, "b"), None);
-    }
-
-    #[tokio::test]
-    async fn one_process_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let _database = Database::open(&path).unwrap();
-        let error = Database::open(&path).unwrap_err();
-        assert_eq!(error.code(), Code::Unavailable, "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_change_that_fails_leaves_nothing_and_harms_nobody() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&dir.path().join("db")).unwrap();
-        // The first job keeps the writer busy until the others wait together.
-        let runs = Arc::new(AtomicUsize::new(0));
-        let slow = database.write(|_: &Write| {
-            std::thread::sleep(Duration::from_millis(200));
-            Ok(())
-        });
-        let good = {
-            let runs = Arc::clone(&runs);
-            database.write(move |write: &Write| {
-                runs.fetch_add(1, Ordering::Relaxed);
-                write.tell("a", "/good", Typed::default());
-                write.put(NAMESPACES, "good", &label("1"))
-            })
-        };
-        let bad = database.write(|write: &Write| {
-            write.tell("a", "/bad", Typed::default());
-            write.put(NAMESPACES, "bad", &label("1"))?;
-            Err::<(), _>(Error::invalid("no"))
-        });
-        let mad = database.write(|write: &Write| {
-            write.put(NAMESPACES, "mad", &label("1"))?;
-            assert!(stored_in(write, "mad"), "a change sees itself");
-            let nothing: Option<()> = None;
-            nothing.map_or_else(|| std::panic::resume_unwind(Box::new(())), Ok)
-        });
-        let (slow, good, bad, mad) = tokio::join!(slow, good, bad, mad);
-        slow.unwrap();
-        good.unwrap();
-        assert_eq!(bad.unwrap_err(), Error::invalid("no"));
-        assert_eq!(mad.unwrap_err().code(), Code::Internal);
-        assert_eq!(stored(&database, "good").as_deref(), Some("1"));
-        assert_eq!(stored(&database, "bad"), None);
-        assert_eq!(stored(&database, "mad"), None);
-        assert_eq!(topic(&database, 0), [(1, "/good".to_owned())]);
-        assert!(runs.load(Ordering::Relaxed) >= 1);
-    }
-
-    fn stored_in(write: &Write, name: &str) -> bool {
-        write
-            .get::<_, Namespace>(NAMESPACES, name)
-            .unwrap()
-            .is_some()
-    }
-
-    #[tokio::test]
-    async fn events_are_numbered_on_across_restarts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let database = Database::open(&path).unwrap();
-        let mut newest = database.newest_event();
-        for topic in ["/a", "/b"] {
-            let change = move |write: &Write| {
-                write.tell("space", topic, Typed::default());
-                Ok(())
-            };
-            database.write(change).await.unwrap();
-        }
-        assert_eq!(*newest.borrow_and_update(), 2);
-        drop(database);
-        let database = Database::open(&path).unwrap();
-        assert_eq!(*database.newest_event().borrow(), 2);
-        let change = |write: &Write| {
-            write.tell("space", "/c", Typed::default());
-            Ok(())
-        };
-        database.write(change).await.unwrap();
-        let rest = [(2, "/b".to_owned()), (3, "/c".to_owned())];
-        assert_eq!(topic(&database, 1), rest);
-    }
-
-    #[tokio::test]
-    async fn a_file_that_was_cut_short_is_told_of() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let database = Database::open(&path).unwrap();
-        let names: Vec<String> = (0..300).map(|number| format!("name {number}")).collect();
-        for some in names.chunks(30) {
-            let some = some.to_vec();
-            let change = move |write: &Write| {
-                let mut names = some.iter();
-                names.try_for_each(|name| write.put(NAMESPACES, name, &label(&"1".repeat(500))))
-            };
-            database.write(change).await.unwrap();
-        }
-        drop(database);
-        let whole = std::fs::read(&path).unwrap();
-        let steps = (1..64).map(|step| whole.len() * step / 64);
-        for keep in [1, 100, 319, 320, 4095, 4096, 5000, whole.len() - 1]
-            .into_iter()
-            .chain(steps)
-        {
-            std::fs::write(&path, &whole[..keep]).unwrap();
-            // No panic; whole or refused, and never with less than was there.
-            match Database::open(&path) {
-                Ok(database) => {
-                    let lost = names.iter().find(|name| stored(&database, name).is_none());
-                    assert_eq!(lost, None, "{keep} of {}", whole.len());
-                }
-                Err(error) => assert!(error.to_string().contains("db"), "{keep}: {error}"),
-            }
-        }
-        // An empty file is a new database: nothing says that it was another.
-        std::fs::write(&path, &whole).unwrap();
-        assert!(Database::open(&path).is_ok());
-    }
-
-    #[tokio::test]
-    async fn an_older_schema_is_brought_up_to_date() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        let database = Database::open(&path).unwrap();
-        store(&database, "a", "1").await;
-        drop(database);
-        // The first version had no mounts.
-        let raw = redb::Database::open(&path).unwrap();
-        let write = raw.begin_write().unwrap();
-        write.delete_table(MOUNTS).unwrap();
-        let mut meta = write.open_table(META).unwrap();
-        let first = 1u32.to_le_bytes();
-        meta.insert(VERSION_KEY, first.as_slice()).unwrap();
-        drop(meta);
-        write.commit().unwrap();
-        drop(raw);
-        for _ in 0..2 {
-            let database = Database::open(&path).unwrap();
-            assert_eq!(stored(&database, "a").as_deref(), Some("1"));
-            let empty = |_: (&str, &str), _: &[u8]| Ok(true);
-            database
-                .read(|read| read.rows(MOUNTS, ("", ""), empty))
-                .unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_newer_schema_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db");
-        drop(Database::open(&path).unwrap());
-        let raw = redb::Database::open(&path).unwrap();
-        let write = raw.begin_write().unwrap();
-        let mut meta = write.open_table(META).unwrap();
-        let newer = (VERSION + 1).to_le_bytes();
-        meta.insert(VERSION_KEY, newer.as_slice()).unwrap();
-        drop(meta);
-        write.commit().unwrap();
-        drop(raw);
-        let error = Database::open(&path).unwrap_err();
-        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
-    }
-}
+mod tests;
