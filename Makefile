@@ -155,6 +155,7 @@ docs: conformance
 	rm -rf $(DOCS) && mkdir -p $(DOCS)/man $(DOCS)/completions
 	for what in man completions; do \
 		$(CARGO) run --locked -q -p knarr-runtime --features generate --bin knarr-generate -- $$what $(DOCS)/$$what && \
+		$(CARGO) run --locked -q -p knarr-pages -- $$what $(DOCS)/$$what && \
 		$(CONFORMANCE) generate $$what $(DOCS)/$$what || exit 1; \
 	done
 
@@ -171,7 +172,7 @@ install: all docs
 			[ ! -e "$$page" ] || install -m 644 "$$page" $(DESTDIR)$(MANDIR)/man$$section || exit 1; \
 		done; \
 	done
-	for program in knarr oci-conformance; do \
+	for program in knarr knarrd knarrctl oci-conformance; do \
 		install -m 644 $(DOCS)/completions/$$program.bash \
 			$(DESTDIR)$(DATADIR)/bash-completion/completions/$$program && \
 		install -m 644 $(DOCS)/completions/_$$program $(DESTDIR)$(DATADIR)/zsh/site-functions && \

@@ -6,9 +6,11 @@
 )]
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::Driver;
+use crate::containerd;
 use crate::daemon::Pen;
 use crate::peers::{self, Source};
 use crate::runtime::Outcome;
@@ -41,7 +43,10 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts both.
+    /// The names of both: of their directories, sockets and logs.
+    pub const DAEMONS: [&str; 2] = ["knarrd", "containerd"];
+
+    /// Starts both, with the newest ctr as the client. Containers run where our shim is built.
     ///
     /// # Errors
     /// What is missing: containerd or its client.
@@ -53,6 +58,12 @@ impl Pair {
         };
         let (containerd, ctr) = (find("containerd")?, find("ctr")?);
         let pen = Pen::new(&Source::Newest.path(), Driver::Cgroupfs);
+        if let Some(shim) = containerd::shim() {
+            symlink(shim, pen.bin().join(containerd::SHIM)).unwrap();
+        }
+        if let Some(runc) = peers::runc() {
+            symlink(runc, pen.bin().join("runc")).unwrap();
+        }
         let this = Self { pen, ctr };
         let path = |name: &str| this.pen.path(name).to_str().unwrap().to_owned();
         // containerd would let nobody else through, and users of namespaces need to get to their roots.
@@ -65,11 +76,20 @@ impl Pair {
         );
         let disabled = "disabled_plugins = ['io.containerd.grpc.v1.cri', \
             'io.containerd.cri.v1.runtime', 'io.containerd.cri.v1.images']\n";
-        fs::write(
-            path("config.toml"),
-            config.replacen('\n', &format!("\n{disabled}"), 1),
-        )
-        .unwrap();
+        // Out of itself it unpacks for overlayfs alone.
+        let unpack = ["overlayfs", "native"].map(|name| {
+            let platform = if cfg!(target_arch = "aarch64") {
+                "arm64"
+            } else {
+                "amd64"
+            };
+            format!(
+                "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n\
+                 snapshotter = '{name}'\nplatform = 'linux/{platform}'\n"
+            )
+        });
+        let config = config.replacen('\n', &format!("\n{disabled}"), 1) + &unpack.concat();
+        fs::write(path("config.toml"), config).unwrap();
         let (program, config) = (containerd.to_str().unwrap(), path("config.toml"));
         this.pen
             .daemon("containerd", &[program, "--config", &config]);
@@ -96,7 +116,9 @@ impl Pair {
     pub fn command(&self, daemon: &str, args: &[&str]) -> std::process::Command {
         let socket = self.pen.path(&format!("{daemon}.sock"));
         let ctr = [self.ctr.to_str().unwrap(), "-a", socket.to_str().unwrap()];
-        self.pen.command(&[&ctr, args].concat())
+        let mut command = self.pen.command(&[&ctr, args].concat());
+        command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
+        command
     }
 
     /// Runs ctr on one of the daemons.

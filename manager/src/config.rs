@@ -119,6 +119,52 @@ impl Config {
         Self::parse(&text).map_err(|error| error.context(path.display()))
     }
 
+    /// The same as a file that says all of it.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        // A text is written in both alike.
+        let text = |value: &str| serde_json::Value::from(value).to_string();
+        let path = |path: &Path| text(&path.to_string_lossy());
+        let list = |values: Vec<String>| format!("[{}]", values.join(", "));
+        let hosts = self.registry_hosts.iter().map(|dir| path(dir)).collect();
+        let mut out = format!(
+            "root = {}\nstate = {}\naddress = {}\nregistry_hosts = {}\n\n[runtimes]\n",
+            path(&self.root),
+            path(&self.state),
+            path(&self.address),
+            list(hosts)
+        );
+        for (name, served) in &self.runtimes {
+            out += &format!("{} = {}\n", text(name), text(served));
+        }
+        out += &format!("\n[overlayfs]\nvolatile = {}\n", self.overlayfs.volatile);
+        for (name, proxy) in &self.proxy_plugins {
+            let kind = match proxy.kind {
+                ProxyKind::Snapshot => "snapshot",
+                ProxyKind::Diff => "diff",
+            };
+            out += &format!(
+                "\n[proxy_plugins.{}]\ntype = \"{kind}\"\naddress = {}\ntimeout = {}\n",
+                text(name),
+                path(&proxy.address),
+                proxy.timeout
+            );
+            if let Some(name) = &proxy.snapshotter {
+                out += &format!("snapshotter = {}\n", text(name));
+            }
+            let capabilities = proxy.capabilities.iter().map(|name| text(name)).collect();
+            let exports = proxy.exports.iter();
+            let exports = exports.map(|(key, value)| format!("{} = {}", text(key), text(value)));
+            let exports: Vec<String> = exports.collect();
+            out += &format!(
+                "capabilities = {}\nexports = {{ {} }}\n",
+                list(capabilities),
+                exports.join(", ")
+            );
+        }
+        out
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start));
@@ -168,6 +214,9 @@ mod tests {
         assert_eq!(far.kind, ProxyKind::Snapshot);
         assert_eq!(far.deadline(), Duration::from_secs(30));
         assert_eq!(far.exports["root"], "/far");
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+        let default = Config::default();
+        assert_eq!(Config::parse(&default.to_toml()).unwrap(), default);
     }
 
     #[test]

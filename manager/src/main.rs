@@ -1,5 +1,9 @@
 //! The daemon: reads its command line, opens a manager, serves the API until it is told to end.
 
+mod args;
+mod publish;
+
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
@@ -8,7 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use args::{Arguments, Command, Show};
+use clap::Parser as _;
 use knarr_manager::api;
 use knarr_manager::config::{self, Config};
 use knarr_manager::error::{Code, Error, Result};
@@ -30,49 +35,40 @@ const WORKERS: usize = 2;
 /// layer may hold, so that there is always one left to make those go on.
 const WAITING: usize = 4 * image::AT_ONCE;
 
-/// Container manager that speaks the containerd API.
-#[derive(Debug, Parser)]
-#[command(name = "knarrd", version)]
-struct Arguments {
-    /// Configuration file [default: /etc/knarrd/config.toml, if it is there].
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory for images, snapshots and records [default: /var/lib/knarrd].
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Directory for what need not survive a restart of the machine [default: /run/knarrd].
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Socket that clients connect to [default: /run/knarrd/knarrd.sock].
-    #[arg(long, short, value_name = "SOCKET")]
-    address: Option<PathBuf>,
+/// What the file says, but for what the command line does.
+fn configured(arguments: &Arguments) -> Result<Config> {
+    let mut config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => match Config::read(Path::new(config::DEFAULT)) {
+            Err(error) if error.code() == Code::NotFound => Config::default(),
+            read => read?,
+        },
+    };
+    for (value, place) in [
+        (&arguments.root, &mut config.root),
+        (&arguments.state, &mut config.state),
+        (&arguments.address, &mut config.address),
+    ] {
+        if let Some(value) = value {
+            place.clone_from(value);
+        }
+    }
+    // Clients and shims get these names, and have other working directories.
+    for place in [&mut config.root, &mut config.state, &mut config.address] {
+        let whole = std::path::absolute(&*place);
+        *place = whole.map_err(|error| Error::io(place.display(), &error))?;
+    }
+    Ok(config)
 }
 
-impl Arguments {
-    /// What the file says, but for what the command line does.
-    fn into_config(self) -> Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => match Config::read(Path::new(config::DEFAULT)) {
-                Err(error) if error.code() == Code::NotFound => Config::default(),
-                read => read?,
-            },
-        };
-        for (value, place) in [
-            (self.root, &mut config.root),
-            (self.state, &mut config.state),
-            (self.address, &mut config.address),
-        ] {
-            if let Some(value) = value {
-                *place = value;
-            }
-        }
-        // Clients and shims get these names, and have other working directories.
-        for place in [&mut config.root, &mut config.state, &mut config.address] {
-            let whole = std::path::absolute(&*place);
-            *place = whole.map_err(|error| Error::io(place.display(), &error))?;
-        }
-        Ok(config)
+/// Long flags with one dash, as programs in Go take them: shims call this one so.
+fn with_two_dashes(argument: OsString) -> OsString {
+    const FLAGS: [&str; 6] = ["address", "config", "root", "state", "topic", "namespace"];
+    let name = argument.to_str().and_then(|text| text.strip_prefix('-'));
+    let is_flag = |name: &&str| FLAGS.contains(&name.split('=').next().unwrap_or_default());
+    match name.filter(is_flag) {
+        Some(name) => format!("--{name}").into(),
+        None => argument,
     }
 }
 
@@ -81,14 +77,31 @@ fn main() -> ExitCode {
     if worker::asked() {
         return worker::main();
     }
-    match Arguments::parse()
-        .into_config()
-        .and_then(|config| run(&config))
-    {
+    let arguments = Arguments::parse_from(std::env::args_os().map(with_two_dashes));
+    match act(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("knarrd: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(mut arguments: Arguments) -> Result<()> {
+    let command = arguments.command.take();
+    if let Some(Command::Config(Show::Default)) = command {
+        print!("{}", Config::default().to_toml());
+        return Ok(());
+    }
+    let config = configured(&arguments)?;
+    match command {
+        None => run(&config),
+        Some(Command::Config(_)) => {
+            print!("{}", config.to_toml());
+            Ok(())
+        }
+        Some(Command::Publish { topic, namespace }) => {
+            publish::run(&config.address, topic, namespace)
         }
     }
 }

@@ -1,70 +1,22 @@
 //! knarrctl: images and containers of knarrd, for people.
 //!
-//! Belongs here: the command line. `daemon` is the connection, `transfer` moves images, `image` reads
+//! Belongs here: which command does what. `args` is the command line, `daemon` is the connection, `transfer` moves images, `image` reads
 //! them, `spec` makes a container's configuration of one, `run` runs it.
 
+mod args;
 mod daemon;
 mod image;
 mod run;
 mod spec;
 mod transfer;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 
+use args::{Arguments, Command};
 use daemon::Daemon;
-
-/// Images and containers of knarrd.
-#[derive(Debug, Parser)]
-#[command(name = "knarrctl", version)]
-struct Arguments {
-    /// Socket of the daemon.
-    #[arg(
-        long,
-        short,
-        env = "KNARRD_ADDRESS",
-        value_name = "SOCKET",
-        default_value = "/run/knarrd/knarrd.sock"
-    )]
-    address: PathBuf,
-    /// Namespace of images and containers.
-    #[arg(
-        long,
-        short,
-        env = "CONTAINERD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "default"
-    )]
-    namespace: String,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Fetch an image from a registry and unpack it.
-    Pull {
-        /// The image, such as docker.io/library/alpine; without a registry it is Docker's.
-        image: String,
-        /// Ask the registry without TLS.
-        #[arg(long)]
-        plain_http: bool,
-    },
-    /// Take the images of an archive in (OCI layout, or docker save) and unpack them.
-    Import {
-        /// The archive; `-` is standard input.
-        file: PathBuf,
-    },
-    /// List images.
-    Images,
-    /// Run a command in a new container of an image, and remove the container when it has ended.
-    ///
-    /// The exit code is the command's.
-    Run(run::Options),
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
 use knarr_proto::any;
 use knarr_proto::prost_types::Any;
 use knarr_proto::services::containers::v1::container::Runtime;
@@ -27,34 +26,10 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::args::Options;
 use crate::daemon::{Daemon, said, unique};
 use crate::image::{self, Image, SNAPSHOTTER};
 use crate::spec::{self, Choice};
-
-/// What `run` can be told.
-#[derive(Debug, Args)]
-pub struct Options {
-    /// Name of the container; made up where it is not given.
-    #[arg(long)]
-    name: Option<String>,
-    /// Variable for the command, NAME=VALUE; may be repeated.
-    #[arg(long, short, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// Pass standard input on.
-    #[arg(long, short)]
-    interactive: bool,
-    /// Use the host's network; otherwise there is none but the loopback device.
-    #[arg(long)]
-    net_host: bool,
-    /// Runtime, as containerd names them.
-    #[arg(long, default_value = "io.containerd.knarr.v2")]
-    runtime: String,
-    /// The image.
-    image: String,
-    /// Command and arguments in the place of the image's.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
-}
 
 /// Runs a container to its end; the exit code of its command.
 ///

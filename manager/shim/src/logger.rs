@@ -46,6 +46,11 @@ impl Target {
         let path = PathBuf::from(decode(path, false));
         match scheme {
             "fifo" => Ok(Target::Fifo(path)),
+            // What stands before a path is a host, which there is none of.
+            "file" if !path.is_absolute() => {
+                let message = format!("open {text}: there is no absolute path in it");
+                Err(Status::new(Code::InvalidArgument, message))
+            }
             "file" => Ok(Target::File(path)),
             "binary" => {
                 let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -56,8 +61,7 @@ impl Target {
                 Ok(Target::Logger(path, arguments.collect()))
             }
             _ => {
-                let message =
-                    format!("log URI {text}: fifo, file and binary are the schemes that exist");
+                let message = format!("unknown STDIO scheme {scheme}");
                 Err(Status::new(Code::Unimplemented, message))
             }
         }

@@ -34,7 +34,7 @@ use crate::events::Events;
 use crate::poll::{Poll, Token};
 use crate::pump::{Flow, Pump};
 use crate::stdio::{self, Owner, Paths, Streams};
-use crate::task::{self, Process, Task, Waiter};
+use crate::task::{self, Condition, Process, Task, Waiter};
 use crate::{metrics, options, rootfs};
 pub use checkpoint::Saved;
 use processes::{create_options, paths};
@@ -161,9 +161,13 @@ impl services::Task for Shim {
             self.destroy(&id, force)
                 .map_err(|error| refused("delete", error))?;
         }
-        let Some(process) = self.forget(&id, &exec_id) else {
+        let Some(mut process) = self.forget(&id, &exec_id) else {
             return Err(unknown(&id, &exec_id));
         };
+        // Of a process that never ran there is no end to tell.
+        for waiter in std::mem::take(&mut process.waiters) {
+            self.answers.push((waiter, Err(unknown(&id, &exec_id))));
+        }
         if exec_id.is_empty() {
             let event = told::TaskDelete {
                 container_id: id,
@@ -202,6 +206,13 @@ impl services::Task for Shim {
 
     fn pause(&mut self, _: &Call, request: PauseRequest) -> Answer<()> {
         let task = self.task(&request.id)?;
+        match task.condition() {
+            Condition::Running => {}
+            Condition::Created => {
+                return Err(wrong_state("cannot pause task in created state"));
+            }
+            other => return Err(wrong_state(&format!("cannot pause a {other} container"))),
+        }
         task.container
             .pause()
             .map_err(|error| refused("pause", error))?;
@@ -214,6 +225,14 @@ impl services::Task for Shim {
 
     fn resume(&mut self, _: &Call, request: ResumeRequest) -> Answer<()> {
         let task = self.task(&request.id)?;
+        match task.condition() {
+            Condition::Paused => {}
+            Condition::Running => return Err(wrong_state("cannot resume a running process")),
+            Condition::Created => {
+                return Err(wrong_state("cannot resume task in created state"));
+            }
+            other => return Err(wrong_state(&format!("cannot resume a {other} container"))),
+        }
         task.container
             .resume()
             .map_err(|error| refused("resume", error))?;
@@ -269,6 +288,10 @@ impl services::Task for Shim {
         if exec_id.is_empty() {
             let message = "an exec needs an id";
             return Err(Status::new(Code::InvalidArgument, message));
+        }
+        let condition = task.condition();
+        if matches!(condition, Condition::Paused | Condition::Stopped) {
+            return Err(wrong_state(&format!("cannot exec in a {condition} state")));
         }
         if task.execs.contains_key(&exec_id) {
             let message = format!("id {exec_id}: already exists");
@@ -394,9 +417,13 @@ fn find<'a>(task: &'a mut Task, id: &str, exec_id: &str) -> Result<&'a mut Proce
 fn unknown(id: &str, exec_id: &str) -> Status {
     let message = match exec_id {
         "" => format!("container {id} does not exist: not found"),
-        exec_id => format!("process {exec_id} does not exist in container {id}: not found"),
+        exec_id => format!("process does not exist {exec_id}: not found"),
     };
     Status::new(Code::NotFound, message)
+}
+
+fn wrong_state(message: &str) -> Status {
+    Status::new(Code::FailedPrecondition, message)
 }
 
 fn finished() -> Status {

@@ -135,14 +135,10 @@ fn group(config: &Path) -> Result<Option<String>> {
     Ok(GROUP.iter().find_map(|key| annotations.remove(*key)))
 }
 
+/// The socket of a group, where clients that talk to shims themselves (`ctr shim`) look for it.
 fn socket_path(directory: &str, args: &Args, group: &str) -> PathBuf {
-    let mut hash = Sha256::new();
-    for part in [&args.address, &args.namespace, group] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    let name: String = hash
-        .finalize()
+    let path = Path::new(&args.address).join(&args.namespace).join(group);
+    let name: String = Sha256::digest(path.as_os_str().as_encoded_bytes())
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
@@ -271,6 +267,9 @@ mod tests {
         let one = socket_path("/run/s", &args("x"), "pod");
         assert_eq!(one, socket_path("/run/s", &args("y"), "pod"));
         assert_ne!(one, socket_path("/run/s", &args("x"), "x"));
+        // As sha256sum(1) has it of "/a/n/pod".
+        let name = "38a945c1b223469ae9243d9e93038361026aaa6b5887ab28835d7be19e5ff2b5";
+        assert_eq!(one, Path::new("/run/s").join(name));
         // Its name fits into sockaddr_un below the default directory.
         assert!(socket_path(SOCKETS, &args("x"), "x").as_os_str().len() < 108);
     }

@@ -1,6 +1,7 @@
 //! Containers and their processes as the shim remembers them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -108,7 +109,41 @@ pub struct Task {
     pub saved: Option<Saved>,
 }
 
+/// What can be done with a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Its program waits to be started.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
 impl Task {
+    /// What can be done with it.
+    pub fn condition(&self) -> Condition {
+        match self.init.stage() {
+            Stage::Stopped => Condition::Stopped,
+            _ if self.paused => Condition::Paused,
+            Stage::Running => Condition::Running,
+            _ => Condition::Created,
+        }
+    }
+
     /// The process of that id; the first one's is empty.
     pub fn process(&mut self, exec_id: &str) -> Option<&mut Process> {
         match exec_id {

@@ -58,7 +58,10 @@ impl Events for Api {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let filters = Filters::parse(&request.into_inner().filters)?;
+        let filters = Filters::parse(&request.into_inner().filters);
+        let filters = filters.map_err(|error| {
+            error.context("subscription error: failed parsing subscription filters")
+        })?;
         let mut follower = self.0.log.follow(filters);
         let manager = self.0.clone();
         let (sender, answers) = mpsc::channel(AHEAD);

@@ -104,7 +104,13 @@ fn plan(context: &Context, names: &[String], options: &Options) -> Result<Plan> 
             walk::check_extent(&blob, depth, seen.len())?;
             let info = content.info(namespace, &blob.digest);
             let info = info.map_err(|error| match error.code() {
-                Code::NotFound => Error::not_found(format!("content digest {}", blob.digest)),
+                // Of documents clients know another text, of which they read the children.
+                Code::NotFound
+                    if !media::is_manifest(&blob.media_type)
+                        && !media::is_index(&blob.media_type) =>
+                {
+                    error.context("failed to get reader")
+                }
                 _ => error,
             })?;
             plan.blobs.insert(blob.digest.clone(), info.blob.size);

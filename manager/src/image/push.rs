@@ -243,11 +243,7 @@ impl Pusher {
     }
 
     fn done(&self, part: &Part, pushed: Result<Pushed>) -> Result<()> {
-        let of = |error: Error| match error.code() {
-            Code::NotFound => error,
-            _ => error.context(format!("failed to push {}", part.target.reference())),
-        };
-        let event = match pushed.map_err(of)? {
+        let event = match pushed? {
             Pushed::Existed | Pushed::Mounted => "already exists",
             Pushed::Sent => "complete",
         };

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::store::database::{Database, Look, Write, now};
 use crate::store::filter::{Fields, Filters, entry};
-use crate::store::name::{Labels, check_labels};
+use crate::store::name::{Labels, tidy_labels};
 use crate::store::schema::{Activation, ActiveMount, MOUNTS, Mount};
 use crate::store::{leases, namespaces};
 
@@ -88,13 +88,13 @@ impl Mounts {
         name: &str,
         mounts: Vec<Mount>,
         temporary: bool,
-        labels: Labels,
+        mut labels: Labels,
         lease: Option<&str>,
     ) -> Result<Named> {
         if name.is_empty() {
             return Err(Error::invalid("the name of a mount is empty"));
         }
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let made_here = plan::made_here(&mounts, temporary)?;
         let database = &self.0.database;
         database.read(|read| absent(read, namespace, name))?;

@@ -172,22 +172,23 @@ impl Authorizer {
         }
     }
 
-    /// Takes in that a request was refused, which sent `used`. After this another try makes sense.
+    /// Takes in that a request was refused, which sent `used`. Whether another try makes sense: not with
+    /// the same name and password.
     ///
     /// # Errors
-    /// `Unauthenticated` where it does not.
+    /// `Unauthenticated` where there is nothing to try with.
     pub(super) async fn refused(
         &self,
         asker: &Asker<'_>,
         scopes: &Scopes,
         answer: &HeaderMap,
         used: Option<&HeaderValue>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let challenges = headers::challenges(answer);
         let find = |scheme: &str| challenges.iter().find(|one| one.scheme == scheme);
         let mut state = self.0.lock().await;
         if state.changed_since(scopes, used) {
-            return Ok(());
+            return Ok(true);
         }
         if state.credential.is_none() {
             let values = answer.get_all(hyper::header::WWW_AUTHENTICATE).into_iter();
@@ -200,10 +201,11 @@ impl Authorizer {
             let header = secret(value).ok_or_else(|| {
                 Error::invalid("the Authorization header of the credentials cannot be sent")
             })?;
-            return state.fix(header, used);
+            return Ok(state.fix(header, used));
         }
         if let Some(bearer) = find("bearer") {
-            return state.bearer(asker, bearer, scopes, used).await;
+            state.bearer(asker, bearer, scopes, used).await?;
+            return Ok(true);
         }
         if find("basic").is_some() {
             let Some(Credential::Password {
@@ -214,7 +216,7 @@ impl Authorizer {
                 return Err(denied("authorization failed: no basic auth credentials"));
             };
             let header = basic(user, password).ok_or_else(|| denied("the name cannot be sent"))?;
-            return state.fix(header, used);
+            return Ok(state.fix(header, used));
         }
         Err(denied(
             "the registry asks for no known kind of authorization",
@@ -233,12 +235,11 @@ impl State {
         now.is_some() && now != used
     }
 
-    fn fix(&mut self, header: HeaderValue, used: Option<&HeaderValue>) -> Result<()> {
-        if used == Some(&header) {
-            return Err(denied("the registry does not accept the credentials"));
-        }
+    /// Sends this from now on. Whether it is anything new.
+    fn fix(&mut self, header: HeaderValue, used: Option<&HeaderValue>) -> bool {
+        let new = used != Some(&header);
         self.way = Way::Fixed(header);
-        Ok(())
+        new
     }
 
     async fn bearer(

@@ -314,7 +314,7 @@ impl Client {
                     .refused(&asker, &ask.scopes, &answer.headers, header)
                     .await
             };
-            done.map_err(|error| {
+            let again = done.map_err(|error| {
                 let what = "access denied, repository does not exist or may require authorization";
                 let pushes = ask.scopes.iter().any(|scope| scope.ends_with(",push"));
                 let doing = if pushes { "push" } else { "pull" };
@@ -325,6 +325,9 @@ impl Client {
                 };
                 Trouble::Final(error)
             })?;
+            if !again {
+                return Ok(answer);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Driver, Mount, Proxy};
 use crate::error::{Code, Error, Result};
 use crate::store::database::{Database, Look, Write, now};
 use crate::store::filter::{Fields, Filters, entry};
-use crate::store::name::{Labels, check_labels};
+use crate::store::name::{Labels, tidy_labels};
 use crate::store::schema::{
     CHILDREN, NAMESPACES, SNAPSHOTS, Snapshot, SnapshotKind, Usage, decode,
 };
@@ -187,18 +187,23 @@ impl Local {
         key: &str,
         parent: &str,
         kind: SnapshotKind,
-        labels: Labels,
+        mut labels: Labels,
         lease: Option<&str>,
     ) -> Result<Vec<Mount>> {
         if key.is_empty() {
             return Err(Error::invalid("the key of a snapshot is empty"));
         }
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let name = self.name().to_owned();
         // Looked at before a directory is made, and again when its record is.
         let parents = self.0.database.read(|read| {
             absent(read, namespace, &name, key)?;
-            chain(read, namespace, &name, parent)
+            chain(read, namespace, &name, parent).map_err(|error| match error.code() {
+                Code::NotFound => {
+                    Error::not_found(format!("parent snapshot {parent} does not exist"))
+                }
+                _ => error,
+            })
         })?;
         let id = self.0.database.next_id();
         let arrival = Arrival::of(&self.0, id);
@@ -311,21 +316,24 @@ impl Local {
         name: &str,
         key: &str,
         parent: &str,
-        labels: Labels,
+        mut labels: Labels,
         lease: Option<&str>,
     ) -> Result<()> {
         if name.is_empty() {
             return Err(Error::invalid("the name of a snapshot is empty"));
         }
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let driver = self.name().to_owned();
-        let Named { snapshot, .. } = self.stat(namespace, key)?;
+        let named = self.0.database.read(|read| {
+            absent(read, namespace, &driver, name)?;
+            get(read, namespace, &driver, key)
+        });
+        let Named { snapshot, .. } = named?;
         if snapshot.kind() != SnapshotKind::Active {
             return Err(Error::precondition(format!("snapshot {key} is not active")));
         }
         let id = snapshot.id;
         let below = self.0.database.read(|read| {
-            absent(read, namespace, &driver, name)?;
             match parent.is_empty() || !snapshot.parent.is_empty() {
                 true => Ok(None),
                 false => get(read, namespace, &driver, parent).map(|below| Some(below.snapshot)),
@@ -389,9 +397,7 @@ impl Local {
                 return Err(not_here(&key));
             }
             if has_children(write, &space, &driver, &key)? {
-                return Err(Error::precondition(format!(
-                    "cannot remove snapshot {key} with child"
-                )));
+                return Err(Error::precondition("cannot remove snapshot with child"));
             }
             Self::forget(write, &space, &driver, &key, &snapshot.parent)?;
             Ok(snapshot)
@@ -416,7 +422,7 @@ impl Local {
         let job = move |write: &Write| {
             let mut named = get(write, &space, &driver, &key)?;
             change(&mut named.snapshot.labels)?;
-            check_labels(&named.snapshot.labels)?;
+            tidy_labels(&mut named.snapshot.labels)?;
             named.snapshot.updated = now();
             write.put(SNAPSHOTS, (&*space, &*driver, &*key), &named.snapshot)?;
             Ok(named)

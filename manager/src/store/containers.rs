@@ -6,7 +6,7 @@ use knarr_proto::events as told;
 
 use super::database::{Database, Look, Write, now};
 use super::filter::{Fields, Filters, entry};
-use super::name::{self, check_labels};
+use super::name::{self, tidy_labels};
 use super::schema::{CONTAINERS, Container};
 use super::{events, mask, namespaces};
 use crate::error::{Error, Result};
@@ -79,9 +79,15 @@ impl Containers {
     ///
     /// # Errors
     /// `AlreadyExists`; `InvalidArgument` for what a container can't be.
-    pub async fn create(&self, namespace: &str, id: &str, container: Container) -> Result<Named> {
-        name::check(id).map_err(|error| error.context("container.ID"))?;
-        check(id, &container)?;
+    pub async fn create(
+        &self,
+        namespace: &str,
+        id: &str,
+        mut container: Container,
+    ) -> Result<Named> {
+        name::check(id)
+            .map_err(|error| error.context("create container failed validation: container.ID"))?;
+        check(id, &mut container)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job = move |write: &Write| {
             let key = (&*namespace, &*id);
@@ -206,8 +212,8 @@ fn get(look: &impl Look, namespace: &str, id: &str) -> Result<Named> {
     Ok(Named { id, container })
 }
 
-fn check(id: &str, container: &Container) -> Result<()> {
-    check_labels(&container.labels).map_err(|error| error.context("containers.Labels"))?;
+fn check(id: &str, container: &mut Container) -> Result<()> {
+    tidy_labels(&mut container.labels).map_err(|error| error.context("containers.Labels"))?;
     if container.runtime.is_empty() {
         return Err(Error::invalid(format!(
             "container {id:?}: container.Runtime.Name must be set"

@@ -93,16 +93,16 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |what: &str| Err(Error::invalid(format!("digest {text:?}: {what}")));
         let Some((name, hex)) = text.split_once(':') else {
-            return wrong("there is no colon after the algorithm");
+            return wrong("invalid checksum digest format");
         };
         let known = Algorithm::ALL.into_iter();
         let Some(algorithm) = known.into_iter().find(|known| known.name() == name) else {
-            return wrong("the algorithm is none of sha256, sha384, sha512");
+            return wrong("unsupported digest algorithm, sha256, sha384 and sha512 exist");
         };
         let is_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if hex.len() != algorithm.digits() || !hex.bytes().all(is_hex) {
             return wrong(&format!(
-                "expected {} hexadecimal digits in lower case",
+                "invalid checksum digest format: expected {} hexadecimal digits in lower case",
                 algorithm.digits()
             ));
         }

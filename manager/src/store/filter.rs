@@ -131,8 +131,15 @@ impl<'a> Scanner<'a> {
     }
 
     fn error(&self, what: &str) -> Error {
-        let (before, after) = self.text.split_at(self.at);
-        Error::invalid(format!("filter [{before} >|{after}]: {what}"))
+        let (before, rest) = self.text.split_at(self.at);
+        let place = match rest.chars().next() {
+            None => self.text.to_owned(),
+            Some(token) => {
+                let after = rest.get(token.len_utf8()..).unwrap_or_default();
+                format!("{before} >|{token}|< {after}")
+            }
+        };
+        Error::invalid(format!("filters: parse error: [{place}]: {what}"))
     }
 
     fn selector(&mut self) -> Result<Selector> {
@@ -162,7 +169,10 @@ impl<'a> Scanner<'a> {
         } else if self.at == end && (self.rest().is_empty() || self.rest().starts_with(',')) {
             Test::Present
         } else {
-            return Err(self.error("expected one of ==, !=, ~= or the end"));
+            return Err(self.error(&match self.rest().chars().next() {
+                None => "expected an operator".to_owned(),
+                Some(token) => format!("unsupported operator {:?}", token.to_string()),
+            }));
         };
         Ok(Selector { path, test })
     }
@@ -195,7 +205,7 @@ impl<'a> Scanner<'a> {
             .unwrap_or(self.rest().len());
         let value = self.rest().get(..length).unwrap_or_default();
         if value.is_empty() {
-            return Err(self.error("expected a value"));
+            return Err(self.error("expected value or quoted"));
         }
         self.at += length;
         Ok(value.to_owned())
@@ -209,7 +219,7 @@ impl<'a> Scanner<'a> {
         loop {
             let Some(next) = self.rest().chars().next() else {
                 self.at = start;
-                return Err(self.error("the quote does not end"));
+                return Err(self.error("quoted literal not terminated"));
             };
             self.at += next.len_utf8();
             if next == quote {
@@ -364,7 +374,7 @@ mod tests {
             "name ",
         ] {
             let error = Filters::parse(&[bad]).expect_err(bad).to_string();
-            assert!(error.starts_with("filter ["), "{error}");
+            assert!(error.starts_with("filters: parse error: ["), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -7,7 +7,7 @@ use knarr_proto::services::images::v1 as told;
 use super::database::{Database, Look, Write, now};
 use super::digest::Digest;
 use super::filter::{Fields, Filters, entry};
-use super::name::{Labels, check_labels};
+use super::name::{Labels, tidy_labels};
 use super::schema::{Descriptor, IMAGES, Image};
 use super::{events, mask, namespaces};
 use crate::error::{Error, Result};
@@ -95,13 +95,13 @@ impl Images {
             }
             namespaces::ensure(write, &namespace)?;
             let time = now();
-            let image = Image {
+            let mut image = Image {
                 target: target.clone(),
                 labels: labels.clone(),
                 created: time,
                 updated: time,
             };
-            check(&name, &image)?;
+            check(&name, &mut image)?;
             write.put(IMAGES, key, &image)?;
             let event = told::ImageCreate {
                 name: name.clone(),
@@ -208,14 +208,19 @@ fn get(look: &impl Look, namespace: &str, name: &str) -> Result<Named> {
     Ok(Named { name, image })
 }
 
-fn check(name: &str, image: &Image) -> Result<()> {
+fn check(name: &str, image: &mut Image) -> Result<()> {
     if name.is_empty() {
         return Err(Error::invalid("image name must not be empty"));
     }
-    check_labels(&image.labels)?;
+    tidy_labels(&mut image.labels)?;
     let target = &image.target;
-    let of = |error: Error| error.context(format!("image {name:?}"));
-    target.digest.parse::<Digest>().map_err(of)?;
+    target.digest.parse::<Digest>().map_err(|error| {
+        let text = error
+            .message()
+            .rsplit_once(": ")
+            .map_or("", |(_, reason)| reason);
+        Error::invalid(format!("target.Digest {:?} invalid: {text}", target.digest))
+    })?;
     if target.size < 1 {
         return Err(Error::invalid(format!(
             "image {name:?}: the target's size is {}, and an empty blob is no image",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::database::{Database, Look, Write, now};
 use super::digest::Digest;
 use super::filter::{Fields, Filters, entry};
-use super::name::{Labels, check_labels};
+use super::name::{Labels, tidy_labels};
 use super::namespaces;
 use super::schema::{LEASE_RESOURCES, LEASES, Lease};
 use crate::error::{Code, Error, Result};
@@ -53,11 +53,11 @@ impl Leases {
     ///
     /// # Errors
     /// `AlreadyExists`; `InvalidArgument` for an empty name or labels that are too long.
-    pub async fn create(&self, namespace: &str, id: &str, labels: Labels) -> Result<Named> {
+    pub async fn create(&self, namespace: &str, id: &str, mut labels: Labels) -> Result<Named> {
         if id.is_empty() {
             return Err(Error::invalid("the id of a lease is empty"));
         }
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job = move |write: &Write| {
             if write
@@ -170,6 +170,19 @@ pub(super) fn remove(write: &Write, namespace: &str, id: &str) -> Result<bool> {
     }
     write.leaves_untidy();
     write.remove(LEASES, (namespace, id))
+}
+
+/// Removes the leases of a namespace.
+pub(super) fn remove_all(write: &Write, namespace: &str) -> Result<()> {
+    let mut ids = Vec::new();
+    write.of_namespace(LEASES, namespace, |id, _: Lease| {
+        ids.push(id.to_owned());
+        Ok(true)
+    })?;
+    for id in ids {
+        remove(write, namespace, &id)?;
+    }
+    Ok(())
 }
 
 fn check_kind(resource: &Resource) -> Result<()> {

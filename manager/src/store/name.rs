@@ -10,6 +10,9 @@ pub type Labels = BTreeMap<String, String>;
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 76;
 
+/// What a name looks like, as clients are told.
+const PATTERN: &str = "^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$";
+
 /// The longest key and value of a label together, in bytes.
 const LONGEST_LABEL: usize = 4096;
 
@@ -31,19 +34,21 @@ pub fn check(name: &str) -> Result<()> {
     for run in runs {
         if run.is_empty() || !run.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(Error::invalid(format!(
-                "identifier {name:?} must be letters and digits, joined by single '.', '_' or '-'"
+                "identifier {name:?} must match {PATTERN}"
             )));
         }
     }
     Ok(())
 }
 
-/// Checks labels: a key with its value has at most 4096 bytes.
+/// Drops labels without a value, since to give none is how one is removed, and checks the others: a key
+/// with its value has at most 4096 bytes.
 ///
 /// # Errors
 /// `InvalidArgument` for the first label that is too long.
-pub fn check_labels(labels: &Labels) -> Result<()> {
-    for (key, value) in labels {
+pub fn tidy_labels(labels: &mut Labels) -> Result<()> {
+    labels.retain(|_, value| !value.is_empty());
+    for (key, value) in &*labels {
         let length = key.len() + value.len();
         if length > LONGEST_LABEL {
             let start: String = key.chars().take(64).collect();
@@ -84,8 +89,11 @@ mod tests {
     #[test]
     fn labels_have_a_limit() {
         let labels = |size: usize| Labels::from([("k".to_owned(), "v".repeat(size))]);
-        check_labels(&labels(4095)).unwrap();
-        let error = check_labels(&labels(4096)).unwrap_err();
+        tidy_labels(&mut labels(4095)).unwrap();
+        let error = tidy_labels(&mut labels(4096)).unwrap_err();
         assert!(error.to_string().contains("4097 bytes"), "{error}");
+        let mut without = labels(0);
+        tidy_labels(&mut without).unwrap();
+        assert!(without.is_empty());
     }
 }

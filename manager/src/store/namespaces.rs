@@ -7,9 +7,10 @@ use redb::TableDefinition;
 
 use super::database::{Database, Look, Write};
 use super::events;
-use super::name::{self, Labels, check_labels};
+use super::leases;
+use super::name::{self, Labels, tidy_labels};
 use super::schema::{
-    BLOBS, Bytes, CONTAINERS, IMAGES, LEASES, NAMESPACES, Namespace, SANDBOXES, SNAPSHOTS,
+    BLOBS, Bytes, CONTAINERS, IMAGES, NAMESPACES, Namespace, SANDBOXES, SNAPSHOTS,
 };
 use crate::error::{Error, Result};
 
@@ -54,9 +55,9 @@ impl Namespaces {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is none; `AlreadyExists`.
-    pub async fn create(&self, name: &str, labels: Labels) -> Result<()> {
+    pub async fn create(&self, name: &str, mut labels: Labels) -> Result<()> {
         name::check(name)?;
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let name = name.to_owned();
         let job = move |write: &Write| {
             if write.get::<_, Namespace>(NAMESPACES, &name)?.is_some() {
@@ -90,7 +91,7 @@ impl Namespaces {
             ensure(write, &name)?;
             let mut labels = labels(write, &name)?;
             change(&mut labels)?;
-            check_labels(&labels)?;
+            tidy_labels(&mut labels)?;
             let row = Namespace { labels };
             write.put(NAMESPACES, &name, &row)?;
             let event = told::NamespaceUpdate {
@@ -103,7 +104,7 @@ impl Namespaces {
         self.0.write(job).await
     }
 
-    /// Removes a namespace that has nothing left in it.
+    /// Removes a namespace that has nothing left in it but leases, which go with it.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` with what is still there.
@@ -117,7 +118,6 @@ impl Namespaces {
                 ("blobs", BLOBS),
                 ("containers", CONTAINERS),
                 ("sandboxes", SANDBOXES),
-                ("leases", LEASES),
             ];
             for (kind, table) in kinds {
                 if any(write, table, &name)? {
@@ -136,6 +136,7 @@ impl Namespaces {
                     left.join(", ")
                 )));
             }
+            leases::remove_all(write, &name)?;
             write.remove(NAMESPACES, &name)?;
             let event = told::NamespaceDelete { name: name.clone() };
             events::tell(write, &name, "/namespaces/delete", &event);

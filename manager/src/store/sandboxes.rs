@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::database::{Database, Look, Write, now};
 use super::filter::{Fields, Filters, entry};
-use super::name::{self, check_labels};
+use super::name::{self, tidy_labels};
 use super::schema::{SANDBOXES, Sandbox};
 use super::{mask, namespaces};
 use crate::error::{Error, Result};
@@ -70,9 +70,9 @@ impl Sandboxes {
     ///
     /// # Errors
     /// `AlreadyExists`; `InvalidArgument` for a name that is none, or labels that are too long.
-    pub async fn create(&self, namespace: &str, id: &str, sandbox: Sandbox) -> Result<Named> {
+    pub async fn create(&self, namespace: &str, id: &str, mut sandbox: Sandbox) -> Result<Named> {
         name::check(id).map_err(|error| error.context("invalid sandbox ID"))?;
-        check_labels(&sandbox.labels)?;
+        tidy_labels(&mut sandbox.labels)?;
         let (namespace, id) = (namespace.to_owned(), id.to_owned());
         let job = move |write: &Write| {
             let key = (&*namespace, &*id);
@@ -135,7 +135,7 @@ impl Sandboxes {
                     }
                 }
             }
-            check_labels(&old.labels)?;
+            tidy_labels(&mut old.labels)?;
             old.updated = now();
             write.put(SANDBOXES, (&*namespace, &*id), old)?;
             Ok(named)

@@ -250,7 +250,11 @@ impl Tasks {
                 exec_id: "",
             };
             let ask = async |task: TaskClient, options| task.delete(&request, &options).await;
-            this.ask(process, LONG, ask).await
+            let deleted = this.ask(process, LONG, ask).await?;
+            if let Ok(task) = this.find(&namespace, &request.id).await {
+                task.forget_waits(&request.exec_id);
+            }
+            Ok(deleted)
         };
         to_the_end(Box::pin(work)).await
     }

@@ -246,7 +246,8 @@ impl Shims {
     /// # Errors
     /// Those of [`Programs::find`]; where the program fails or takes too long.
     pub async fn info(&self, runtime: &str, options: Option<&Any>) -> Result<RuntimeInfo> {
-        let program = self.0.programs.find(runtime, &[options])?;
+        let program = self.0.programs.find(runtime, &[options]);
+        let program = program.map_err(|error| error.context("failed to resolve runtime path"))?;
         let mut command = Command::new(&program);
         command.arg("-info");
         let input = options.map(Any::encode_to_vec).unwrap_or_default();

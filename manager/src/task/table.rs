@@ -110,6 +110,13 @@ impl Task {
         ended.unwrap_or_else(|| Err(ttrpc::Error::Closed("by this side".to_owned())))
     }
 
+    /// Forgets who waits for a process that is deleted: another may get its id. A shim may leave those
+    /// unanswered who wait for one that never ran.
+    pub(super) fn forget_waits(&self, exec_id: &str) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.remove(exec_id);
+    }
+
     /// Waits no longer for the end of the shim.
     pub(super) fn dismiss(&self) {
         if let Some(watch) = self.watch.get() {
@@ -135,7 +142,11 @@ fn ask(
         drop(client);
         if let Some(task) = weak.upgrade() {
             let mut waits = task.waits.lock().unwrap_or_else(PoisonError::into_inner);
-            waits.remove(&request.exec_id);
+            // A later process may have the same id.
+            let own = |found: &watch::Receiver<Ended>| found.same_channel(&answer.subscribe());
+            if waits.get(&request.exec_id).is_some_and(own) {
+                waits.remove(&request.exec_id);
+            }
         }
         answer.send_replace(Some(ended));
     }

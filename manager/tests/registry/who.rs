@@ -214,7 +214,7 @@ async fn basic_credentials() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("does not accept the credentials") && !error.contains("bm8"),
+        error.contains(": 401 Unauthorized") && !error.contains("bm8"),
         "{error}"
     );
     let header = Login::new(Credential::Header("Basic bWU6czNjcmV0".to_owned()));

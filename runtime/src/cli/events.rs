@@ -44,6 +44,9 @@ pub fn events(globals: &Globals, matches: &Matches<'_>) -> Outcome {
 }
 
 fn stats(container: &Container) -> Result<()> {
+    if container.state()?.status == Status::Stopped {
+        return Err(Error::new(Kind::WrongState, "container not running"));
+    }
     let event = Event {
         kind: "stats",
         id: &container.id,

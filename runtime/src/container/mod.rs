@@ -264,15 +264,13 @@ impl Container {
         self.manager(&record)?.pids()
     }
 
-    /// The cgroup's figures, as `events --stats` prints them.
+    /// The cgroup's figures, as `events --stats` prints them. A stopped container has its cgroup until
+    /// it is deleted.
     ///
     /// # Errors
-    /// `WrongState` for a stopped container; an unreadable cgroup.
+    /// An unreadable cgroup.
     pub fn stats(&self) -> Result<cgroup::Stats> {
-        let (store, record) = self.open()?;
-        if self.status(&store, &record)? == Status::Stopped {
-            return Err(Error::new(Kind::WrongState, "container not running"));
-        }
+        let (_, record) = self.open()?;
         self.manager(&record)?.stats()
     }
 

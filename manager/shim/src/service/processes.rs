@@ -12,6 +12,8 @@ use rustix::process::{Signal, WaitOptions, kill_process_group, wait};
 use super::*;
 use crate::task::Exit;
 
+/// What errors of streams begin with, as clients know it.
+const IO: &str = "failed to create init process I/O: ";
 /// 128 and SIGKILL.
 const KILLED: u32 = 137;
 /// How long the output of a process that has ended may be on its way.
@@ -100,7 +102,10 @@ impl Shim {
             uid: options.io_uid,
             gid: options.io_gid,
         };
-        let mut streams = stdio::open_streams(&paths, owner)?;
+        let mut streams = stdio::open_streams(&paths, owner).map_err(|mut status| {
+            status.message.insert_str(0, IO);
+            status
+        })?;
         let made = self.with_streams(&streams, || Container::create_child(&root, &create));
         let (container, child) = made.map_err(|error| refused("create", error))?;
         let mut init = Process {
@@ -144,7 +149,10 @@ impl Shim {
             uid: 0,
             gid: 0,
         };
-        let mut streams = stdio::open_streams(&paths, owner)?;
+        let mut streams = stdio::open_streams(&paths, owner).map_err(|mut status| {
+            status.message.insert_str(0, IO);
+            status
+        })?;
         let options = ExecOptions {
             process: Some(spec),
             ..ExecOptions::default()

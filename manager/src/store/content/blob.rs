@@ -9,7 +9,7 @@ use knarr_proto::events as told;
 
 use super::super::database::{Look as _, Write, now};
 use super::super::digest::{Algorithm, Digest, Hasher};
-use super::super::name::{Labels, check_labels};
+use super::super::name::{Labels, tidy_labels};
 use super::super::schema::{BLOBS, Blob, INGESTS, Ingest};
 use super::super::{events, leases};
 use super::{Content, Info, Order, Shared, Status, Turn};
@@ -175,9 +175,9 @@ impl Writer {
         self,
         size: u64,
         expected: Option<&Digest>,
-        labels: Labels,
+        mut labels: Labels,
     ) -> Result<Info> {
-        check_labels(&labels)?;
+        tidy_labels(&mut labels)?;
         let size = if size == 0 { self.order.total } else { size };
         if size != 0 && size != self.offset {
             return Err(Error::precondition(format!(
@@ -260,7 +260,10 @@ impl Writer {
         let known = content.0.database.write(job).await?;
         drop(arrival);
         if known {
-            return Err(Error::exists(format!("content {}", info.digest)));
+            return Err(Error::exists(format!(
+                "blob with expected digest {} exists",
+                info.digest
+            )));
         }
         Ok(info)
     }

@@ -30,7 +30,7 @@ use super::digest::{Algorithm, Digest, Hasher};
 use super::events;
 use super::filter::{Fields, Filters, entry};
 use super::leases;
-use super::name::{Labels, check_labels};
+use super::name::{Labels, tidy_labels};
 use super::namespaces;
 use super::schema::{BLOBS, Blob, INGESTS, Ingest, NAMESPACES, decode};
 use crate::error::{Code, Error, Result};
@@ -177,7 +177,7 @@ impl Content {
         let job = move |write: &Write| {
             let mut info = info(write, &namespace, &digest)?;
             change(&mut info.blob.labels)?;
-            check_labels(&info.blob.labels)?;
+            tidy_labels(&mut info.blob.labels)?;
             info.blob.updated = now();
             write.put(BLOBS, (&*namespace, digest.as_str()), &info.blob)?;
             Ok(info)
@@ -380,7 +380,7 @@ fn info(look: &impl Look, namespace: &str, digest: &Digest) -> Result<Info> {
 }
 
 fn not_here(digest: &Digest) -> Error {
-    Error::not_found(format!("content {digest}"))
+    Error::not_found(format!("content digest {digest}"))
 }
 
 fn no_ingest(reference: &str) -> Error {
