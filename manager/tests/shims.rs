@@ -15,7 +15,6 @@ use knarr_proto::containerd::task::v2::{
     ConnectResponse, CreateTaskResponse, DeleteResponse, StartResponse, StateResponse, WaitResponse,
 };
 use knarr_proto::prost::Message;
-use knarr_proto::prost::bytes::{Buf as _, BufMut as _};
 use knarr_proto::prost_types::Any;
 use knarr_proto::services::containers::v1::containers_client::ContainersClient;
 use knarr_proto::services::containers::v1::{Container, CreateContainerRequest, container};
@@ -24,11 +23,11 @@ use knarr_proto::services::tasks::v1::{
     CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, PauseTaskRequest, StartRequest,
     WaitRequest,
 };
+use support::wire::Raw;
 use support::{Daemon, in_namespace};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{NamedService, UnaryService};
 use tonic::transport::{Channel, Server};
@@ -126,44 +125,6 @@ impl Shim {
             _ => return Err(Status::unimplemented(method)),
         };
         Ok(answer)
-    }
-}
-
-/// Messages as they are on the wire.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
     }
 }
 
