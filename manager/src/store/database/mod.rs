@@ -11,7 +11,7 @@
 //! run twice, and must do nothing but read and write tables.
 //!
 //! Jobs of [`Database::write_soon`] do not wait: the kernel has them when they are answered, in the
-//! journal (`journal.rs`), and the disk within [`DELAY`]. They are there after the daemon was killed,
+//! journal (`journal.rs`), and the disk within `DELAY`. They are there after the daemon was killed,
 //! and a power cut may take back the last ones. That is for what describes containers of the moment;
 //! blobs, images, layers and all whose files go with their rows wait for the disk.
 //!
