@@ -685,10 +685,11 @@ fn logs_go_where_they_shall(it: &Containerd) {
     for _ in 0..2 {
         it.run(&["--log-uri", &uri], "filed", script).ok();
     }
-    // runc's shim copies the two streams, so their order is lost.
-    let text = fs::read_to_string(&file).unwrap();
-    assert_eq!(text.matches("out\n").count(), 2, "{text}");
-    assert_eq!(text.matches("err\n").count(), 2, "{text}");
+    // runc's shim copies the two streams, so their order is lost, and may go on with it after the end.
+    let text = || fs::read_to_string(&file).unwrap();
+    let lines = |line| text().matches(line).count();
+    let logged = || lines("out\n") == 2 && lines("err\n") == 2;
+    assert!(process::eventually(PATIENCE, logged), "{}", text());
     let mode = fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o644);
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -102,6 +103,8 @@ pub struct Manager {
     places: Places,
     snapshotters: BTreeMap<String, Snapshotter>,
     collector: Mutex<Collector>,
+    /// One more than what the database said of untidiness before the last collection.
+    tidied: AtomicU64,
     ending: watch::Sender<bool>,
 }
 
@@ -208,6 +211,7 @@ impl Manager {
             },
             snapshotters,
             collector: Mutex::new(collector),
+            tidied: AtomicU64::new(0),
             ending: watch::Sender::new(false),
         })
     }
@@ -261,7 +265,11 @@ impl Manager {
     /// # Errors
     /// Where the database or the disk fails.
     pub async fn collect(&self) -> Result<Removed> {
-        self.collector.lock().await.collect().await
+        let collector = self.collector.lock().await;
+        let untidy = *self.database.untidy().borrow();
+        let removed = collector.collect().await?;
+        self.tidied.store(untidy + 1, Ordering::Release);
+        Ok(removed)
     }
 
     /// Collects now and then, until the daemon ends: soon after it began, soon after something was
@@ -273,22 +281,25 @@ impl Manager {
         let mut untidy = self.database.untidy();
         let mut news = self.database.newest_event();
         tokio::time::sleep(COLLECTOR_START).await;
+        let mut many_changes = false;
         loop {
             let start = Instant::now();
-            untidy.mark_unchanged();
+            let left = *untidy.borrow_and_update();
             let seen = *news.borrow_and_update();
-            // What a full disk prevents is tried again.
-            for done in [self.collect().await.map(|_| ()), self.log.trim().await] {
-                if let Err(error) = done {
-                    eprintln!("knarrd: garbage collection: {error}");
+            // Somebody may have asked for a collection meanwhile, and count on there being no other.
+            if many_changes || self.tidied.load(Ordering::Acquire) <= left {
+                for done in [self.collect().await.map(|_| ()), self.log.trim().await] {
+                    if let Err(error) = done {
+                        eprintln!("knarrd: garbage collection: {error}");
+                    }
                 }
             }
             tokio::time::sleep(start.elapsed() * COLLECTOR_PAUSE).await;
-            tokio::select! {
-                _ = untidy.changed() => {}
-                _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => {}
+            many_changes = tokio::select! {
+                _ = untidy.changed() => false,
+                _ = news.wait_for(|newest| *newest >= seen + COLLECTOR_CHANGES) => true,
                 () = self.ended() => return,
-            }
+            };
             tokio::time::sleep(COLLECTOR_DELAY).await;
         }
     }

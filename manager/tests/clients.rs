@@ -4,6 +4,11 @@
 
 mod support;
 
+use std::time::Duration;
+
+use knarr_manager::store::digest::Algorithm;
+use knarr_proto::services::content::v1::content_client::ContentClient;
+use knarr_proto::services::content::v1::{InfoRequest, WriteAction, WriteContentRequest};
 use knarr_proto::services::leases::v1::leases_client::LeasesClient;
 use knarr_proto::services::leases::v1::{
     AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource,
@@ -59,4 +64,42 @@ async fn a_lease_without_a_name_gets_one() {
     assert_eq!(wrong.code(), Code::InvalidArgument, "{wrong}");
     let nameless = leases.delete(in_namespace(DeleteRequest::default())).await;
     assert_eq!(nameless.unwrap_err().code(), Code::NotFound);
+}
+
+/// Whoever asks for a collection has had it: what comes after is not collected by one more.
+#[tokio::test]
+async fn one_collection_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path());
+    let channel = daemon.connect().await;
+    let mut leases = LeasesClient::new(channel.clone());
+    let id = "l".to_owned();
+    let lease = CreateRequest {
+        id: id.clone(),
+        ..CreateRequest::default()
+    };
+    leases.create(in_namespace(lease)).await.unwrap();
+    let sync = true;
+    let gone = leases
+        .delete(in_namespace(DeleteRequest { id, sync }))
+        .await;
+    gone.unwrap();
+
+    let mut content = ContentClient::new(channel);
+    let digest = Algorithm::Sha256.digest(b"nobody's").to_string();
+    let blob = WriteContentRequest {
+        action: WriteAction::Commit.into(),
+        r#ref: "r".into(),
+        total: 8,
+        expected: digest.clone(),
+        data: b"nobody's".to_vec().into(),
+        ..WriteContentRequest::default()
+    };
+    let request = in_namespace(tokio_stream::iter([blob]));
+    let mut answers = content.write(request).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+    // Longer than the daemon waits before it collects by itself.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let info = content.info(in_namespace(InfoRequest { digest })).await;
+    info.unwrap();
 }
