@@ -173,7 +173,10 @@ fn wrong_requests(it: &Containerd) {
     let out = it.ctr(&["task", "rm", "asked"]).fails();
     assert!(out.stderr.contains("must be stopped"), "{out:#?}");
     let out = it.ctr(&["task", "resume", "asked"]).fails();
-    assert!(out.stderr.contains("cannot resume a container"), "{out:#?}");
+    assert!(
+        out.stderr.contains("cannot resume a running process"),
+        "{out:#?}"
+    );
     let out = box_.exec(&[], "exec /no/such/program").exits(127);
     assert!(out.stderr.contains("not found"), "{out:#?}");
     let out = it.ctr(&["task", "exec", "--exec-id", "none", "asked", "/no/such"]);

@@ -308,7 +308,7 @@ fn loggers_that_fail() {
             (
                 "npipe:///x".to_owned(),
                 Code::Unimplemented,
-                "log URI npipe:///x",
+                "unknown STDIO scheme npipe",
             ),
             (
                 "binary:///no/logger".to_owned(),
