@@ -1,7 +1,7 @@
 //! Snapshots whose records are in the database and whose directories a driver makes.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ const TARGET: &str = "containerd.io/snapshot.ref";
 
 /// How long after its record a directory goes.
 const DISCARD: Duration = Duration::from_millis(50);
+
+/// How often cleaning up at another program is tried again at once.
+const TRIES: u32 = 3;
 
 /// A snapshot with its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,8 +66,8 @@ struct Inner {
     backend: Backend,
     /// Directories whose records are on their way, or leave: the cleaner leaves these alone.
     arriving: Mutex<HashSet<u64>>,
-    /// Whether another program is being cleaned up at.
-    tidying: AtomicBool,
+    /// How often cleaning up at another program was asked for since it was begun.
+    tidying: AtomicUsize,
 }
 
 impl Local {
@@ -85,7 +88,7 @@ impl Local {
             database,
             backend,
             arriving: Mutex::default(),
-            tidying: AtomicBool::default(),
+            tidying: AtomicUsize::default(),
         }))
     }
 
@@ -469,14 +472,31 @@ impl Local {
             return self.clean_up().await;
         }
         let this = self.clone();
-        if this.0.tidying.swap(true, Ordering::AcqRel) {
+        if this.0.tidying.fetch_add(1, Ordering::AcqRel) > 0 {
             return Ok(());
         }
         tokio::spawn(async move {
-            let done = this.clean_up().await;
-            this.0.tidying.store(false, Ordering::Release);
-            if let Err(error) = done {
-                eprintln!("knarrd: {error}: what it keeps for nobody stays for now");
+            let asked = &this.0.tidying;
+            let mut tries = TRIES;
+            loop {
+                let seen = asked.load(Ordering::Acquire);
+                match this.clean_up().await {
+                    Ok(()) => {}
+                    // What is being discarded may still be there, upon what is to go.
+                    Err(_) if tries > 0 => {
+                        tries -= 1;
+                        tokio::time::sleep(DISCARD * 2).await;
+                        continue;
+                    }
+                    Err(error) => {
+                        eprintln!("knarrd: {error}: what it keeps for nobody stays for now");
+                    }
+                }
+                // Who asked meanwhile may have had more removed than was seen to be gone.
+                let end = asked.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire);
+                if end.is_ok() {
+                    break;
+                }
             }
         });
         Ok(())
