@@ -619,11 +619,12 @@ fn number(value: &Value) -> u64 {
 
 fn oom_is_reported(it: &Containerd) {
     let events = Events::listen(it);
-    // systemd takes the cgroup away as its last process ends, now and then before containerd has read what
-    // happened there.
-    let (script, code) = match it.driver {
-        Driver::Cgroupfs => ("exec tail /dev/zero", 137),
-        Driver::Systemd => ("tail /dev/zero; sleep 1; exit 9", 9),
+    // The cgroup goes as its last process ends, now and then before runc's shim has read what happened
+    // there: with systemd, and in containerd 1.6 with either driver.
+    let late = matches!(it.driver, Driver::Systemd) || it.source == Source::Debian && !it.shim;
+    let (script, code) = match late {
+        false => ("exec tail /dev/zero", 137),
+        true => ("tail /dev/zero; sleep 1; exit 9", 9),
     };
     let args = it.run_args(&["--rm", "--memory-limit", "16777216"], "greedy", script);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
